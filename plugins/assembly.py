@@ -57,6 +57,7 @@ from corral.plugins.settings.reading import parse_assignment, read_layers
 from corral.plugins.settings.schema import ServerSettings, Settings
 from corral.plugins.settings.types import Address
 from corral.plugins.specs import Stores, resolve
+from corral.plugins.store_choice import StoreChooser
 
 __all__ = (
     "COMMANDS",
@@ -76,6 +77,7 @@ __all__ = (
     "decode_settings",
     "engine_chooser",
     "load_plugins",
+    "open_stores",
     "parse_assignment",
     "read_layers",
     "resolve",
@@ -144,7 +146,7 @@ async def assemble(
         manager = await beside(partial(load_plugins, layers))  # loading a plugin may take long
     settings = decode_settings(layers, manager)
     engines = manager.specs(ENGINES)
-    stores = await beside(partial(_open_store, settings, manager))
+    stores = await beside(partial(open_stores, settings, manager))
     parts = await beside(partial(make_parts, manager, settings))
     runners = parts.of(RUNNERS)
     preferred = settings.scheduler.runner or default_runner
@@ -153,7 +155,7 @@ async def assemble(
         _require(settings.scheduler.engine, [spec.name for spec in engines], "scheduler.engine", manager)
     for name in settings.scheduler.engine_order:
         _require(name, [spec.name for spec in engines], "scheduler.engine_order", manager)
-    if settings.registry is not None:
+    if settings.registry:
         schemes = [scheme for registry in parts.of(REGISTRIES).values() for scheme in registry.schemes]
         _require(settings.registry, schemes, "registry", manager)
     catalog = ModelCatalog(
@@ -164,7 +166,7 @@ async def assemble(
         readers=list(parts.of(METADATA_READERS).values()),
         sources=list(parts.of(SOURCES).values()),
         registries=list(parts.of(REGISTRIES).values()),
-        default_registry=settings.registry,
+        default_registry=settings.registry or None,
         cache=stores.cache,
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,
@@ -246,9 +248,11 @@ def engine_chooser(
     )
 
 
-def _open_store(settings: Settings, manager: PluginManager) -> Stores:
-    _require(settings.store, [spec.name for spec in manager.specs(STORES)], "store", manager)
-    return make_part(manager, STORES, settings.store, settings)
+def open_stores(settings: Settings, manager: PluginManager) -> Stores:
+    """The stores that the settings select. Blocks for as long as a plugin may take. Raises `SettingsError`."""
+    specs = manager.specs(STORES)
+    chooser = StoreChooser(specs, settings.parts[STORES.plural], partial(make_part, manager, STORES), manager.left_out)
+    return chooser.open(settings.store, settings.store_layers)
 
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:

@@ -12,6 +12,7 @@ from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
 from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX_EMBEDDINGS
 from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
+from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.settings import ProcessSettings
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
@@ -20,6 +21,7 @@ from corral.plugins.hooks import (
     ChatLanguageSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
+    RegistrySpec,
     RunnerSpec,
     SourceSpec,
     StoreSpec,
@@ -28,7 +30,7 @@ from corral.plugins.hooks import (
 from corral.plugins.pluggy_markers import hookimpl
 from corral.plugins.registrar import Registrar
 
-__all__ = ("CORRAL_PLUGIN_API", "TOOL_CALL_FORMATS", "FilesystemStoreSettings")
+__all__ = ("CORRAL_PLUGIN_API", "TOOL_CALL_FORMATS", "FilesystemStoreSettings", "OciLayoutStoreSettings")
 
 CORRAL_PLUGIN_API = (1, 0)
 
@@ -45,10 +47,14 @@ TOOL_CALL_FORMATS = {
     "mistral_list": "mistral:MistralListCalls",
     "deepseek": "deepseek:DeepSeekCalls",
     "deepseek_v31": "deepseek:DeepSeekV31Calls",
+    "deepseek_v32": "deepseek_dsml:DeepSeekDsmlCalls",
+    "kimi": "kimi:KimiCalls",
+    "minimax": "minimax:MiniMaxCalls",
     "gemma4": "gemma:Gemma4Calls",
     "function_gemma": "gemma:FunctionGemmaCalls",
     "harmony": "harmony_calls:HarmonyCalls",
     "cohere": "cohere:CohereCalls",
+    "command_r": "command_r:CommandRCalls",
     "granite": "granite:GraniteCalls",
     "phi4": "granite:Phi4Calls",
     "go_tag": "go_tag:GoTagCalls",
@@ -60,6 +66,12 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[stores.filesystem]``: `root` is a folder in Ollama's layout; ``~`` is the home folder."""
 
     root: str = "~/.ollama/models"
+
+
+class OciLayoutStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[stores.oci-layout]``: `root` is the folder of an OCI image layout, which need not exist yet."""
+
+    root: str = "~/.local/share/corral/models"
 
 
 @hookimpl
@@ -89,13 +101,37 @@ def corral_register_runners(register: Registrar[RunnerSpec]) -> None:
 
 @hookimpl
 def corral_register_stores(register: Registrar[StoreSpec]) -> None:
-    register(StoreSpec(name="filesystem", target="corral.plugins.stores:filesystem", settings=FilesystemStoreSettings))
+    register(
+        StoreSpec(
+            name="filesystem",
+            target="corral.plugins.stores:filesystem",
+            settings=FilesystemStoreSettings,
+            address="root",
+        )
+    )
+    register(
+        StoreSpec(
+            name="oci-layout",
+            target="corral.plugins.stores:oci_layout",
+            settings=OciLayoutStoreSettings,
+            address="root",
+        )
+    )
     register(StoreSpec(name="memory", target="corral.plugins.stores:memory"))
 
 
 @hookimpl
 def corral_register_sources(register: Registrar[SourceSpec]) -> None:
     register(SourceSpec(name="pypi", target="corral.adapters.sources.pypi:PypiSource"))
+
+
+@hookimpl
+def corral_register_registries(register: Registrar[RegistrySpec]) -> None:
+    register(
+        RegistrySpec(
+            name="oci", target="corral.adapters.registries.oci.registry:OciRegistry", settings=OciRegistrySettings
+        )
+    )
 
 
 @hookimpl

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import short_line
 from corral.core.errors import PluginError
@@ -15,9 +17,9 @@ from corral.core.ports.upkeep import StoreUpkeep
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.hook_kinds import implements, require_port
-from corral.plugins.specs import Stores
+from corral.plugins.specs import AddressedSpec, Stores
 
-__all__ = ("check_converter", "check_engine", "check_registry", "check_source", "check_stores")
+__all__ = ("check_address", "check_converter", "check_engine", "check_registry", "check_source", "check_stores")
 
 ENGINE_API: Final = (1, 0)
 """The version of the engine port. An `EngineSpec` written for another major version is refused."""
@@ -34,6 +36,14 @@ def check_engine(spec: EngineSpec) -> None:
 
 def check_converter(spec: ConverterSpec) -> None:
     InstalledPackages().check(spec)
+
+
+def check_address(spec: AddressedSpec) -> None:
+    if spec.address is None:
+        return
+    fields = msgspec.structs.fields(spec.settings) if spec.settings is not None else ()
+    if not any(field.name == spec.address and field.type is str for field in fields):
+        raise PluginError(f"{spec.name!r} has no setting {spec.address!r} of type str for its address")
 
 
 def check_stores(name: str, part: object) -> None:

@@ -54,10 +54,9 @@ def make_parts(manager: PluginManager, settings: Settings) -> Parts:
     return parts
 
 
-def make_part(manager: PluginManager, kind: Factories[Factory, Part], name: str, settings: Settings) -> Part:
-    """Calls the factory that is registered as `name`. Raises what it raises, and `PluginError`."""
-    [spec] = [spec for spec in manager.specs(kind) if spec.name == name]
-    return _make(manager, kind, spec, settings.parts.get(kind.plural, {}))
+def make_part(manager: PluginManager, kind: Factories[Factory, Part], spec: Factory, own: msgspec.Struct) -> Part:
+    """Calls the factory of one spec with its settings. Raises what it raises, and `PluginError`."""
+    return _make(manager, kind, spec, {spec.name: own})
 
 
 def resolve_targets(manager: PluginManager, kind: Targets[Target, Part]) -> list[Part]:

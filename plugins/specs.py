@@ -15,7 +15,7 @@ from corral.core.ports.metadata import MetadataCache
 from corral.core.ports.upkeep import StoreUpkeep
 from corral.core.specs.imports import import_name
 
-__all__ = ("FactorySpec", "LazySpec", "Stores", "build", "resolve")
+__all__ = ("AddressedSpec", "FactorySpec", "LazySpec", "Stores", "build", "resolve")
 
 
 class LazySpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +33,15 @@ class FactorySpec(LazySpec, frozen=True, kw_only=True):
     """
 
     settings: type[msgspec.Struct] | None = None
+
+
+class AddressedSpec(FactorySpec, frozen=True, kw_only=True):
+    """A spec that a setting can select by an address, ``NAME:PLACE``.
+
+    `address` is the field of its settings, of type str, that gets the place; None if it takes none.
+    """
+
+    address: str | None = None
 
 
 class Stores(msgspec.Struct, frozen=True, kw_only=True):

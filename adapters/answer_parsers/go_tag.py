@@ -24,7 +24,10 @@ from corral.core.requests.requests import ChatRequest
 
 __all__ = ("GoTagCalls",)
 
-_OTHER_FORMATS = ("<function=", "<arg_key>", "<|tool_call>", "<start_function_call>", "<|channel|>", "```tool_code")
+_OTHER_FORMATS = (
+    "<function=", "<arg_key>", "<|tool_call>", "<start_function_call>", "<|channel|>", "```tool_code",
+    "<minimax:tool_call>", "｜DSML｜",
+)  # fmt: skip
 _BARE = ("{", "[")
 _MOST_OBJECTS = 1024
 """That are looked at for the arguments of one call."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call, json_object_call
-from corral.adapters.answer_parsers.call_source import CallSource, NoCall
+from corral.adapters.answer_parsers.call_source import CallSource, CutOff, NoCall
 from corral.adapters.answer_parsers.json_calls import call_of, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
@@ -40,7 +40,7 @@ class Llama3JsonCalls(MarkedCallFormat):
             yield from source.space()
             key = yield from source.accept(*_FIRST_KEYS)
             if not key:
-                raise NoCall
+                raise CutOff if source.broken_off(*_FIRST_KEYS) else NoCall
             value = yield from source.json(opened="{" + key)
             if not isinstance(value, Mapping) or value.keys().isdisjoint(("parameters", "arguments", "function")):
                 raise NoCall

@@ -27,11 +27,15 @@ class Holds:
         self._folder = folder
         self._busy = threading.Lock()
         self._file: Path | None = None
+        self._noted: set[Digest] = set()
 
     def add(self, digest: Digest) -> None:
         """Holds the blob until this object or its process is gone."""
-        line = f"{parse_digest(digest)}\n".encode()
+        digest = parse_digest(digest)
+        line = f"{digest}\n".encode()
         with self._busy, storage_errors(f"cannot write to {self._folder}"):
+            if digest in self._noted:
+                return
             if self._file is None:
                 self._file = self._begin()
             descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -39,6 +43,7 @@ class Holds:
                 os.write(descriptor, line)
             finally:
                 os.close(descriptor)
+            self._noted.add(digest)
 
     def all(self) -> frozenset[Digest]:
         """What any living process holds. Removes what dead ones left."""

@@ -19,10 +19,14 @@ from corral.adapters.system.blocking_work import stop_if_asked
 from corral.adapters.system.files import storage_errors
 from corral.adapters.system.local_disk import on_local_disk
 from corral.core.errors import StorageError
+from corral.core.models.digests import mentioned_digests
 from corral.core.ports.manifests import ManifestEntry, StoredManifest
+from corral.core.regular_files import read_regular
 from corral.core.specs.converters import DERIVED_HOST
 
 __all__ = ("ManifestListing",)
+
+_LIMIT_BYTES = 4 * 1024 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +107,19 @@ class ManifestListing:
         for depth in range(levels):
             files = depth == levels - 1
             level = [child for folder in level for child in self._children(folder, files=files, strict=strict)]
+        if strict:
+            for path in level:
+                if not is_name(path):
+                    self._require_no_manifest(path)
         return [path for path in level if is_name(path)]
+
+    def _require_no_manifest(self, path: Path) -> None:
+        """Something that no name leads to may still be somebody's manifest, as Ollama sees it too."""
+        with suppress(OSError):
+            if mentioned_digests(read_regular(path, _LIMIT_BYTES)):
+                raise StorageError(
+                    f"{path} looks like a manifest, but its name is invalid", "rename or remove the file"
+                )
 
     def _children(self, folder: Path, *, files: bool, strict: bool) -> list[Path]:
         """The children of `folder`: its folders, or with `files` everything else."""

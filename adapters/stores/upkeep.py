@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from corral.adapters.stores.blob_files import BlobFiles, OllamaBlobFiles
 from corral.adapters.stores.filesystem import FilesystemBlobs
-from corral.adapters.stores.kept import blob_path
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import storage_errors, sync_folder
+from corral.adapters.system.files import make_folder, storage_errors, sync_folder
 from corral.core.errors import InvalidDigest
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo
@@ -32,17 +32,18 @@ _BLOCK_BYTES = 512  # of `st_blocks`, whatever the file system's own blocks are
 class FilesystemUpkeep:
     """The `StoreUpkeep` of the store at `root`. Broken blobs go to ``.corral/quarantine``."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, files: BlobFiles | None = None) -> None:
         self._folders = StoreFolders(root)
-        self._blobs = FilesystemBlobs(root)
+        self._files = files or OllamaBlobFiles(self._folders)
+        self._blobs = FilesystemBlobs(root, self._files)
 
     async def leftovers(self) -> Sequence[Leftover]:
-        names = await in_thread(lambda _: self._blob_names())
+        digests = await in_thread(lambda _: self._files.digests())
         found = await in_thread(lambda _: list(self._leftovers()))
-        for digest, path in names.items():
+        for digest in digests:
             if await self._blobs.stat(digest) is None:
                 with suppress(OSError):  # deleted meanwhile
-                    found.append(self._described("changed", [path], digest))
+                    found.append(self._described("changed", [self._files.path(digest)], digest))
         return found
 
     async def discard(self, leftover: Leftover) -> bool:
@@ -63,15 +64,15 @@ class FilesystemUpkeep:
 
     async def quarantine(self, blob: BlobInfo) -> str | None:
         def work(_: threading.Event) -> str:
-            path = blob_path(self._folders, blob.digest)
+            path = self._files.path(blob.digest)
             target = self._folders.quarantine / f"{path.name}-{time.strftime('%Y%m%d-%H%M%S')}"
             with storage_errors(f"cannot move {path} to {self._folders.quarantine}"):
-                target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                make_folder(target.parent)
                 os.replace(path, target)
                 sync_folder(path.parent)
                 sync_folder(target.parent)
                 # A second name of the file would bring the broken bytes back, as would what was read from them.
-                second = blob_path(self._folders, blob.digest)
+                second = self._files.path(blob.digest)
                 if second.exists() and second.samefile(target):
                     second.unlink()
                 (self._folders.metadata / blob.digest.partition(":")[2]).unlink(missing_ok=True)
@@ -82,14 +83,6 @@ class FilesystemUpkeep:
         return await in_thread(work)
 
     # ── Finding ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _blob_names(self) -> dict[Digest, Path]:
-        """Every name in the blobs' folders that is a digest."""
-        found: dict[Digest, Path] = {}
-        for path in (*_children(self._folders.blobs), *_children(self._folders.kept)):
-            if _names_blob(path.name):
-                found.setdefault(parse_digest(path.name), path)
-        return found
 
     def _leftovers(self) -> Iterator[Leftover]:
         with storage_errors(f"cannot read {self._folders.own}"):
@@ -143,7 +136,7 @@ class FilesystemUpkeep:
         """Notes about blobs that are gone: what their headers say, and what they were linked from."""
         for path in (*_children(self._folders.metadata), *_children(self._folders.adopted)):
             digest = _digest_of(path.name.removesuffix(".json"))
-            if digest is None or not os.path.lexists(blob_path(self._folders, digest)):
+            if digest is None or not os.path.lexists(self._files.path(digest)):
                 with suppress(FileNotFoundError):
                     yield self._described("note", [path])
 

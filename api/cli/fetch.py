@@ -11,7 +11,7 @@ from corral.api.cli.model_names import suggesting
 from corral.api.cli.output import echo, print_json, print_record
 from corral.api.cli.parameters import ModelText, NewName
 from corral.api.cli.progress import transfer_progress
-from corral.api.cli.server_choice import server_in_use
+from corral.api.cli.server_choice import running_server
 from corral.api.cli.session import Session
 from corral.api.cli.targets import remember_import
 from corral.api.cli.transfers import LocalTransfers, ServerTransfers, Transfers
@@ -35,7 +35,7 @@ def pull(session: Session, reference: str, name: str | None, insecure: bool, loc
 
     The Corral server at CORRAL_HOST fetches it if one is up, and this process otherwise.
     """
-    server = None if local else server_in_use(session, "corral pull", "pulling the model")
+    server = None if local else running_server(session, "pulling the model in this process")
     with session.library() as corral:
         transfers: Transfers = LocalTransfers(corral) if server is None else ServerTransfers(server)
         with transfer_progress() as show:
@@ -74,7 +74,7 @@ def push(
 
     The Corral server at CORRAL_HOST sends it if one is up, and this process otherwise.
     """
-    server = None if local else server_in_use(session, "corral push", "pushing the model")
+    server = None if local else running_server(session, "pushing the model in this process")
     with session.library() as corral:
         transfers: Transfers = LocalTransfers(corral) if server is None else ServerTransfers(server)
         with suggesting(model, lambda: list(transfers.models())), transfer_progress() as show:

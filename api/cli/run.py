@@ -29,7 +29,7 @@ from corral.api.cli.parameters import (
 )
 from corral.api.cli.progress import load_progress
 from corral.api.cli.repl import Repl
-from corral.api.cli.server_choice import server_in_use
+from corral.api.cli.server_choice import running_server
 from corral.api.cli.session import Session
 from corral.api.cli.targets import find_model, imported, is_path, is_reference, pulled, pulled_or
 from corral.api.cli.terminal import Interrupts, no_echo, open_terminal
@@ -125,7 +125,7 @@ def run(
     if log.level in ("debug", "trace"):
         set_up_logging(log.level, as_json=log.json)
     question = _question(prompt)
-    server = None if local or engine is not None else server_in_use(session, "corral run", "running the model")
+    server = None if local or engine is not None else running_server(session, "running the model in this process")
     with session.library() as corral:
         backend: Backend = LocalBackend(corral) if server is None else ServerBackend(server)
         if server is None and (is_reference(model) or is_path(model)):

@@ -1,4 +1,4 @@
-"""Decides whether a command works through the server or in this process."""
+"""Decides whether a command works on a running server or in this process."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from corral.api.cli.client import ServerClient
 from corral.api.cli.output import echo
 from corral.api.cli.session import Session
 
-__all__ = ("server_in_use",)
+__all__ = ("running_server",)
 
 
-def server_in_use(session: Session, command: str, doing: str) -> ServerClient | None:
-    """The Corral server at the configured address, or None for this process; `doing` is what happens there instead.
+def running_server(session: Session, instead: str) -> ServerClient | None:
+    """The Corral server at the configured address; None if none is up.
 
-    Raises `SourceError` if the user named the address and it is another program's.
+    If another program answers at the default address, that and what is done `instead` is said. Raises `SourceError`
+    if it answers at an address that the user has set.
     """
     server = session.server()
     state = server.state()
     if state == "foreign":
         if session.address_is_stated:
-            raise server.foreign(f"{command} --local does it in this process")
-        echo(f"{server.who()} runs at {server.address.url}, not Corral: {doing} in this process", err=True)
+            raise server.foreign()
+        echo(f"{server.who()} runs at {server.address.url}, not Corral: {instead}", err=True)
     return server if state == "corral" else None

@@ -18,6 +18,7 @@ __all__ = ("openapi_json",)
 _PATH = "#/components/schemas/"
 _STATUSES = {
     400: "The request is not valid",
+    401: "Nobody is signed in",
     403: "The origin or host name is not allowed, or the model is at ollama.com, which this server never contacts",
     404: "There is no such model",
     409: "The model was deleted while it was being prepared",

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
+from corral.api.library.creation import CreateOptions
 from corral.api.library.messages import Messages
 from corral.api.library.options import ChatOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.portal import Portal
@@ -205,6 +206,18 @@ class Corral:
     def delete(self, model: str) -> None:
         """See `AsyncCorral.delete`."""
         self.call(lambda corral: corral.delete(model))
+
+    def create(
+        self, model: str, from_: str = "", *, on_progress: OnProgress | None = None, **how: Unpack[CreateOptions]
+    ) -> StoredModel:
+        """See `AsyncCorral.create`."""
+        return self.call(lambda corral: corral.create(model, from_, on_progress=on_progress, **how))
+
+    def create_from_modelfile(
+        self, model: str, modelfile: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+    ) -> StoredModel:
+        """See `AsyncCorral.create_from_modelfile`."""
+        return self.call(lambda corral: corral.create_from_modelfile(model, modelfile, on_progress=on_progress))
 
     def gc(self, *, dry_run: bool = False, partials: bool = False) -> GarbageReport:
         """See `AsyncCorral.gc`."""

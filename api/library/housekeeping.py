@@ -8,7 +8,7 @@ from corral.api.library.arguments import checked, checked_callback
 from corral.core.catalog.garbage import GarbageReport
 from corral.core.catalog.verifying import VerifyReport
 from corral.core.models.names import parse_name
-from corral.core.ports.sources import FetchProgress, OnProgress
+from corral.core.ports.sources import OnProgress, ignore_progress
 from corral.core.runtime import Runtime
 
 __all__ = ("AsyncHousekeeping",)
@@ -36,9 +36,5 @@ class AsyncHousekeeping(ABC):
         A broken blob is moved aside, so that pulling its model again repairs it. Raises `ModelNotFound`.
         """
         names = [parse_name(checked("models", model, str)) for model in models]
-        report = checked_callback("on_progress", on_progress) or _ignore
+        report = checked_callback("on_progress", on_progress) or ignore_progress
         return await (await self.runtime()).verifier.verify(names, report)
-
-
-def _ignore(progress: FetchProgress) -> None:
-    pass

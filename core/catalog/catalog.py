@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
+from corral.core.catalog.creating import ModelCreator
 from corral.core.catalog.deletion import delete_model
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
@@ -17,8 +18,8 @@ from corral.core.catalog.registries import Registries
 from corral.core.catalog.transfer_policy import USUAL_POLICY, TransferPolicy
 from corral.core.catalog.transfers import ModelTransfers
 from corral.core.catalog.uploads import BlobUploads
-from corral.core.catalog.upstreams import upstream_model
-from corral.core.errors import BlobNotFound, CorralError, InvalidRequest
+from corral.core.catalog.upstreams import find_upstream
+from corral.core.errors import BlobNotFound, CorralError
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
@@ -30,7 +31,7 @@ from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.metadata import MetadataCache, MetadataReader
 from corral.core.ports.registries import Registry
-from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress
+from corral.core.ports.sources import ModelSource, OnProgress, ignore_progress
 from corral.core.ports.upstreams import UpstreamDirectory
 from corral.core.specs.converters import refuse_derived
 from corral.core.specs.engines import LocalFile
@@ -40,17 +41,13 @@ __all__ = ("ModelCatalog",)
 _REMEMBERED_VIEWS = 256  # a header's key-values are some kilobytes
 
 
-def _ignore(progress: FetchProgress) -> None:
-    pass
-
-
 class ModelCatalog:
     """Everything that can be done with stored models. For one event loop; safe with other processes on the same store.
 
     `formats` are tried in this order, for reading and writing. `cache` keeps the metadata from headers between runs.
     `default_registry` is the scheme of the registry that reads references without one. The caller closes stores,
     sources and registries. `left_out` has a sentence for each plugin that was not loaded, for errors about what is
-    missing. `prune` is as for `ManifestPublisher`. `uploads` takes the files of models that are created later.
+    missing. `prune` is as for `ManifestPublisher`. `uploads` takes the files of models that `creator` then creates.
     """
 
     def __init__(
@@ -97,6 +94,16 @@ class ModelCatalog:
             registries=Registries(registries, default_registry),
             left_out=left_out,
             policy=policy,
+        )
+        self.creator = ModelCreator(
+            publisher=self._publisher,
+            puller=self._transfers.puller,
+            lookup=self._lookup,
+            manifests=manifests,
+            blobs=blobs,
+            local=local,
+            formats=formats,
+            inspector=self._inspector,
         )
         self._upstreams = upstreams
         self._go_template = go_template
@@ -200,7 +207,7 @@ class ModelCatalog:
         return await self._importer.name_of(path)
 
     async def import_file(
-        self, path: Path, name: ModelName | None = None, on_progress: OnProgress = _ignore
+        self, path: Path, name: ModelName | None = None, on_progress: OnProgress = ignore_progress
     ) -> StoredModel:
         """Imports a weights file, or the folder of a model, of this machine. The original files are left untouched.
 
@@ -215,7 +222,7 @@ class ModelCatalog:
         self,
         reference: str,
         name: ModelName | None = None,
-        on_progress: OnProgress = _ignore,
+        on_progress: OnProgress = ignore_progress,
         *,
         insecure: bool = False,
     ) -> StoredModel:
@@ -230,16 +237,12 @@ class ModelCatalog:
         self,
         name: ModelName,
         reference: str = "",
-        on_progress: OnProgress = _ignore,
+        on_progress: OnProgress = ignore_progress,
         *,
         manifest_format: str | None = None,
         insecure: bool = False,
     ) -> Digest:
-        """Publishes a model under a reference, by default its name, and returns its manifest's digest there.
-
-        The manifest is sent as it is, or in another format (``ollama``, ``modelpack``); `insecure`: without TLS. Raises
-        `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`, `Unsupported` if the format cannot hold it.
-        """
+        """Publishes a model under a reference, by default its name; the rest as `ModelPusher.push`."""
         return await self._transfers.pusher.push(
             name, reference or name.short, on_progress, manifest_format=manifest_format, insecure=insecure
         )
@@ -270,11 +273,8 @@ class ModelCatalog:
         raises.
         """
         refuse_derived(name)
-        if self._upstreams is None or not hosts:
-            raise InvalidRequest("no server address was given", "give its address, http://HOST:PORT")
-        offers = [await self._upstreams.find(hosts[0], model, api)]
-        offers += [await self._upstreams.find(host, offers[0].model, api) for host in hosts[1:]]
-        return await self.publish(name, upstream_model(offers, api=api, capabilities=capabilities))
+        found = await find_upstream(self._upstreams, hosts, model=model, api=api, capabilities=capabilities)
+        return await self.publish(name, found)
 
     def local_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
         """As `loadable_files`, but where the blobs are, whether or not they exist: for display."""
@@ -283,10 +283,11 @@ class ModelCatalog:
     def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]:
         """The files an engine loads, weights first; they stay while the context lasts, even if the model is deleted.
 
-        Those that have paths are in one folder under them. Raises `StorageError`, and `BlobNotFound` if a file is
-        missing or has changed since it was imported.
+        Those that have paths are in one folder under them. A projector that no reader accepts is left out. Raises
+        `StorageError`, `BlobNotFound` if a file is missing or has changed since it was imported, and `InvalidModelFile`
+        for one whose header a reader refuses: no native code may see it.
         """
-        return loadable_files(record, self._local)
+        return loadable_files(record, self._local, self._inspector)
 
     async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
         """None if the model has no projector, or one that cannot be read."""

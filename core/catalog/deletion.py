@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from corral.core.catalog.unused_blobs import delete_unused, every_manifest
-from corral.core.errors import CorralError, InvalidDigest, StorageError
+from corral.core.errors import CorralError, InvalidDigest, ReadOnly, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests, parse_digest
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore, LocalBlobs
@@ -74,8 +74,9 @@ async def _delete_what_hangs_on(
             except StorageError as error:  # only links: the blobs can still be deleted
                 _log.warning("could not remove a folder of links: %s", error)
         for orphan in orphans(others):
-            await manifests.delete(orphan.name)
-            doomed.append(orphan.data)
+            with suppress(ReadOnly):  # it belongs to the owner of a layer
+                await manifests.delete(orphan.name)
+                doomed.append(orphan.data)
     await delete_unused(gone, manifests=manifests, blobs=blobs)
 
 

@@ -76,7 +76,7 @@ class ManifestPublisher:
 
     async def put_model(self, name: ModelName, model: Model) -> Published:
         """As `publish`, but leaves what the replaced model had to `delete_replaced`."""
-        return await self.put(name, *self._written(name, model))
+        return await self.put(name, *self.written(name, model))
 
     async def put(self, name: ModelName, manifest: bytes, texts: Sequence[bytes] = ()) -> Published:
         """Stores a manifest as it is; its digest is that of these bytes. `texts` are small blobs to store with it.
@@ -116,7 +116,8 @@ class ManifestPublisher:
         if self._prune:
             await delete_replaced(put, manifests=self._manifests, blobs=self._blobs, local=self._local)
 
-    def _written(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
+    def written(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
+        """The manifest of a new model, and its texts, for `put`. Raises `Unsupported` if no format can hold it."""
         complaints = []
         for form in self._formats:
             try:

@@ -65,7 +65,8 @@ class ModelPusher:
     ) -> Digest:
         """Returns the manifest's digest in the registry.
 
-        Raises `InvalidRequest` if no registry reads the reference or there is no such format, `ModelNotFound`,
+        `manifest_format` writes the manifest anew (``ollama``, ``modelpack``); `insecure`: without TLS. Raises
+        `InvalidRequest` if no registry reads the reference or there is no such format, `ModelNotFound`,
         `BlobNotFound`, `Unsupported` if the format cannot hold the model, and what `Registry` raises.
         """
         registry, target = self._find(reference, insecure=insecure)

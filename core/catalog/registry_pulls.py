@@ -50,8 +50,9 @@ class RegistryPuller:
         name = name or name_from_reference(reference)
         refuse_derived(name)
         on_progress(FetchProgress(status="pulling manifest"))
-        manifest = (await registry.manifest(reference)).data
-        found = digest_of(manifest)
+        remote = await registry.manifest(reference)
+        manifest = remote.data
+        found = digest_of(manifest if remote.index is None else remote.index)
         if reference.digest not in (None, found):
             raise DigestMismatch(f'digest mismatch of {reference}, expected "{reference.digest}", got "{found}"')
         published = await self._fetch_and_put(registry, reference, name, manifest, on_progress)

@@ -13,10 +13,13 @@ from corral.core.go.templates.parser import TemplateSyntaxError
 from corral.core.models.model import Model, ModelMetadata, TemplateText
 from corral.core.requests.think_tags import think_tags_in
 
-__all__ = ("LONGEST_TEMPLATE", "template_capabilities", "templates_in_order")
+__all__ = ("LONGEST_TEMPLATE", "PLAIN_TEMPLATE", "template_capabilities", "templates_in_order")
 
 LONGEST_TEMPLATE = 1 << 18
 """Characters. Longer templates are never rendered, and would delay lists of models."""
+
+PLAIN_TEMPLATE = "{{ .Prompt }}"
+"""What Ollama uses for models without a template, in Go's language."""
 
 _REMEMBERED = 256
 _CALLS = ("tool_calls", "assistant_tool_call")

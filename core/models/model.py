@@ -76,8 +76,8 @@ class Model(Value, frozen=True, kw_only=True):
     """What a model is, wherever it is kept: its files, and what its manifest says about it.
 
     `parameters` are the PARAMETER values (JSON types). `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as
-    the manifest has them, empty if it has none. `renderer` and `parser` name the parts of Ollama's program that write
-    and read the model's chats there.
+    the manifest has them, empty if it has none; `base_name` is that of the model that it was made from. `renderer`
+    and `parser` name the parts of Ollama's program that write and read the model's chats there.
     An upstream model has `remote`, and no weights.
     """
 
@@ -88,6 +88,7 @@ class Model(Value, frozen=True, kw_only=True):
     quantization: str = ""
     context_length: int | None = None
     embedding_length: int | None = None
+    base_name: str = ""
     files: tuple[ModelFile, ...] = ()
     template: TemplateText | None = None
     system: str | None = None

@@ -9,7 +9,7 @@ from typing import Protocol
 from corral.core.models.digests import Digest
 from corral.core.values import Value
 
-__all__ = ("FetchProgress", "ModelSource", "OnProgress", "RemoteFile", "SourceModel")
+__all__ = ("FetchProgress", "ModelSource", "OnProgress", "RemoteFile", "SourceModel", "ignore_progress")
 
 
 class FetchProgress(Value, frozen=True, kw_only=True):
@@ -22,6 +22,10 @@ class FetchProgress(Value, frozen=True, kw_only=True):
 
 
 OnProgress = Callable[[FetchProgress], None]
+
+
+def ignore_progress(progress: FetchProgress) -> None:
+    """For callers whom progress does not interest."""
 
 
 class RemoteFile(Value, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ("call_list", "calls_after", "json_text", "literal")
+__all__ = ("call_list", "calls_after", "json_text", "literal", "spelled")
 
 _MORE_CALLS = "{0,3}"
 """How many calls may follow the first one, if a call is required: small models repeat themselves without end."""
@@ -18,6 +18,13 @@ _MORE_CALLS = "{0,3}"
 def literal(text: str) -> str:
     """The text as a terminal. It must not be empty."""
     return json.dumps(text, ensure_ascii=False)
+
+
+def spelled(text: str, token: str) -> str:
+    """The text as terminals, of which those that are `token`, a part of it, stand alone: it may be a control token."""
+    parts = text.split(token)
+    between = f" {literal(token)} "
+    return between.join(literal(part) if part else "" for part in parts).strip()
 
 
 def json_text(schema: Mapping[str, Any]) -> str:

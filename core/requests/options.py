@@ -16,6 +16,8 @@ from corral.core.values import Value
 from corral.core.wording.suggestions import did_you_mean
 
 __all__ = (
+    "LEAST_NUM_CTX",
+    "LEAST_NUM_CTX_WITH_IMAGES",
     "OPTIONS",
     "OptionSpec",
     "ParsedOptions",
@@ -28,7 +30,8 @@ __all__ = (
 OptionScope = Literal["sampling", "context", "thinking", "load", "engine", "none"]
 OptionOrigin = Literal["ollama", "llama-server", "corral"]
 
-_MIN_NUM_CTX = 4
+LEAST_NUM_CTX, LEAST_NUM_CTX_WITH_IMAGES = 4, 2048
+"""As in Ollama."""
 
 
 class OptionSpec(Value, frozen=True, kw_only=True):
@@ -73,7 +76,7 @@ _TABLE: tuple[OptionSpec, ...] = (
     _row("num_predict", "integer", -1, "maximum number of tokens to generate; negative: ten times the context length"),
     _row("stop", "array", (), "strings that end the answer"),
     _row("num_keep", "integer", 4, "tokens kept from the start when the context shifts", scope="context"),
-    _row("num_ctx", "integer", None, "context length: tokens of prompt and answer together, at least 4", scope="load"),
+    _row("num_ctx", "integer", None, "context length, prompt and answer; at least 4, with vision 2048", scope="load"),
     _row("num_batch", "integer", None, "tokens computed in one batch", scope="load"),
     _row("num_gpu", "integer", None, "layers on the GPU; -1 as many as fit, 0 none", scope="load"),
     _row("main_gpu", "integer", None, "the GPU that computes what is not split", scope="load"),
@@ -173,10 +176,10 @@ def parse_options(options: Mapping[str, Any]) -> ParsedOptions:
     return ParsedOptions(**scopes, unknown=tuple(unknown))
 
 
-def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
+def resolve_options(*layers: Mapping[str, Any], least_num_ctx: int = LEAST_NUM_CTX) -> ResolvedOptions:
     """Merge layers of options, later ones winning: a model's PARAMETER layer, then the request's `options`.
 
-    Raises `InvalidOption`.
+    A `num_ctx` below `least_num_ctx` is raised to it. Raises `InvalidOption`.
     """
     sampling: dict[str, Any] = {}
     context: dict[str, Any] = {}
@@ -198,7 +201,7 @@ def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
         if sampling.get(name, 0) < 0:
             del sampling[name]
     if "num_ctx" in load:
-        load["num_ctx"] = context["num_ctx"] = max(load["num_ctx"], _MIN_NUM_CTX)
+        load["num_ctx"] = context["num_ctx"] = max(load["num_ctx"], least_num_ctx)
     return ResolvedOptions(
         sampling=SamplingParams(**sampling),
         context=ContextPolicy(**context),

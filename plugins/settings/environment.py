@@ -91,6 +91,7 @@ VARIABLES = (
     Variable(name="HOST", path=("server", "host"), ollama=True, parse_ollama=_ollama_address),
     Variable(name="ORIGINS", path=("server", "origins"), parse=_list, ollama=True),
     Variable(name="STORE", path=("store",)),
+    Variable(name="STORE_LAYERS", path=("store_layers",), parse=_list),
     Variable(name="REGISTRY", path=("registry",)),
     Variable(name="NOPRUNE", path=("prune",), parse=_no_flag, ollama=True),
     Variable(name="GO_TEMPLATE", path=("go_template",), parse=_flag, ollama=True),

@@ -20,6 +20,7 @@ __all__ = (
     "SchedulerSection",
     "ServerSettings",
     "Settings",
+    "TopSettings",
     "default_config_path",
 )
 
@@ -149,20 +150,26 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All effective settings.
+class TopSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is set outside of any section."""
 
-    `engines` and `converters` hold what was stated in their sections, by name; their defaults are added when a model is
-    loaded or converted. `parts` holds the decoded sections of everything else that plugins register, by section and
-    name (``parts["stores"]["filesystem"]``). `origins` has a row for every setting.
-    """
-
-    server: ServerSettings = ServerSettings()
-    scheduler: SchedulerSection = SchedulerSection()
-    store: Annotated[str, Meta(description="The store that holds the models.")] = "filesystem"
+    store: Annotated[
+        str,
+        Meta(
+            description="The store that holds the models: a folder in Ollama's layout, `oci-layout:FOLDER`, or the "
+            "name of a store."
+        ),
+    ] = "filesystem"
+    store_layers: Annotated[
+        tuple[str, ...], Meta(description="Stores below that one, the topmost first, which are only read.")
+    ] = ()
     registry: Annotated[
-        str | None, Meta(description="The registry that reads references without a scheme; if unset, none does.")
-    ] = None
+        str,
+        Meta(
+            description="The scheme that references without one are read with: `llama3.2` means `ollama://llama3.2`. "
+            "If empty, they are not read."
+        ),
+    ] = "ollama"
     prune: Annotated[
         bool,
         Meta(
@@ -177,6 +184,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "in the weights offers more."
         ),
     ] = None
+
+
+class Settings(TopSettings, frozen=True, kw_only=True):
+    """All effective settings.
+
+    `engines` and `converters` hold what was stated in their sections, by name; their defaults are added when a model is
+    loaded or converted. `parts` holds the decoded sections of everything else that plugins register, by section and
+    name (``parts["stores"]["filesystem"]``). `origins` has a row for every setting.
+    """
+
+    server: ServerSettings = ServerSettings()
+    scheduler: SchedulerSection = SchedulerSection()
     log: LogSettings = LogSettings()
     cli: CliSettings = CliSettings()
     plugins: PluginsSettings = PluginsSettings()

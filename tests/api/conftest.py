@@ -68,6 +68,7 @@ class World:
         root: Path | None = None,
         runner: str = "thread",
         registry: Registry | None = None,
+        scheduler: SchedulerSettings | None = None,
     ) -> None:
         self.registry = registry or MemoryRegistry()
         self.manifests = MemoryManifests() if root is None else FilesystemManifests(root)
@@ -84,20 +85,20 @@ class World:
             upstreams=ServerDirectory({}),
         )
         jobs, installation = ProcessJobs(), InstalledPackages()
-        scheduler = ModelScheduler(
+        model_scheduler = ModelScheduler(
             chooser=EngineChooser(engines, installation=installation, settings={"fake": engine}),
             runners={"thread": ThreadRunner(), "process": ProcessRunner(), "event_loop": EventLoopRunner()},
             preferred_runner=runner,
             catalog=catalog,
-            settings=SchedulerSettings(),
+            settings=scheduler or SchedulerSettings(),
             free_memory=lambda: {"cpu": 1 << 40},
         )
         self.runtime = Runtime(
             catalog=catalog,
-            scheduler=scheduler,
+            scheduler=model_scheduler,
             inference=InferenceService(
                 catalog=catalog,
-                scheduler=scheduler,
+                scheduler=model_scheduler,
                 languages={"go": GoLanguage(), "jinja": JinjaLanguage()},
                 parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {"hermes": HermesCalls()}),
                 checker=SchemaChecker(),
@@ -192,10 +193,11 @@ def running_server(
     root: Path | None = None,
     runner: str = "thread",
     registry: Registry | None = None,
+    scheduler: SchedulerSettings | None = None,
     **settings: Any,
 ) -> Iterator[LiveServer]:
     engine = {"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine
-    world = World(engine, engines, root, runner, registry)
+    world = World(engine, engines, root, runner, registry, scheduler)
     ready = threading.Event()
     found: list[Any] = []
 

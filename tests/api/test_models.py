@@ -139,7 +139,8 @@ def test_a_model_that_is_absent(client: httpx.Client, path: str, work: Any) -> N
 def test_a_model_that_is_not_named(client: httpx.Client, path: str) -> None:
     """Each route has its own error text for an empty name."""
     assert ask(client, path, {}) == EMPTY[path]
-    assert ask(client, path, {"model": "  "}) == EMPTY[path]
+    status, text = EMPTY[path]
+    assert ask(client, path, {"model": "  "}) == (status, text.replace("''", "'  '"))
 
 
 @pytest.mark.parametrize("path", EMPTY)

@@ -127,7 +127,7 @@ def test_a_format_beside_a_strict_tool(url: str, seed: int) -> None:
         ({"tools": "x"}, "json: cannot unmarshal string into Go struct field ChatRequest.tools of type"),
         (
             {"tools": [{"function": {"name": 7}}]},
-            "json: cannot unmarshal number into Go struct field ChatRequest",
+            "json: cannot unmarshal number into Go struct field ToolFunction.tools.function.name of type string",
         ),
         ({"model": "other"}, "registry.ollama.ai/library/other:latest does not support tools"),
     ],

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from corral.adapters.stores.filesystem import FilesystemBlobs
+from corral.adapters.stores.layered_manifests import LayeredManifests
+from corral.adapters.stores.layers import StoreLayer
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryManifests
+from corral.adapters.stores.oci_layout import OciLayoutManifests
+from corral.adapters.stores.oci_layout_contents import LayoutContents
 from corral.plugins.testing.manifest_store import ManifestStoreContract
 
 
@@ -15,6 +20,27 @@ class TestFilesystemManifests(ManifestStoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> FilesystemManifests:
         return FilesystemManifests(tmp_path / "models")
+
+
+class TestOciLayoutManifests(ManifestStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> OciLayoutManifests:
+        return OciLayoutManifests(LayoutContents(tmp_path / "models"))
+
+
+class TestLayeredManifests(ManifestStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> LayeredManifests:
+        own, site = (
+            StoreLayer(
+                name=name,
+                blobs=(blobs := FilesystemBlobs(tmp_path / name)),
+                local=blobs,
+                manifests=FilesystemManifests(tmp_path / name),
+            )
+            for name in ("own", "site")
+        )
+        return LayeredManifests(own, [site])
 
 
 class TestMemoryManifests(ManifestStoreContract):

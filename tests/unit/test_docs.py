@@ -75,6 +75,24 @@ def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> 
     assert "smollm2-135m-instruct:q4_1" in done.stdout
 
 
+def test_the_shell_examples_of_the_page_on_storage_run(environment: dict[str, str], tmp_path: Path) -> None:
+    """They create an image layout, and a model in it answers."""
+    [example] = blocks((ROOT / "docs" / "storage.md").read_text(encoding="utf-8"), "bash")
+    done = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\n{example}"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert (tmp_path / "layout" / "index.json").exists()
+
+
 def test_every_command_of_the_shell_examples_exists() -> None:
     """The examples that are not run here use existing commands and flags."""
     parent = click.Context(cli, **cli.context_settings)

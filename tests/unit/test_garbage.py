@@ -423,3 +423,20 @@ def test_without_pruning_a_replaced_model_keeps_its_files(tmp_path: Path) -> Non
 
     assert asyncio.run(scenario(True)) == (False, False)
     assert asyncio.run(scenario(False)) == (True, False)
+
+
+def test_a_manifest_with_an_invalid_name_stops_deletions(tmp_path: Path) -> None:
+    """It may be the only one that names a blob; files that name none do not matter."""
+
+    async def scenario() -> None:
+        store = Store(tmp_path, later_s=2 * _HOUR_S)
+        weights = await store.model("m")
+        odd = tmp_path / "manifests/registry.ollama.ai/library/m/not a tag"
+        (odd.parent / ".DS_Store").write_bytes(b"finder")
+        assert not (await store.collector.collect()).removed
+        (odd.parent / "latest").rename(odd)
+        with pytest.raises(StorageError, match="its name is invalid"):
+            await store.collector.collect()
+        assert await store.blobs.stat(weights) is not None
+
+    asyncio.run(scenario())

@@ -405,6 +405,9 @@ def test_a_reference_without_a_scheme(store: Store) -> None:
         ("oci://reg.example/house/m:1", ("oci", "reg.example", "house/m", "1"), "reg.example/house/m:1"),
         ("localhost/m", ("", "localhost", "m", "latest"), "localhost/library/m:latest"),
         ("oci://h:5000/a/b:t", ("oci", "h:5000", "a/b", "t"), "h:5000/a/b:t"),
+        ("docker://ai/smol:1", ("docker", "docker.io", "ai/smol", "1"), "docker.io/ai/smol:1"),
+        ("docker://smol", ("docker", "docker.io", "smol", "latest"), "docker.io/library/smol:latest"),
+        ("hf://owner/Repo.x:Q4_K_M", ("hf", "hf.co", "owner/Repo.x", "Q4_K_M"), "hf.co/owner/Repo.x:Q4_K_M"),
     ],
 )
 def test_the_parts_of_a_reference(text: str, parts: tuple[str, ...], name: str) -> None:
@@ -467,8 +470,10 @@ def test_an_error_keeps_its_cause() -> None:
     assert ended == ["cleaned up"] * 2
 
 
-def test_a_path_of_many_parts_needs_a_name() -> None:
-    """Model names have only one namespace level: the remedy is to choose a name."""
-    with pytest.raises(InvalidRequest, match="more parts") as caught:
-        name_from_reference(parse_reference("mem://a/b/c"))
+def test_a_path_of_many_parts() -> None:
+    """Model names have only one namespace: those of a path are joined. What is too long needs a name."""
+    joined = name_from_reference(parse_reference("oci://reg.example/team.one/models/small:q4"))
+    assert joined.short == "reg.example/team-one--models/small:q4"
+    with pytest.raises(InvalidRequest, match="too long") as caught:
+        name_from_reference(parse_reference(f"oci://reg.example/{'a/' * 50}b"))
     assert "--name" in (caught.value.remedy or "")

@@ -50,7 +50,7 @@ def test_the_better_template_is_used(own: str, weights: str | None, go_template:
     model, metadata = Model(template=TemplateText(kind="go", text=own)), _metadata(weights)
     chosen = choose_template(model, metadata, ("go", "jinja"), go_template)
     assert (chosen and chosen.kind) == kind
-    assert shown_template(model, metadata, go_template) == (chosen.text if chosen else "")
+    assert shown_template(model, metadata, go_template) == (chosen.text if chosen else "{{ .Prompt }}")
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from corral.adapters.answer_parsers.hermes import HermesCalls
+from corral.adapters.answer_parsers.qwen3_coder import Qwen3CoderCalls
 from corral.adapters.constraints.control_literals import with_control_tokens
 from corral.adapters.constraints.embedded_schemas import with_enforceable_schemas
 from corral.adapters.constraints.masks import GrammarMasks
 from corral.adapters.runners.request_masks import RequestMasks
 from corral.core.errors import InvalidRequest, Unsupported
 from corral.core.models.model import RemoteModel
+from corral.core.ports.chat import RenderedChat
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.call_grammars import calls_after, json_text, literal
@@ -230,6 +233,44 @@ def test_what_a_format_and_strict_tools_cannot_enforce() -> None:
     constraint = Constraint(kind="json_schema", source=json.dumps(schema))
     mask = mask_of(ask(bench(), Tool(name="f", parameters=schema, strict=True), constraint=constraint))
     assert [one.partition(":")[0] for one in mask.ignored] == ["format", "tools"]
+
+
+SAY = Tool(name="say", parameters={"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]})
+
+
+@pytest.mark.parametrize("most", [100, 150, 400])
+def test_a_required_call_is_complete_within_the_limit(most: int) -> None:
+    """A model that would talk on and on in an argument, and then call again, is led to the end of the call."""
+    mask = mask_of(ask(bench(), SAY, tool_choice=REQUIRED))
+    mask.limit(most)
+    said = b""
+    while True:
+        token = next((one for one in (*(b"a" if len(said) < most // 2 else b'"'), 10) if has(mask, one)), None)
+        token = next(one for one in range(256, -1, -1) if has(mask, one)) if token is None else token
+        if token == 256:
+            break
+        mask.accept(token)
+        said += bytes([token])
+    assert len(said) < most
+    parser = HermesCalls().open(ChatRequest(messages=(), tools=(SAY,)), RenderedChat(prompt=()))
+    heard = [*parser.feed(Delta(text=said.decode())), *parser.finish()]
+    assert [call.name for one in heard for call in one.tool_calls]
+    assert not [one for one in heard if one.text or one.warnings]
+
+
+def test_a_call_whose_end_is_not_known_is_left_alone() -> None:
+    """Texts without quotes may have anything in them: nothing is forbidden near the limit either."""
+    grammar = Qwen3CoderCalls().call_grammar((SAY,), RenderedChat(prompt=()), required=True)
+    free, limited = (masks()[0](Constraint(kind="lark", source=grammar, complete=one)) for one in (False, True))
+    limited.limit(120)
+    for token in b"<tool_call>\n<function=say>\n<parameter=text>\n" + b"a" * 100:
+        assert free.allowed() == limited.allowed()
+        free.accept(token)
+        limited.accept(token)
+
+
+def has(mask: RequestMask, token_id: int) -> bool:
+    return bool((mask.allowed() or b"")[token_id >> 3] >> (token_id & 7) & 1)
 
 
 def mask_of(request: CompletionRequest, *extra: bytes) -> RequestMask:

@@ -16,6 +16,8 @@ __all__ = ("MAGIC", "Array", "Header", "HeaderFile", "Tensor")
 
 MAGIC = b"GGUF"
 
+_ALIGNMENT = "general.alignment"
+
 _KEY_LIMIT_BYTES = 65535
 _STRING_LIMIT_BYTES = 16 * 1024 * 1024
 _ARRAY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -75,25 +77,39 @@ class HeaderFile:
         pairs: dict[str, Any] = {}
         for _ in range(pair_count):
             key = self._text(_KEY_LIMIT_BYTES, "a key")
+            if not key:
+                raise self._at.error("a key is empty")
             if key in pairs:
                 raise self._at.error(f"the key {key!r} occurs twice")
             pairs[key] = self._value(key)
-        alignment = pairs.get("general.alignment", 32)
+        alignment = pairs.get(_ALIGNMENT, 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise self._at.error(f"general.alignment is {alignment!r}, not a power of two")
+            raise self._at.error(f"{_ALIGNMENT} is {alignment!r}, not a power of two")
         found = [self._tensor() for _ in range(tensor_count)]
+        return Header(version, pairs, self._placed(found, alignment))
+
+    def _placed(self, found: list[Tensor], alignment: int) -> tuple[Tensor, ...]:
+        """The tensors with their offsets in the file. Each must begin where the one before it ends, as in llama.cpp:
+        so none overlap, and none are where they are not aligned."""
         start = -(-self._at.offset_bytes // alignment) * alignment
-        tensors = tuple(tensor._replace(offset_bytes=start + tensor.offset_bytes) for tensor in found)
-        for tensor in tensors:
-            end = tensor.offset_bytes + tensor.size_bytes
+        tensors, names, expected = list[Tensor](), set[str](), 0
+        for tensor in found:
+            if tensor.name in names:
+                raise self._at.error(f"the tensor {tensor.name!r} occurs twice")
+            if tensor.offset_bytes != expected:
+                raise self._at.error(
+                    f"the tensor {tensor.name!r} begins at byte {tensor.offset_bytes} of the data instead of {expected}"
+                )
+            end = start + expected + tensor.size_bytes
             if end > self._at.size_bytes:
                 raise self._at.error(
                     f"the tensor {tensor.name!r} ends at byte {end}, but the file at {self._at.size_bytes}: "
                     "it is truncated"
                 )
-        if sum(tensor.size_bytes for tensor in tensors) > self._at.size_bytes:
-            raise self._at.error(f"the tensors together are larger than the file ({self._at.size_bytes} bytes)")
-        return Header(version, pairs, tensors)
+            names.add(tensor.name)
+            tensors.append(tensor._replace(offset_bytes=start + expected))
+            expected += -(-tensor.size_bytes // alignment) * alignment
+        return tuple(tensors)
 
     def values(self, array: Array, *, limit_bytes: int = _ARRAY_LIMIT_BYTES) -> list[Any] | None:
         """The values of an array; None if it is too long to be useful, or larger than `limit_bytes`."""
@@ -153,6 +169,8 @@ class HeaderFile:
         if kind not in SCALARS:
             raise self._at.error(f"the value of {key!r} has the unknown type {kind}")
         code = SCALARS[kind]
+        if key == _ALIGNMENT and code != "I":
+            raise self._at.error(f"{_ALIGNMENT} is not a 32-bit number")
         if code == "?":
             return self._at.take(1) != b"\0"
         number = struct.unpack(f"<{code}", self._at.take(struct.calcsize(f"<{code}")))[0]
@@ -182,6 +200,8 @@ class HeaderFile:
                 f"the tensor {name!r} has {dimensions} dimensions; at most {_MAX_DIMENSIONS} are allowed"
             )
         shape = tuple(self._at.u64() for _ in range(dimensions))
+        if 0 in shape:
+            raise self._at.error(f"the tensor {name!r} has the shape {shape}, so it is empty")
         kind, offset = self._at.u32(), self._at.u64()
         if kind not in TENSOR_TYPES:
             raise self._at.error(f"the tensor {name!r} has the unknown type {kind}")

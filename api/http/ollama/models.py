@@ -104,8 +104,8 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     """Gives a model a second name."""
     body = await read_json(request, CopyBody)
     request_log(request.scope).model = body.source
-    source = read_name(without_selector(body.source), f'source "{body.source}" is invalid')
-    destination = read_name(without_selector(body.destination), f'destination "{body.destination}" is invalid')
+    source = read_name(body.source, f'source "{body.source}" is invalid')
+    destination = read_name(body.destination, f'destination "{body.destination}" is invalid')
     try:
         await _runtime(request).catalog.copy(source, destination)
     except ModelNotFound as error:
@@ -120,7 +120,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     request_log(request.scope).model = body.subject
     if not body.subject.strip():
         raise ApiError(400, "model is required")
-    name = read_name(without_selector(body.subject), f'name "{body.subject}" is invalid')
+    name = read_name(body.subject, f'name "{body.subject}" is invalid')
     try:
         await _runtime(request).delete(name)
     except ModelNotFound as error:

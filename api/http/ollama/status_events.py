@@ -65,11 +65,12 @@ class StatusEvents:
 
 
 class _Lines:
-    """Events that wait to be sent. There is at most one for each blob and status, however slowly the client reads."""
+    """Events that wait to be sent. There is at most one for each count of bytes, however slowly the client reads."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._waiting: dict[tuple[str, str | None], FetchProgress] = {}
+        self._waiting: dict[tuple[str, str | None, int], FetchProgress] = {}
+        self._added = 0
         self._changed = asyncio.Event()
         self._closed = False
         self._started = False
@@ -80,7 +81,9 @@ class _Lines:
         return self._started or bool(self._waiting)
 
     def add(self, progress: FetchProgress) -> None:
-        self._waiting[progress.status, progress.digest] = progress
+        self._added += 1
+        number = self._added if progress.completed_bytes is None else 0
+        self._waiting[progress.status, progress.digest, number] = progress
         self._changed.set()
 
     def close(self) -> None:

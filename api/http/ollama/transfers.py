@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from litestar import Request, post
@@ -11,20 +9,18 @@ from litestar.types import ASGIApp
 
 from corral.api.http.body import read_json
 from corral.api.http.errors import ApiError
-from corral.api.http.ollama.dialect import OLLAMA
 from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import StatusReply
 from corral.api.http.ollama.status_events import StatusEvents
 from corral.api.http.ollama.transfer_bodies import PullBody, PushBody
+from corral.api.http.ollama.transfer_stage import TransferStage
 from corral.api.http.request_log import request_log
 from corral.core.catalog.catalog import ModelCatalog
-from corral.core.errors import BlobNotFound, CorralError, InvalidName, NotFound, SourceError, StorageError
+from corral.core.errors import InvalidName
 from corral.core.models.names import parse_name
-from corral.core.ports.sources import FetchProgress, OnProgress
+from corral.core.ports.sources import OnProgress
 
 __all__ = ("pull", "push")
-
-_PULLING_MANIFEST = "pulling manifest"
 
 
 @post(
@@ -44,7 +40,7 @@ async def pull(request: Request[Any, Any, Any]) -> ASGIApp:
     catalog: ModelCatalog = request.app.state.runtime.catalog
 
     async def work(on_progress: OnProgress) -> StatusReply:
-        stage = _Stage(on_progress)
+        stage = TransferStage(on_progress)
         with stage.translating():
             record = await catalog.pull(reference, name, stage.report, insecure=body.insecure)
         return StatusReply(status="success", model=record.name.short)
@@ -72,7 +68,7 @@ async def push(request: Request[Any, Any, Any]) -> ASGIApp:
     catalog: ModelCatalog = request.app.state.runtime.catalog
 
     async def work(on_progress: OnProgress) -> StatusReply:
-        stage = _Stage(on_progress)
+        stage = TransferStage(on_progress)
         with stage.translating():
             digest = await catalog.push(
                 name,
@@ -84,32 +80,3 @@ async def push(request: Request[Any, Any, Any]) -> ASGIApp:
         return StatusReply(status="success", manifest=digest)
 
     return StatusEvents(work, stream=body.stream)
-
-
-class _Stage:
-    """Passes on progress, except that of success, and remembers how far a transfer has come."""
-
-    def __init__(self, on_progress: OnProgress) -> None:
-        self._on_progress = on_progress
-        self._last = ""
-
-    def report(self, progress: FetchProgress) -> None:
-        self._last = progress.status
-        if progress.status != "success":  # the last line has more to say
-            self._on_progress(progress)
-
-    @contextmanager
-    def translating(self) -> Iterator[None]:
-        """Gives what happens to a transfer that has begun the texts and the status that Ollama has for it."""
-        try:
-            yield
-        except (NotFound, SourceError, StorageError) as error:
-            if not self._last:
-                raise
-            raise ApiError(500, self._text(error)) from error
-
-    def _text(self, error: CorralError) -> str:
-        if self._last != _PULLING_MANIFEST:
-            return OLLAMA.text(error)
-        is_absent = isinstance(error, NotFound) and not isinstance(error, BlobNotFound)
-        return f"pull model manifest: {'file does not exist' if is_absent else OLLAMA.text(error)}"
