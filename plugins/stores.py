@@ -6,6 +6,8 @@ from pathlib import Path
 
 from corral.adapters.stores.cache_limit import CacheLimit
 from corral.adapters.stores.filesystem import FilesystemBlobs
+from corral.adapters.stores.layered_upkeep import LayeredUpkeep
+from corral.adapters.stores.layers import StoreLayer
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
@@ -58,6 +60,7 @@ def oci_layout(settings: OciLayoutStoreSettings) -> Stores:
         local=blobs,
         cache=FilesystemMetadataCache(root),
         upkeep=FilesystemUpkeep(root, files),
+        preferred_formats=("modelpack",),  # other tools find OCI manifests only
     )
 
 
@@ -78,7 +81,11 @@ def oci(settings: OciStoreSettings, registry: StorageRegistry) -> Stores:
         manifests=manifests,
         local=blobs,
         cache=FilesystemMetadataCache(root),
-        upkeep=FilesystemUpkeep(root),
+        upkeep=LayeredUpkeep(
+            FilesystemUpkeep(root),
+            StoreLayer(name=str(root), blobs=cache, manifests=manifests, local=cache),
+            [StoreLayer(name=str(names), blobs=blobs, manifests=manifests, local=blobs)],
+        ),
     )
 
 

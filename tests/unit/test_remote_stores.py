@@ -281,6 +281,29 @@ def test_models_for_this_machine_s_engines_stay_here(machines: Machines, registr
     asyncio.run(scenario())
 
 
+def test_broken_bytes_in_the_cache_are_fetched_again(machines: Machines, registry: FakeRegistry) -> None:
+    """A broken copy is moved aside, so that the next use fetches the blob; what the registry has is not moved."""
+
+    async def scenario() -> None:
+        await stored(machines.machine("one"), "m", b"weights")
+        other = machines.machine("other")
+        assert other.upkeep is not None
+        assert await other.manifests.get(M) is not None
+        info = await other.blobs.stat(digest_of(b"weights"))
+        assert info is not None
+        with pytest.raises(ReadOnly, match=registry.host):
+            await other.upkeep.quarantine(info)
+        async with other.local.local(info.digest):
+            pass
+        copy = await other.blobs.stat(info.digest)
+        assert copy is not None
+        assert await other.upkeep.quarantine(copy)
+        async with other.local.local(info.digest) as path:
+            assert path.read_bytes() == b"weights"
+
+    asyncio.run(scenario())
+
+
 def test_what_no_model_names_is_not_there(machines: Machines) -> None:
     """A blob of the registry whose model is deleted is absent, on the machine that deleted it and on others."""
 
