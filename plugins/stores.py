@@ -31,6 +31,9 @@ from corral.plugins.specs import Stores
 __all__ = ("filesystem", "memory", "oci", "oci_layout")
 
 
+_LONGEST_UPLOAD_S = 6 * 3600.0  # a deletion waits for models that are being sent to a registry
+
+
 def filesystem(settings: FilesystemStoreSettings) -> Stores:
     """A folder in Ollama's layout. Raises `SettingsError`."""
     root = _folder("stores.filesystem.root", settings.root)
@@ -72,9 +75,14 @@ def oci(settings: OciStoreSettings, registry: StorageRegistry) -> Stores:
     root = _folder("stores.oci.cache", settings.cache) / _cache_name(names)
     folders, cache = StoreFolders(root), FilesystemBlobs(root)
     index = RemoteIndex(registry, names, folders, repositories=settings.repositories, fresh_s=settings.fresh.seconds)
-    blobs = RemoteBlobs(registry, index, cache, CacheLimit(cache, folders, settings.cache_bytes))
+    limit = CacheLimit(cache, folders, settings.cache_bytes)
+    blobs = RemoteBlobs(registry, index, cache, limit)
     manifests = RemoteManifests(
-        index, RemoteWriting(registry, index, cache), StoreLocks(folders), FilesystemManifests(root)
+        index,
+        RemoteWriting(registry, index, cache),
+        StoreLocks(folders, guard_timeout_s=_LONGEST_UPLOAD_S),
+        FilesystemManifests(root),
+        limit,
     )
     return Stores(
         blobs=blobs,

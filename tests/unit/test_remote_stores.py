@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,33 @@ def test_the_cache_keeps_to_its_limit(machines: Machines) -> None:
         await use(0)
         await use(3)
         assert await cached() == {digests[0], digests[3], unsent.digest}
+
+    asyncio.run(scenario())
+
+
+def test_a_long_upload_holds_up_no_other(machines: Machines, registry: FakeRegistry) -> None:
+    """While the blobs of one model are being sent, another model is stored and listed, and a third deleted."""
+
+    async def scenario() -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def slowly(handler: Any) -> None:
+            begun.set()
+            go_on.wait(60)
+            handler.answer_as_usual()
+
+        one = machines.machine("one")
+        await stored(one, "gone", b"old weights")
+        registry.fault("POST", "/blobs/uploads", slowly)
+        upload = asyncio.create_task(stored(one, "slow", b"weights"))
+        assert await asyncio.to_thread(begun.wait, 60)
+        await one.manifests.put(M, b"{}")
+        assert await one.manifests.delete(parse_name("gone"))
+        assert await names(one) == ["m:latest"]
+        assert not upload.done()
+        go_on.set()
+        await upload
+        assert await names(one) == ["m:latest", "slow:latest"]
 
     asyncio.run(scenario())
 
