@@ -388,7 +388,10 @@ def test_the_command_line_creates_on_the_server(command: Any, api: httpx.Client,
         f'{{\n  "name": "by-cli:latest",\n  "server": "{server.url}"\n}}\n', "",
     )  # fmt: skip
     assert shown(api, "by-cli")["parameters"].split() == ["seed", "1", "stop", '"a', '"']
-    assert command("create", "mine", "--local", "-f", "Modelfile")[0] == 1  # this store has no by-cli
+    (tmp_path / "Modelfile").write_text("FROM ./small.gguf\n")
+    assert command("create", "here", "--local") == (0, "created here:latest\n", "")
+    assert (tmp_path / "models").exists()
+    assert shown(api, "here")["error"] == "model 'here:latest' not found"
     (tmp_path / "Modelfile").write_text("FROM ./small.gguf\nTEMPLATE {{ .Prompt")
     status, _, err = command("create", "bad")
     assert (status, err) == (1, "Error: template error: template: :1: unclosed action\n")

@@ -266,6 +266,7 @@ def test_create_in_this_process(run: Run) -> None:
     """Without a server, the model is created in the store; by default from ./Modelfile."""
     assert run("create", "moo") == (0, "created moo:latest\n", "")
     assert "Say" in run("show", "moo", "--system").out
+    assert re.search(r"^  Projector\n +architecture +clip *\n +parameters +32", run("show", "moo").out, re.M)
     shown = run("show", "moo", "--modelfile").out
     assert run("create", "again", "-f", "-", input=shown).status == 0
     record = json.loads(run("create", "third", "-f", "weights/../Modelfile", "--json").out)
