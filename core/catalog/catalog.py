@@ -66,6 +66,7 @@ class ModelCatalog:
         left_out: Mapping[str, str] = {},
         go_template: bool | None = None,
         policy: TransferPolicy = USUAL_POLICY,
+        preferred_formats: Sequence[str] = (),
         prune: bool = True,
     ) -> None:
         self._manifests = manifests
@@ -73,7 +74,9 @@ class ModelCatalog:
         self._local = local
         self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
-        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats, prune=prune)
+        self._publisher = ManifestPublisher(
+            manifests=manifests, blobs=blobs, local=local, formats=formats, preferred=preferred_formats, prune=prune
+        )
         self.uploads = BlobUploads(manifests=manifests, blobs=blobs)
         self._importer = ModelImporter(
             publisher=self._publisher,
