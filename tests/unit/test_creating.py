@@ -112,8 +112,8 @@ def test_what_is_shown_makes_the_same_model(corral: Corral, folder: Path) -> Non
     details = corral.show("moo")
     shown = facts_of_details(corral, details).modelfile
     assert content(corral.create_from_modelfile("again", shown)) == content(record)
-    named = "\n".join(line for line in shown.splitlines() if not line.startswith("FROM ") and "ADAPTER" not in line)
-    again = corral.create_from_modelfile("named", f"FROM moo\n{named.partition('LICENSE')[0]}")
+    named = "\n".join(line for line in shown.splitlines() if not line.startswith(("FROM ", "ADAPTER ")))
+    again = corral.create_from_modelfile("named", f"FROM moo\n{named}")
     assert content(again) == content(record)
 
 
