@@ -219,7 +219,7 @@ class AsyncCorral(AsyncCreation, AsyncHousekeeping):
         """
         checked("reference", reference, str)
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or ignore_progress
-        return await (await self.runtime()).catalog.pull(reference, named, report)
+        return await (await self.runtime()).catalog.pull(reference, named, report, local_files=True)
 
     async def push(self, model: str, reference: str, *, on_progress: OnProgress | None = None) -> str:
         """Publishes a model in a registry (``SCHEME://PATH:TAG``); answers with the digest of its manifest there."""

@@ -95,6 +95,7 @@ class ModelCatalog:
             registries=known_registries,
             left_out=left_out,
             policy=policy,
+            importer=self._importer,
         )
         self.creator = ModelCreator(
             publisher=self._publisher,
@@ -227,13 +228,15 @@ class ModelCatalog:
         on_progress: OnProgress = ignore_progress,
         *,
         insecure: bool = False,
+        local_files: bool = False,
     ) -> StoredModel:
         """Fetches a reference through the source or registry that reads it. A name that is taken is replaced.
 
-        A source's files are stored as by `import_file`, a registry's manifest as it is; `insecure`: without TLS. Raises
+        A source's files are stored as by `import_file`, a registry's manifest as it is; `insecure`: without TLS.
+        ``file://`` is read only with `local_files`: for references that the user of this machine gives. Raises
         `InvalidRequest` if nothing reads the reference, `SourceError`, `InvalidModelFile`, `StorageError`.
         """
-        return await self._puller.pull(reference, name, on_progress, insecure=insecure)
+        return await self._puller.pull(reference, name, on_progress, insecure=insecure, local_files=local_files)
 
     async def push(
         self, name: ModelName, reference: str = "", on_progress: OnProgress = ignore_progress, *, insecure: bool = False
