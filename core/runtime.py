@@ -13,6 +13,7 @@ from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import CorralError
 from corral.core.generation.service import InferenceService
 from corral.core.models.names import ModelName
+from corral.core.ports.logins import RegistryLogins
 from corral.core.ports.registries import Registry
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
@@ -79,6 +80,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     devices: DeviceProbe
     garbage: GarbageCollector
     verifier: StoreVerifier
+    logins: RegistryLogins
     version: str
     registries: tuple[Registry, ...] = ()
     engines: tuple[EngineStatus, ...] = ()

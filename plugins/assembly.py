@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +12,8 @@ import msgspec
 
 from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engines.upstream.directory import ServerDirectory
+from corral.adapters.registries.oci.own_logins import OwnLogins
+from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.adapters.system.memory import free_memory
@@ -23,6 +25,7 @@ from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import SettingsError
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
+from corral.core.ports.registries import Registry
 from corral.core.runtime import Runtime
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.engine_choice import EngineChooser
@@ -48,6 +51,7 @@ from corral.plugins.hooks import (
     STORES,
     TOOL_CALL_FORMATS,
     CommandSpec,
+    StoreSpec,
 )
 from corral.plugins.manager import PluginManager
 from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
@@ -146,8 +150,8 @@ async def assemble(
         manager = await beside(partial(load_plugins, layers))  # loading a plugin may take long
     settings = decode_settings(layers, manager)
     engines = manager.specs(ENGINES)
-    stores = await beside(partial(open_stores, settings, manager))
     parts = await beside(partial(make_parts, manager, settings))
+    stores = await beside(partial(open_stores, settings, manager, parts.of(REGISTRIES)))
     runners = parts.of(RUNNERS)
     preferred = settings.scheduler.runner or default_runner
     _require(preferred, runners, "scheduler.runner", manager)
@@ -225,6 +229,7 @@ async def assemble(
             formats=list(parts.of(MANIFEST_FORMATS).values()),
             upkeep=stores.upkeep,
         ),
+        logins=OwnLogins(_registry_settings(settings)),
         version=version("corral"),
         registries=tuple(parts.of(REGISTRIES).values()),
         engines=tuple(engine_status(spec, installation) for spec in engines),
@@ -248,10 +253,21 @@ def engine_chooser(
     )
 
 
-def open_stores(settings: Settings, manager: PluginManager) -> Stores:
+def _registry_settings(settings: Settings) -> OciRegistrySettings:
+    stated = settings.parts.get(REGISTRIES.plural, {}).get("oci")
+    return stated if isinstance(stated, OciRegistrySettings) else OciRegistrySettings()
+
+
+def open_stores(settings: Settings, manager: PluginManager, registries: Mapping[str, Registry]) -> Stores:
     """The stores that the settings select. Blocks for as long as a plugin may take. Raises `SettingsError`."""
-    specs = manager.specs(STORES)
-    chooser = StoreChooser(specs, settings.parts[STORES.plural], partial(make_part, manager, STORES), manager.left_out)
+
+    def make(spec: StoreSpec, own: msgspec.Struct) -> Stores:
+        if spec.registry is None:
+            return make_part(manager, STORES, spec, own)
+        _require(spec.registry, list(registries), f"the registry of the store {spec.name}", manager)
+        return make_part(manager, STORES, spec, own, registries[spec.registry])
+
+    chooser = StoreChooser(manager.specs(STORES), settings.parts[STORES.plural], make, manager.left_out)
     return chooser.open(settings.store, settings.store_layers)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFORMERS_CONVERTER
 from corral.adapters.converters.onnx.spec import CONVERTER as ONNX_CONVERTER
@@ -30,8 +33,15 @@ from corral.plugins.hooks import (
 )
 from corral.plugins.pluggy_markers import hookimpl
 from corral.plugins.registrar import Registrar
+from corral.plugins.settings.types import Duration
 
-__all__ = ("CORRAL_PLUGIN_API", "TOOL_CALL_FORMATS", "FilesystemStoreSettings", "OciLayoutStoreSettings")
+__all__ = (
+    "CORRAL_PLUGIN_API",
+    "TOOL_CALL_FORMATS",
+    "FilesystemStoreSettings",
+    "OciLayoutStoreSettings",
+    "OciStoreSettings",
+)
 
 CORRAL_PLUGIN_API = (1, 0)
 
@@ -75,6 +85,28 @@ class OciLayoutStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     root: str = "~/.local/share/corral/models"
 
 
+class OciStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[stores.oci]``: how the registry is reached is in ``[registries.oci]``."""
+
+    location: Annotated[str, Meta(description="The registry and the prefix of all repositories: `HOST/PREFIX`.")] = ""
+    repositories: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The repositories of the models, below the prefix, such as `library/llama3`; if unset, the "
+            "registry lists them."
+        ),
+    ] = ()
+    cache: Annotated[str, Meta(description="The folder for blobs that are in use, or may be used again.")] = (
+        "~/.cache/corral/registries"
+    )
+    cache_bytes: Annotated[
+        int, Meta(ge=0, description="How much of them is kept while it is not in use; 0 means all.")
+    ] = 64 * 1024**3
+    fresh: Annotated[
+        Duration, Meta(description="For how long what the registry said of a model is taken as current.")
+    ] = Duration("5s")
+
+
 @hookimpl
 def corral_register_engines(register: Registrar[EngineSpec]) -> None:
     register(LLAMA_CPP)
@@ -116,6 +148,15 @@ def corral_register_stores(register: Registrar[StoreSpec]) -> None:
             target="corral.plugins.stores:oci_layout",
             settings=OciLayoutStoreSettings,
             address="root",
+        )
+    )
+    register(
+        StoreSpec(
+            name="oci",
+            target="corral.plugins.stores:oci",
+            settings=OciStoreSettings,
+            address="location",
+            registry="oci",
         )
     )
     register(StoreSpec(name="memory", target="corral.plugins.stores:memory"))

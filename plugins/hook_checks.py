@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+import msgspec.inspect
 
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import short_line
@@ -42,8 +43,15 @@ def check_address(spec: AddressedSpec) -> None:
     if spec.address is None:
         return
     fields = msgspec.structs.fields(spec.settings) if spec.settings is not None else ()
-    if not any(field.name == spec.address and field.type is str for field in fields):
+    if not any(field.name == spec.address and _is_text(field.type) for field in fields):
         raise PluginError(f"{spec.name!r} has no setting {spec.address!r} of type str for its address")
+
+
+def _is_text(annotation: Any) -> bool:
+    found = msgspec.inspect.type_info(annotation)
+    if isinstance(found, msgspec.inspect.Metadata):
+        found = found.type
+    return isinstance(found, msgspec.inspect.StrType)
 
 
 def check_stores(name: str, part: object) -> None:

@@ -68,7 +68,8 @@ class RunnerSpec(FactorySpec, frozen=True, kw_only=True):
 class StoreSpec(AddressedSpec, frozen=True, kw_only=True):
     """A place where models are kept: ``(settings) -> Stores``.
 
-    `address` is the field of its settings that gets what follows ``NAME:`` in the setting ``store = "NAME:…"``.
+    `address` is the field of its settings that gets what follows ``NAME:`` in the setting ``store = "NAME:…"``. With
+    `registry`, the name of a `RegistrySpec`, the factory is ``(settings, registry) -> Stores``.
     """
 
 

@@ -38,10 +38,12 @@ class FactorySpec(LazySpec, frozen=True, kw_only=True):
 class AddressedSpec(FactorySpec, frozen=True, kw_only=True):
     """A spec that a setting can select by an address, ``NAME:PLACE``.
 
-    `address` is the field of its settings, of type str, that gets the place; None if it takes none.
+    `address` is the field of its settings, of type str, that gets the place; None if it takes none. `registry` is the
+    name of a registry's spec, whose object the factory gets as a second argument.
     """
 
     address: str | None = None
+    registry: str | None = None
 
 
 class Stores(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,9 +70,9 @@ def resolve(target: str) -> Any:
         raise PluginError(f"cannot import {target!r}: {type(fault).__name__}: {short_line(fault)}") from fault
 
 
-def build(spec: FactorySpec, settings: msgspec.Struct | None = None) -> Any:
-    """Calls the spec's factory with `settings`, or with the defaults of the Struct that the spec names."""
+def build(spec: FactorySpec, settings: msgspec.Struct | None = None, *more: object) -> Any:
+    """Calls the spec's factory with `settings`, or with the defaults of the Struct that the spec names, and `more`."""
     factory: Callable[..., Any] = resolve(spec.target)
     if spec.settings is None:
-        return factory()
-    return factory(settings if settings is not None else spec.settings())
+        return factory(*more)
+    return factory(settings if settings is not None else spec.settings(), *more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -18,11 +18,13 @@ from corral.plugins.specs import AddressedSpec, Stores
 
 __all__ = ("StoreChooser",)
 
+Spec = TypeVar("Spec", bound=AddressedSpec)
+
 _FOLDERS = "filesystem"
 """The store of an address that is just a path."""
 
 
-class StoreChooser:
+class StoreChooser(Generic[Spec]):
     """Opens stores among `specs`. `make` calls the factory of one, with its settings, in which the address was put.
 
     `left_out` says why plugins are missing, for errors. Everything blocks for as long as a plugin may take, and raises
@@ -31,9 +33,9 @@ class StoreChooser:
 
     def __init__(
         self,
-        specs: Sequence[AddressedSpec],
+        specs: Sequence[Spec],
         settings: Mapping[str, msgspec.Struct],
-        make: Callable[[Any, msgspec.Struct], Stores],
+        make: Callable[[Spec, msgspec.Struct], Stores],
         left_out: Mapping[str, str],
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
@@ -69,7 +71,7 @@ class StoreChooser:
             own = msgspec.structs.replace(own, **{spec.address: place})
         return self._make(spec, own)
 
-    def _spec(self, setting: str, name: str) -> AddressedSpec:
+    def _spec(self, setting: str, name: str) -> Spec:
         if name not in self._specs:
             shown = [known if spec.address is None else f"{known}[:PLACE]" for known, spec in self._specs.items()]
             choices = f"choose one of {', '.join(shown)}, or a folder" if shown else "none is installed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from corral.adapters.stores.cache_limit import CacheLimit
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
@@ -11,12 +12,21 @@ from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
 from corral.adapters.stores.oci_layout import OciLayoutManifests
 from corral.adapters.stores.oci_layout_blobs import LayoutBlobFiles
 from corral.adapters.stores.oci_layout_contents import LayoutContents
+from corral.adapters.stores.remote_blobs import RemoteBlobs
+from corral.adapters.stores.remote_index import RemoteIndex
+from corral.adapters.stores.remote_manifests import RemoteManifests
+from corral.adapters.stores.remote_names import RemoteNames
+from corral.adapters.stores.remote_registry import StorageRegistry
+from corral.adapters.stores.remote_writing import RemoteWriting
+from corral.adapters.stores.store_folders import StoreFolders
+from corral.adapters.stores.store_locks import StoreLocks
 from corral.adapters.stores.upkeep import FilesystemUpkeep
 from corral.core.errors import SettingsError, StorageError
-from corral.plugins.builtin import FilesystemStoreSettings, OciLayoutStoreSettings
+from corral.plugins.builtin import FilesystemStoreSettings, OciLayoutStoreSettings, OciStoreSettings
+from corral.plugins.hook_kinds import require_port
 from corral.plugins.specs import Stores
 
-__all__ = ("filesystem", "memory", "oci_layout")
+__all__ = ("filesystem", "memory", "oci", "oci_layout")
 
 
 def filesystem(settings: FilesystemStoreSettings) -> Stores:
@@ -51,10 +61,36 @@ def oci_layout(settings: OciLayoutStoreSettings) -> Stores:
     )
 
 
+def oci(settings: OciStoreSettings, registry: StorageRegistry) -> Stores:
+    """A registry used as a store, with a cache. Raises `SettingsError`, and `PluginError` for a registry that cannot
+    list and delete."""
+    require_port("the registry", registry, StorageRegistry)
+    names = RemoteNames(settings.location)
+    root = _folder("stores.oci.cache", settings.cache) / _cache_name(names)
+    folders, cache = StoreFolders(root), FilesystemBlobs(root)
+    index = RemoteIndex(registry, names, folders, repositories=settings.repositories, fresh_s=settings.fresh.seconds)
+    blobs = RemoteBlobs(registry, index, cache, CacheLimit(cache, folders, settings.cache_bytes))
+    manifests = RemoteManifests(
+        index, RemoteWriting(registry, index, cache), StoreLocks(folders), FilesystemManifests(root)
+    )
+    return Stores(
+        blobs=blobs,
+        manifests=manifests,
+        local=blobs,
+        cache=FilesystemMetadataCache(root),
+        upkeep=FilesystemUpkeep(root),
+    )
+
+
 def memory() -> Stores:
     """A store in memory, which ends with the process."""
     blobs = MemoryBlobs()
     return Stores(blobs=blobs, manifests=MemoryManifests(), local=blobs)
+
+
+def _cache_name(names: RemoteNames) -> str:
+    """A folder's name for each registry and prefix. Neither may have a ``+``, nor a host an ``=``."""
+    return str(names).removeprefix("oci://").replace("/", "+").replace(":", "=")
 
 
 def _folder(setting: str, text: str) -> Path:

@@ -116,9 +116,12 @@ class FilesystemUpkeep:
     def _locked(self, folder: Path) -> Iterator[Leftover]:
         """What lies in `folder` beside a lock that nobody holds."""
         for stem, paths in _by_stem(folder).items():
-            with suppress(FileNotFoundError), _unused(folder / stem) as unused:
-                if unused:
-                    yield self._described("scratch", paths)
+            yield from self._unlocked(folder / stem, paths)
+
+    def _unlocked(self, path: Path, paths: Sequence[Path]) -> Iterator[Leftover]:
+        with suppress(FileNotFoundError), _unused(path) as unused:
+            if unused:
+                yield self._described("scratch", paths)
 
     def _single(self, folder: Path, kind: LeftoverKind) -> Iterator[Leftover]:
         for path in _children(folder):
@@ -128,7 +131,9 @@ class FilesystemUpkeep:
     def _model_folders(self) -> Iterator[Leftover]:
         for stem, paths in _by_stem(self._folders.folders).items():
             digest = _digest_of(stem)
-            if digest is not None:
+            if all(path.suffix == ".lock" for path in paths):
+                yield from self._unlocked(self._folders.folders / stem, paths)
+            elif digest is not None:
                 with suppress(FileNotFoundError):
                     yield self._described("folder", paths, digest)
 

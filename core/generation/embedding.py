@@ -33,6 +33,8 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
     Raises `PromptTooLong`, with Ollama's texts, for an input that must not be cut, if the engine does not accept it
     although it may be cut, and if the model's own tokens alone fill the context.
     """
+    if num_ctx is not None and num_ctx < 1:
+        raise PromptTooLong(_NOTHING_LEFT, "raise num_ctx")
     most = model.info.most_tokens(num_ctx)
     if most is not None and most < _TINY_CONTEXT and "tokenize" in model.info.features:
         [added] = await model.tokenize([(TextPart(text=""),)])

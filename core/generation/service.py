@@ -163,7 +163,7 @@ class InferenceService:
             require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
-                embedded = await embed_texts(lease.model, call, options.context.num_ctx)
+                embedded = await embed_texts(lease.model, call, options.asked_num_ctx)
             load_ns, ignored = lease.load_ns, lease.ignored_options
             if ignored:
                 name = view.record.name.short

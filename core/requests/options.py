@@ -143,11 +143,12 @@ class ResolvedOptions(Value, frozen=True, kw_only=True):
     """The options that a request runs with, all layers merged. `load` holds only load options that some layer sets.
 
     `thinking_budget` is the most tokens of thinking, None if there is no limit. `engine` is the engine that must run
-    it, None if any engine may.
+    it, None if any engine may. `asked_num_ctx` is the `num_ctx` as it was asked for, even if no context is so small.
     """
 
     sampling: SamplingParams = SamplingParams()
     context: ContextPolicy = ContextPolicy()
+    asked_num_ctx: int | None = None
     thinking_budget: int | None = None
     load: Mapping[str, Any] = {}
     engine: str | None = None
@@ -200,11 +201,13 @@ def resolve_options(*layers: Mapping[str, Any], least_num_ctx: int = LEAST_NUM_C
     for name in ("seed", "num_predict"):
         if sampling.get(name, 0) < 0:
             del sampling[name]
-    if "num_ctx" in load:
-        load["num_ctx"] = context["num_ctx"] = max(load["num_ctx"], least_num_ctx)
+    asked_num_ctx = load.get("num_ctx")
+    if asked_num_ctx is not None:
+        load["num_ctx"] = context["num_ctx"] = max(asked_num_ctx, least_num_ctx)
     return ResolvedOptions(
         sampling=SamplingParams(**sampling),
         context=ContextPolicy(**context),
+        asked_num_ctx=asked_num_ctx,
         thinking_budget=None if thinking_budget < 0 else thinking_budget,
         load=load,
         engine=engine,

@@ -156,8 +156,8 @@ class TopSettings(msgspec.Struct, frozen=True, kw_only=True):
     store: Annotated[
         str,
         Meta(
-            description="The store that holds the models: a folder in Ollama's layout, `oci-layout:FOLDER`, or the "
-            "name of a store."
+            description="The store that holds the models: a folder in Ollama's layout, `oci-layout:FOLDER`, "
+            "`oci://HOST/PREFIX`, or the name of a store."
         ),
     ] = "filesystem"
     store_layers: Annotated[

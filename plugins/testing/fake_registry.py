@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from http.server import ThreadingHTTPServer
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from corral.plugins.testing.fake_registry_protocol import RegistryHandler
 from corral.plugins.testing.fake_registry_state import Fault, RegistryState, SeenRequest
@@ -65,10 +65,12 @@ class _Server(ThreadingHTTPServer):
     state: RegistryState
     tls: ssl.SSLContext | None = None
 
-    def finish_request(self, request: object, client_address: object) -> None:
-        if self.tls is not None:
-            request = self.tls.wrap_socket(request, server_side=True)  # type: ignore[arg-type]
-        super().finish_request(request, client_address)  # type: ignore[arg-type]
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        with self.tls.wrap_socket(request, server_side=True) as secured:
+            super().finish_request(secured, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients leave, and refuse certificates; tests see what comes of that."""

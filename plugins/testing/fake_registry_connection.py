@@ -48,12 +48,15 @@ class FakeConnection(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if "content-length" not in {name.lower() for name in headers}:
             self.send_header("Content-Length", str(len(body)))
+        if not self.state.keeps_connections:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command == "HEAD":
             return
         if self.stall_after is not None:
             self.wfile.write(body[: self.stall_after])
             self.wfile.flush()
+            self.state.stalling.set()
             self.state.released.wait(60)
             self.hang_up()
         elif self.cut_after is not None and self.cut_after < len(body):

@@ -30,14 +30,13 @@ class RegistryHandler(GuardedConnection):
         else:
             match = _ROUTES.fullmatch(path)
             if self.admits(path, match["name"] if match else None):
-                with self.state.lock:
-                    self._route(path)
+                self._route(path)
 
     def _route(self, path: str) -> None:
         if path == "/v2/":
             self.reply(200, b"{}")
             return
-        if path == "/v2/_catalog":
+        if path == "/v2/_catalog" and self.state.lists:
             self._page("repositories", sorted(name for name, kept in self.state.repositories.items() if kept.manifests))
             return
         match = _ROUTES.fullmatch(path)
@@ -130,7 +129,8 @@ class RegistryHandler(GuardedConnection):
             self._start(name, repository)
             return
         upload = self.state.uploads.get(session)
-        if upload is None or self.query.get("version") != str(upload.version):
+        is_old = upload is not None and self.query.get("version") != str(upload.version)
+        if upload is None or (is_old and not self.state.keeps_addresses):
             self.error(404, "BLOB_UPLOAD_UNKNOWN")
         elif self.command == "DELETE":
             del self.state.uploads[session]

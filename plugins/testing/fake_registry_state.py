@@ -46,10 +46,14 @@ class FakeRepository:
 
 
 class RegistryState:
-    """Repositories by path, logins, and quirks of registries as attributes."""
+    """Repositories by path, logins, and quirks of registries as attributes.
+
+    `stalling` is set as soon as an answer stalls; it does so until `released` is set.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.stalling = threading.Event()
         self.released = threading.Event()
         self.repositories: defaultdict[str, FakeRepository] = defaultdict(FakeRepository)
         self.uploads: dict[str, FakeUpload] = {}
@@ -69,11 +73,14 @@ class RegistryState:
 
         self.knows_ranges = True
         self.takes_pieces = True
+        self.keeps_addresses = False
         self.checks_pieces = True
         self.relative_locations = False
         self.least_piece_bytes = 0
         self.blobs_at: str | None = None
         self.uploads_at: str | None = None
+        self.keeps_connections = True  # False for clients that nobody closes
+        self.lists = True
         self.deletes = True
         self.mounts = True
 

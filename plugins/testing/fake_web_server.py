@@ -61,7 +61,6 @@ class FakeWebServer(RegistryState):
         """Requests of `path` are sent elsewhere."""
         self.answers[path] = (302, b"", {"Location": location})
 
-
     def fault(self, method: str, pattern: str, do: Callable[[Any], None], times: int = 1) -> None:
         """The next requests with this method whose path contains the regular expression are answered by `do`."""
         self.faults.append(Fault(method=method, pattern=pattern, do=do, times=times))

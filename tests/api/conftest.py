@@ -21,6 +21,8 @@ from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.ollama import OllamaManifestFormat
+from corral.adapters.registries.oci.own_logins import OwnLogins
+from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.event_loop import EventLoopRunner
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.runners.process import ProcessRunner
@@ -116,6 +118,7 @@ class World:
             devices=DeviceProbe(engines=engines, jobs=jobs),
             garbage=GarbageCollector(manifests=self.manifests, blobs=self.blobs, local=self.blobs),
             verifier=StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=[]),
+            logins=OwnLogins(OciRegistrySettings()),
             version="9.9.9",
         )
 

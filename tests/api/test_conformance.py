@@ -64,6 +64,10 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     (E, {"model": M, "options": {"use_mmap": 1}}, 500, 'option "use_mmap" must be of type boolean'),
     (L, {"model": M, "options": {"stop": [1]}}, 500, 'option "stop" must be of an array of strings'),
     (E, {"model": "Nope", "input": ["a", 5]}, 400, "invalid input type"),
+    (E, {"model": M, "input": "a b", "options": {"num_ctx": 0}}, 400,
+     "input after truncation exceeds maximum context length"),
+    (E, {"model": M, "input": "a b", "options": {"num_ctx": 1}}, 400,
+     "input after truncation exceeds maximum context length"),
     (E, {"model": M, "input": "a b " * 5000, "truncate": False}, 400, "the input length exceeds the context length"),
 ]  # fmt: skip
 

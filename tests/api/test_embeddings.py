@@ -53,6 +53,8 @@ def test_an_input_beyond_the_context(client: httpx.Client) -> None:
     """A text that is too long is truncated unless the caller forbids it."""
     body = {"model": MODEL, "input": "word " * 50, "options": {"num_ctx": 8}}
     assert client.post("/api/embed", json=body).json()["prompt_eval_count"] == 8
+    tiny = {**body, "options": {"num_ctx": 3}}  # chats need more, embeddings do not
+    assert client.post("/api/embed", json=tiny).json()["prompt_eval_count"] == 3
     response = client.post("/api/embed", json={**body, "truncate": False})
     assert (response.status_code, response.json()) == (400, {"error": "the input length exceeds the context length"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from corral.adapters.stores.memory import MemoryBlobs
 from corral.adapters.stores.oci_layout_blobs import LayoutBlobFiles
 from corral.adapters.stores.oci_layout_contents import LayoutContents
 from corral.plugins.testing import BlobStoreContract, LocalBlobsContract
+from corral.plugins.testing.fake_registry import FakeRegistry
+from tests.contracts.remote_stores import remote_stores
 
 
 class TestFilesystemBlobs(BlobStoreContract, LocalBlobsContract):
@@ -43,6 +46,14 @@ class TestLayeredBlobs(BlobStoreContract, LocalBlobsContract):
             for name in ("own", "site")
         )
         return LayeredBlobs(own, [site])
+
+
+class TestRemoteBlobs(BlobStoreContract, LocalBlobsContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Any]:
+        with FakeRegistry() as registry:
+            registry.keeps_connections = False
+            yield remote_stores(f"{registry.host}/models", tmp_path).blobs
 
 
 class TestMemoryBlobs(BlobStoreContract, LocalBlobsContract):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,9 @@ from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryManifests
 from corral.adapters.stores.oci_layout import OciLayoutManifests
 from corral.adapters.stores.oci_layout_contents import LayoutContents
+from corral.plugins.testing.fake_registry import FakeRegistry
 from corral.plugins.testing.manifest_store import ManifestStoreContract
+from tests.contracts.remote_stores import remote_stores
 
 
 class TestFilesystemManifests(ManifestStoreContract):
@@ -41,6 +45,14 @@ class TestLayeredManifests(ManifestStoreContract):
             for name in ("own", "site")
         )
         return LayeredManifests(own, [site])
+
+
+class TestRemoteManifests(ManifestStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Any]:
+        with FakeRegistry() as registry:
+            registry.keeps_connections = False
+            yield remote_stores(f"{registry.host}/models", tmp_path).manifests
 
 
 class TestMemoryManifests(ManifestStoreContract):

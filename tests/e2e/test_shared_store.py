@@ -28,7 +28,7 @@ from tests.unit.store_checks import check_store, collect_all
 from tests.unit.store_worker import catalog_at
 
 KILLS = int(os.environ.get("CORRAL_KILLS", "0"))
-LASTS_S = float(os.environ.get("CORRAL_SHARED_STORE_S", "1"))
+LASTS_S = float(os.environ.get("CORRAL_SHARED_STORE_S", "0"))
 NAMES = ("a", "b", "c", "d")
 _GONE = (404,)  # another client has deleted the model: that is this request's own reason
 
@@ -153,7 +153,7 @@ class Commands:
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not LASTS_S, reason="the long form only")
 def test_two_servers_and_commands_share_a_store(
     tmp_path: Path,
     user_at: Callable[..., dict[str, str]],

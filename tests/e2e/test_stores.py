@@ -42,6 +42,20 @@ def test_a_model_answers_from_an_image_layout(shallow: Callable[[str], Path], tm
     assert not [path for path in (tmp_path / "layout" / ".corral" / "pins").rglob("*") if path.is_file()]
 
 
+def test_a_model_answers_from_a_registry(
+    shallow: Callable[[str], Path], docker_registry: str, tmp_path: Path, expected: str
+) -> None:
+    """Imported with one cache, it answers with another that has none of it, and is deleted."""
+    store = f"oci://{docker_registry}/real"
+    with Corral(store=store, config="", settings={"stores.oci.cache": str(tmp_path / "one")}) as corral:
+        corral.import_model(shallow("Q4_1"), name="small")
+    cache = {"stores.oci.cache": str(tmp_path / "other")}
+    assert _answer(store, **cache) == expected
+    with Corral(store=store, config="", settings=cache) as corral:
+        corral.delete("small")
+        assert corral.list() == []
+
+
 def test_a_model_of_a_layer_answers(plain: Path, tmp_path: Path, expected: str) -> None:
     """A layer's weights are loaded where they are."""
     assert _answer(str(tmp_path / "own"), store_layers=[str(plain)]) == expected

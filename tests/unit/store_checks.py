@@ -7,12 +7,10 @@ from pathlib import Path
 
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
-from corral.adapters.stores.filesystem import FilesystemBlobs
-from corral.adapters.stores.manifests import FilesystemManifests
-from corral.adapters.stores.upkeep import FilesystemUpkeep
 from corral.core.catalog.garbage import GarbageCollector, GarbageReport
 from corral.core.catalog.verifying import StoreVerifier
 from corral.core.models.digests import mentioned_digests
+from tests.unit.store_worker import stores_at
 
 __all__ = ("check_store", "collect_all")
 
@@ -20,38 +18,40 @@ _MONTH_S = 30 * 24 * 3600.0
 _LASTING = {"store.lock", "manifests.lock"}
 
 
-async def check_store(root: Path) -> dict[str, str]:
+async def check_store(root: Path, kind: str = "filesystem") -> dict[str, str]:
     """Every model is whole. Returns the digests of all manifests by name."""
-    blobs, manifests = FilesystemBlobs(root), FilesystemManifests(root)
+    stores = stores_at(root, kind)
     verifier = StoreVerifier(
-        manifests=manifests,
-        blobs=blobs,
+        manifests=stores.manifests,
+        blobs=stores.blobs,
         formats=[OllamaManifestFormat(), ModelPackFormat()],
-        upkeep=FilesystemUpkeep(root),
+        upkeep=stores.upkeep,
     )
     report = await verifier.verify([], lambda progress: None)
     assert report.is_whole, report
-    return {entry.name.short: entry.digest async for entry in manifests.list(strict=True)}
+    return {entry.name.short: entry.digest async for entry in stores.manifests.list(strict=True)}
 
 
-async def collect_all(root: Path) -> GarbageReport:
+async def collect_all(root: Path, kind: str = "filesystem") -> GarbageReport:
     """Runs `gc` as it would run in a month; afterwards there is nothing but what models need."""
-    blobs, manifests = FilesystemBlobs(root), FilesystemManifests(root)
+    stores = stores_at(root, kind)
     collector = GarbageCollector(
-        manifests=manifests,
-        blobs=blobs,
-        local=blobs,
-        upkeep=FilesystemUpkeep(root),
+        manifests=stores.manifests,
+        blobs=stores.blobs,
+        local=stores.local,
+        upkeep=stores.upkeep,
         now=lambda: time.time() + _MONTH_S,
     )
     report = await collector.collect(partials=True)
     needed = set[str]()
-    async for entry in manifests.list(strict=True):
-        stored = await manifests.get(entry.name)
+    async for entry in stores.manifests.list(strict=True):
+        stored = await stores.manifests.get(entry.name)
         assert stored is not None
         needed |= mentioned_digests(stored.data)
+        if kind == "oci-layout":
+            needed.add(stored.digest)  # manifests are blobs there
     hexadecimal = {digest.partition(":")[2] for digest in needed}
-    left = {name.removeprefix("sha256-") for name in _names(root / "blobs")}
+    left = {path.name.removeprefix("sha256-") for path in (root / "blobs").rglob("*") if path.is_file()}
     assert left == hexadecimal
     for path in sorted((root / ".corral").rglob("*")):
         if path.is_file():
@@ -60,7 +60,3 @@ async def collect_all(root: Path) -> GarbageReport:
             )
             assert known, f"{path} is left"
     return report
-
-
-def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()

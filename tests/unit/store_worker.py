@@ -21,12 +21,12 @@ from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.registries.memory import MemoryRegistry
-from corral.adapters.stores.filesystem import FilesystemBlobs
-from corral.adapters.stores.manifests import FilesystemManifests
-from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError
 from corral.core.models.names import parse_name
+from corral.plugins.builtin import FilesystemStoreSettings, OciLayoutStoreSettings
+from corral.plugins.specs import Stores
+from corral.plugins.stores import filesystem, oci_layout
 
 NAMES = ("a", "b", "c", "d")
 STEPS = 12
@@ -34,16 +34,23 @@ _WATCHED = frozenset({"open", "os.rename", "os.remove", "os.link", "os.mkdir", "
 _WRITES = frozenset({"open", "os.rename", "os.link", "os.mkdir"})
 
 
-def catalog_at(root: Path, registry: MemoryRegistry | None = None) -> ModelCatalog:
-    """A catalog of the store at `root`, as the command line has it."""
-    blobs = FilesystemBlobs(root)
+def stores_at(root: Path, kind: str = "filesystem") -> Stores:
+    """The store at `root`, as the command line has it."""
+    if kind == "oci-layout":
+        return oci_layout(OciLayoutStoreSettings(root=str(root)))
+    return filesystem(FilesystemStoreSettings(root=str(root)))
+
+
+def catalog_at(root: Path, kind: str = "filesystem", registry: MemoryRegistry | None = None) -> ModelCatalog:
+    """A catalog of this store."""
+    stores = stores_at(root, kind)
     return ModelCatalog(
-        manifests=FilesystemManifests(root),
-        blobs=blobs,
-        local=blobs,
+        manifests=stores.manifests,
+        blobs=stores.blobs,
+        local=stores.local,
         formats=[OllamaManifestFormat(), ModelPackFormat()],
         readers=[GgufReader()],
-        cache=FilesystemMetadataCache(root),
+        cache=stores.cache,
         registries=[registry or MemoryRegistry()],
     )
 
@@ -78,8 +85,8 @@ def _only_reads(event: str, arguments: tuple[Any, ...]) -> bool:
 class Worker:
     """Does random things. Notes in `log` what it begins and what has ended: facts that a crash cannot undo."""
 
-    def __init__(self, root: Path, files: list[Path], log: Path, registry: MemoryRegistry, seed: int) -> None:
-        self._catalog = catalog_at(root, registry)
+    def __init__(self, catalog: ModelCatalog, files: list[Path], log: Path, seed: int) -> None:
+        self._catalog = catalog
         self._files = files
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._dice = random.Random(seed)
@@ -122,7 +129,7 @@ class Worker:
 async def filled_registry(files: list[Path], scratch: Path) -> MemoryRegistry:
     """A registry with the models ``one`` and ``two``."""
     registry = MemoryRegistry()
-    catalog = catalog_at(scratch, registry)
+    catalog = catalog_at(scratch, registry=registry)
     for file, name in zip(files, ("one", "two"), strict=False):
         await catalog.import_file(file, parse_name(name))
         await catalog.push(parse_name(name), f"mem://host/{name}")
@@ -142,6 +149,11 @@ def main() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
+async def _work(run: dict[str, Any], files: list[Path], registry: MemoryRegistry) -> None:
+    catalog = catalog_at(Path(run["root"]), run["kind"], registry)
+    await Worker(catalog, files, Path(run["log"]), run["seed"]).work()
+
+
 def _child(run: dict[str, Any], files: list[Path], registry: MemoryRegistry) -> None:
     status = 1
     try:
@@ -150,7 +162,7 @@ def _child(run: dict[str, Any], files: list[Path], registry: MemoryRegistry) -> 
         if run["kill_after_s"] is not None:
             signal.setitimer(signal.ITIMER_REAL, run["kill_after_s"])  # its signal ends the process like SIGKILL
         sys.addaudithook(Interruptions(run["root"], kill_at=run["kill_at"], fail_from=run["fail_from"]))
-        asyncio.run(Worker(Path(run["root"]), files, Path(run["log"]), registry, run["seed"]).work())
+        asyncio.run(_work(run, files, registry))
         status = 0
     finally:
         os._exit(status)

@@ -13,11 +13,15 @@ from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.create_calls import CreateCall
 from corral.core.errors import InvalidModelFile
 from corral.core.models.model import FileRole, Model, ModelFile
 from corral.core.models.names import parse_name
+from corral.core.models.references import parse_reference
+from corral.core.ports.registries import Registry
 from corral.plugins.testing.blob_writing import store_bytes
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
+from corral.plugins.testing.registry import MemoryRegistry, push_model
 
 GOOD = gguf_bytes()
 PROJECTOR = gguf_bytes({"general.architecture": "clip"})
@@ -25,16 +29,21 @@ BAD = gguf_bytes(SMALL_MODEL, [TensorEntry("a"), TensorEntry("a")])  # llama.cpp
 NOT_GGUF = b"MZ\x90 something else"
 
 
-async def _given(root: Path, *files: tuple[FileRole, bytes, str | None]) -> list[str]:
-    """The roles of the files that an engine gets of a model which consists of these."""
+def _catalog(root: Path, *registries: Registry) -> ModelCatalog:
     blobs = FilesystemBlobs(root)
-    catalog = ModelCatalog(
+    return ModelCatalog(
         manifests=FilesystemManifests(root),
         blobs=blobs,
         local=blobs,
         formats=[OllamaManifestFormat(), ModelPackFormat()],
         readers=[GgufReader()],
+        registries=registries,
     )
+
+
+async def _given(root: Path, *files: tuple[FileRole, bytes, str | None]) -> list[str]:
+    """The roles of the files that an engine gets of a model which consists of these."""
+    catalog, blobs = _catalog(root), FilesystemBlobs(root)
     kept = []
     for role, data, path in files:
         info = await store_bytes(blobs, data)
@@ -71,3 +80,54 @@ def test_bad_weights_never_become_a_model(tmp_path: Path) -> None:
     """Their header is read before the manifest is written."""
     with pytest.raises(InvalidModelFile, match="occurs twice"):
         asyncio.run(_given(tmp_path, ("weights", BAD, None)))
+
+
+def test_bad_weights_are_neither_imported_nor_created(tmp_path: Path) -> None:
+    """Both ways, the header is read first, and nothing is left of the model."""
+    file = tmp_path / "bad.gguf"
+    file.write_bytes(BAD)
+
+    async def scenario() -> None:
+        catalog = _catalog(tmp_path / "store")
+        with pytest.raises(InvalidModelFile, match="occurs twice"):
+            await catalog.import_file(file, parse_name("m"))
+        info = await store_bytes(FilesystemBlobs(tmp_path / "store"), BAD)
+        with pytest.raises(InvalidModelFile, match="occurs twice"):
+            await catalog.creator.create(
+                CreateCall(name=parse_name("m"), files={"bad.gguf": info.digest}), lambda progress: None
+            )
+        assert await catalog.list() == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("layers", "roles"),
+    [
+        ([("model", BAD)], None),
+        ([("model", GOOD), ("adapter", BAD)], None),
+        ([("model", GOOD), ("projector", BAD)], ["weights"]),
+        ([("model", GOOD), ("projector", PROJECTOR)], ["projector", "weights"]),
+    ],
+)
+def test_what_a_registry_sends_is_read_before_it_is_loaded(
+    tmp_path: Path, layers: list[tuple[str, bytes]], roles: list[str] | None
+) -> None:
+    """A pulled manifest is stored as it is; whoever loads the model gets its files only after their headers were
+    read."""
+
+    async def scenario() -> None:
+        registry = MemoryRegistry()
+        typed = [(f"application/vnd.ollama.image.{kind}", data) for kind, data in layers]
+        await push_model(registry, parse_reference("mem://host/m"), b'{"model_format": "gguf"}', *typed)
+        catalog = _catalog(tmp_path, registry)
+        record = await catalog.pull("mem://host/m", parse_name("m"))
+        if roles is None:
+            with pytest.raises(InvalidModelFile, match="occurs twice"):
+                async with catalog.loadable_files(record):
+                    pass
+        else:
+            async with catalog.loadable_files(record) as files:
+                assert sorted(file.role for file in files) == roles
+
+    asyncio.run(scenario())

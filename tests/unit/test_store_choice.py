@@ -49,7 +49,7 @@ def _opened(**flags: Any) -> Stores:
     layers = read_layers("", environment={}, flags=flags)
     manager = load_plugins(layers)
     manager.register(ShelfPlugin(), "shelves")
-    return open_stores(decode_settings(layers, manager), manager)
+    return open_stores(decode_settings(layers, manager), manager, {})
 
 
 def test_an_address_says_where_the_models_are(tmp_path: Path) -> None:

@@ -9,14 +9,23 @@ from corral.core.models.names import DEFAULT_HOST, DEFAULT_NAMESPACE
 from corral.core.models.references import DOCKER_HUB, HUGGING_FACE, Reference
 from corral.core.values import Value
 
-__all__ = ("SCHEMES", "Place", "host_place", "is_hugging_face", "is_loopback", "place_of")
+__all__ = (
+    "HUB_NAMES",
+    "HUGGING_FACE_NAMES",
+    "SCHEMES",
+    "Place",
+    "host_place",
+    "is_hugging_face",
+    "is_loopback",
+    "place_of",
+)
 
 SCHEMES = ("oci", "ollama", "docker", "hf")
 """``oci://`` is any registry; the others have a default host and rules of their own."""
 
-_HUB_NAMES = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
-_SERVED_AT = dict.fromkeys(_HUB_NAMES, "registry-1.docker.io") | {HUGGING_FACE: "huggingface.co"}
-_HUGGING_FACE_NAMES = (HUGGING_FACE, "huggingface.co")
+HUB_NAMES = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
+_SERVED_AT = dict.fromkeys(HUB_NAMES, "registry-1.docker.io") | {HUGGING_FACE: "huggingface.co"}
+HUGGING_FACE_NAMES = (HUGGING_FACE, "huggingface.co")
 
 
 class Place(Value, frozen=True, kw_only=True):
@@ -40,7 +49,7 @@ def place_of(reference: Reference) -> Place:
     is_ollama = reference.scheme in ("", "ollama")
     place = host_place(host, insecure=reference.insecure, signs=is_ollama)
     repository = reference.path
-    if "/" not in repository and (is_ollama or place.host in _HUB_NAMES):
+    if "/" not in repository and (is_ollama or place.host in HUB_NAMES):
         repository = f"{DEFAULT_NAMESPACE}/{repository}"
     return Place(
         host=place.host,
@@ -64,7 +73,7 @@ def host_place(host: str, *, insecure: bool = False, signs: bool = False) -> Pla
 
 
 def is_hugging_face(host: str) -> bool:
-    return host in _HUGGING_FACE_NAMES
+    return host in HUGGING_FACE_NAMES
 
 
 def is_loopback(authority: str) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from corral.adapters.registries.oci.addressing import Place, is_hugging_face
 from corral.adapters.registries.oci.auth_files import Login
 from corral.adapters.registries.oci.challenges import Challenge, parse_challenges
-from corral.adapters.registries.oci.logins import Logins
 from corral.adapters.registries.oci.token_requests import TokenServer
 from corral.core.lru import LruDict
 
@@ -20,6 +20,11 @@ _EARLY_S = 10.0
 _EARLY_SHARE = 0.2
 _READ_AGAIN_S = 60.0
 
+
+class FindsLogins(Protocol):
+    async def find(self, place: Place) -> Login | None: ...
+
+
 _Key = tuple[str, str, str, tuple[str, ...]]
 
 
@@ -29,7 +34,7 @@ class Authorizer:
     A login is looked for only once a registry demands one.
     """
 
-    def __init__(self, tokens: TokenServer, logins: Logins, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, tokens: TokenServer, logins: FindsLogins, clock: Callable[[], float] = time.monotonic) -> None:
         self._token_server = tokens
         self._logins = logins
         self._clock = clock

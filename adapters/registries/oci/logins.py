@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from corral.adapters.registries.oci.addressing import Place, is_hugging_face
+from corral.adapters.registries.oci.addressing import HUB_NAMES, HUGGING_FACE_NAMES, Place, is_hugging_face
 from corral.adapters.registries.oci.auth_files import AuthFile, Login, read_auth_file
 from corral.adapters.registries.oci.credential_helpers import ask_helper
 from corral.adapters.registries.oci.settings import OciRegistrySettings
@@ -87,6 +87,7 @@ _HUB_SERVER = "index.docker.io/v1/"
 
 def _names(place: Place) -> tuple[str, ...]:
     """The names under which a registry's logins are kept."""
-    hub = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
-    names = hub if place.host in hub else (place.host, place.authority)
-    return tuple(dict.fromkeys(names))
+    for known in (HUB_NAMES, HUGGING_FACE_NAMES):
+        if place.host in known:
+            return known
+    return (place.host,)

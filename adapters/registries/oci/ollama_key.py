@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corral.adapters.system.files import sync_folder
+from corral.adapters.system.files import make_folder, new_file, sync_folder
 from corral.core.errors import SourceError
 from corral.core.regular_files import open_regular
 from corral.core.wording.pip_lines import pip_line
@@ -69,7 +69,7 @@ class OllamaKey:
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
         )
         folder = self._path.parent
-        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_folder(folder)
         scratch = folder / f".{self._path.name}.{uuid.uuid4().hex}"
         try:
             _write(scratch, private, 0o600)
@@ -97,8 +97,6 @@ def _public_line(key: Ed25519PrivateKey) -> str:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
-    with open(descriptor, "wb") as file:
+    with new_file(path, mode) as file:
         file.write(data)
-        file.flush()
-        os.fsync(descriptor)
+        os.fsync(file.fileno())

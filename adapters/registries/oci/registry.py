@@ -15,11 +15,13 @@ from corral.adapters.registries.oci.listing import list_repositories, list_tags
 from corral.adapters.registries.oci.logins import Logins
 from corral.adapters.registries.oci.manifests import ManifestHead, Manifests
 from corral.adapters.registries.oci.ollama_key import OllamaKey
+from corral.adapters.registries.oci.piece_sending import PieceSender
 from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.registries.oci.token_requests import TokenServer
 from corral.adapters.registries.oci.upload_session import UploadSession, mount_blob
 from corral.adapters.registries.oci.uploads import BlobUpload
 from corral.core.models.digests import Digest
+from corral.core.models.names import DEFAULT_HOST
 from corral.core.models.references import Reference
 from corral.core.ports.registries import RemoteManifest, RemoteWriter
 
@@ -70,14 +72,13 @@ class OciRegistry:
 
     async def begin(self, reference: Reference, blob: Digest, size_bytes: int) -> RemoteWriter:
         place = place_of(reference)
+        session = await UploadSession.start(self._exchange, place)
         return BlobUpload(
-            self._exchange,
-            place,
+            PieceSender(self._exchange, place, blob, size_bytes, session, self._settings.commit_timeout_s),
             blob,
             size_bytes,
-            session=await UploadSession.start(self._exchange, place),
-            chunk_bytes=self._settings.upload_chunk_bytes,
-            silence_s=self._settings.commit_timeout_s,
+            piece_bytes=max(self._settings.upload_chunk_bytes, session.least_chunk_bytes),
+            whole_in_one=place.host != DEFAULT_HOST,  # Ollama's registry takes blobs as pieces only
         )
 
     async def put(self, reference: Reference, data: bytes, media_type: str) -> Digest:
