@@ -41,7 +41,7 @@ def parse_web_address(text: str, *, insecure: Collection[str]) -> WebAddress:
         parts = urlsplit(text)
     except ValueError as fault:
         raise InvalidRequest(f"not an address: {text[:200]!r}: {fault}", form) from fault
-    place = server_place(parts, insecure)
+    place = server_place(parts, insecure, f"sources.{scheme}")
     path, _, _ = parts.path.partition(";")
     file_name = unquote(path).rpartition("/")[2]
     if _UNPRINTABLE.search(text) or not _FILE_NAME.fullmatch(file_name) or file_name in (".", ".."):
@@ -55,22 +55,22 @@ def parse_web_address(text: str, *, insecure: Collection[str]) -> WebAddress:
     )
 
 
-def server_place(parts: SplitResult, insecure: Collection[str]) -> Place:
-    """The server of an address. Raises `InvalidRequest` as `parse_web_address`."""
+def server_place(parts: SplitResult, insecure: Collection[str], section: str) -> Place:
+    """The server of an address. Raises `InvalidRequest` as `parse_web_address`; `section` has `insecure`."""
     authority = parts.netloc.lower()
     if "@" in authority:
         raise InvalidRequest(
             f"an address must not contain a login: {parts.scheme}://…@{authority.rpartition('@')[2]}",
             "corral login HOST keeps one",
         )
-    if not _HOST.fullmatch(authority):
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(authority):
         raise InvalidRequest(f"not an address: {urlunsplit((*parts[:3], '', ''))[:200]!r}", "it names no host")
     host = parts.hostname or ""
     plain = parts.scheme == "http"
     if plain and not is_loopback(authority) and not {host, authority} & {one.lower() for one in insecure}:
         raise InvalidRequest(
             f"{authority} would be reached without TLS",
-            f'use https://, or set sources.{parts.scheme}.insecure = ["{authority}"] if that is intended',
+            f'use https://, or set {section}.insecure = ["{authority}"] if that is intended',
         )
     return Place(host=authority, authority=authority, repository="", insecure=plain)
 

@@ -20,7 +20,7 @@ from corral.core.errors import NotFound, SourceError
 from corral.core.models.digests import Digest
 from corral.core.ports.sources import RemoteFile
 
-__all__ = ("WebFile", "open_exchange", "probed", "read_web_file")
+__all__ = ("WebFile", "open_exchange", "probed", "read_web_file", "refused")
 
 _FETCHED = (200, 206)
 _PAGE = re.compile(r"text/html\b", re.IGNORECASE)
@@ -29,7 +29,8 @@ _PAGE = re.compile(r"text/html\b", re.IGNORECASE)
 class WebFile(RemoteFile, frozen=True, kw_only=True):
     """A file at an address; `what` is how messages call it.
 
-    `etag` and `modified` are the server's marks of its version, empty if it gives none.
+    `etag` and `modified` are the server's marks of its version, empty if it gives none; what is at an address that
+    `is_pinned` never changes.
     """
 
     exchange: RegistryExchange
@@ -38,6 +39,7 @@ class WebFile(RemoteFile, frozen=True, kw_only=True):
     what: str
     etag: str = ""
     modified: str = ""
+    is_pinned: bool = False
 
 
 @asynccontextmanager
@@ -69,7 +71,7 @@ async def probed(
     answer = await exchange.send(place, "GET", url, (), headers={"range": "bytes=0-0"}, follow=True)
     try:
         if answer.status not in _FETCHED:
-            raise await _refused(exchange, answer, place, what)
+            raise await refused(exchange, answer, place, what)
         if _PAGE.match(answer.headers.get("content-type", "")):
             raise SourceError(f"{what} is a web page, not a model file", "give the address of the file itself")
         return WebFile(
@@ -89,7 +91,7 @@ async def probed(
 
 async def read_web_file(file: WebFile, start: int) -> AsyncGenerator[bytes, None]:
     """The bytes from `start`, in chunks of at most 1 MiB. Raises `SourceError`, also if the file has changed."""
-    if start and file.digest is None and not (file.etag or file.modified):
+    if start and file.digest is None and not (file.etag or file.modified or file.is_pinned):
         raise SourceError(
             f"{file.what} cannot be resumed: {file.place.host} does not tell its versions apart",
             "pull it again, with #sha256=DIGEST behind the address if the digest is known",
@@ -98,7 +100,7 @@ async def read_web_file(file: WebFile, start: int) -> AsyncGenerator[bytes, None
     answer = await file.exchange.send(file.place, "GET", file.url, (), headers=headers, follow=True)
     try:
         if answer.status not in _FETCHED and (answer.status != 416 or start == 0):
-            raise await _refused(file.exchange, answer, file.place, file.what)
+            raise await refused(file.exchange, answer, file.place, file.what)
         _check_version(file, answer)
         skipped = start if answer.status == 200 else 0  # a server that knows no ranges
         async with aclosing(ranged_body(answer, file.place.host, file.what, start - skipped, None)) as chunks:
@@ -121,7 +123,8 @@ def _check_version(file: WebFile, answer: Response) -> None:
         raise SourceError(f"{file.what} has changed while it was being fetched", "pull it again")
 
 
-async def _refused(exchange: RegistryExchange, answer: Response, place: Place, what: str) -> SourceError:
+async def refused(exchange: RegistryExchange, answer: Response, place: Place, what: str) -> SourceError:
+    """The error for an answer that is not the file; `SourceError` also if there is none. Closes the answer."""
     error = await exchange.refused(answer, place, what)
     if isinstance(error, NotFound):
         return SourceError(f"there is no {what}", error.remedy)

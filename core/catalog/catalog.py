@@ -96,6 +96,7 @@ class ModelCatalog:
             left_out=left_out,
             policy=policy,
             importer=self._importer,
+            local=local,
         )
         self.creator = ModelCreator(
             publisher=self._publisher,

@@ -17,7 +17,7 @@ from corral.core.models.file_addresses import FILE_SCHEME, path_of_address
 from corral.core.models.model import StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName
 from corral.core.models.references import Reference, is_on_hugging_face, name_from_reference
-from corral.core.ports.blobs import BlobStore
+from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.registries import Registry
 from corral.core.ports.sources import ModelSource, OnProgress
@@ -43,12 +43,14 @@ class ModelPuller:
         left_out: Mapping[str, str],
         policy: TransferPolicy,
         importer: ModelImporter,
+        local: LocalBlobs,
     ) -> None:
         fetcher = BlobFetcher(blobs, policy)
         self._from_source = SourcePuller(
             publisher=publisher,
             manifests=manifests,
             blobs=blobs,
+            local=local,
             inspector=inspector,
             fetcher=fetcher,
             left_out=left_out,

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from corral.adapters.sources.hugging_face import HuggingFaceSource
 from corral.adapters.sources.pypi import PypiSource
 from corral.adapters.sources.web import WebSource
 from corral.core.ports.sources import ModelSource
 from corral.plugins.testing import ModelSourceContract
+from corral.plugins.testing.fake_hub import serve_repository
 from corral.plugins.testing.fake_web_server import FakeWebServer
 from corral.plugins.testing.gguf import gguf_bytes
 
@@ -75,3 +77,35 @@ class TestWeb(ModelSourceContract):
     @pytest.fixture
     def absent(self, server: FakeWebServer) -> str:
         return f"{server.url}/models/Absent.gguf"
+
+
+class TestHuggingFace(ModelSourceContract):
+    """The hub's interface for files, on a server of this machine."""
+
+    @pytest.fixture(params=["GGUF", "ONNX"])
+    def contents(self, request: pytest.FixtureRequest) -> Mapping[str, bytes]:
+        if request.param == "GGUF":
+            return {"Tiny.Q4_1.gguf": gguf_bytes() + bytes(range(256)) * 10_000}
+        return {
+            "genai_config.json": b'{"model": {"type": "llama", "decoder": {"filename": "model.onnx"}}}',
+            "model.onnx": b"\x08\x07" + bytes(100_000),
+            "tokenizer.json": b"{}",
+        }
+
+    @pytest.fixture
+    def server(self, contents: Mapping[str, bytes]) -> Iterator[FakeWebServer]:
+        with FakeWebServer() as server:
+            serve_repository(server, "owner/tiny", contents)
+            yield server
+
+    @pytest.fixture
+    def source(self, server: FakeWebServer, tmp_path: Path) -> ModelSource:
+        return HuggingFaceSource(environment={"HOME": str(tmp_path), "HF_ENDPOINT": server.url})
+
+    @pytest.fixture
+    def reference(self) -> str:
+        return "hf://owner/tiny"
+
+    @pytest.fixture
+    def absent(self) -> str:
+        return "hf://owner/absent"
