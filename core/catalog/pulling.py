@@ -70,10 +70,12 @@ class ModelPuller:
         insecure: bool = False,
         local_files: bool = False,
     ) -> StoredModel:
-        """With `local_files`, ``file://`` names files of this machine: never for references that others send.
+        """A source's files are stored as by an import, a registry's manifest as it is.
 
-        Where a scheme has a registry and a source, the source has the models without a manifest. Raises
-        `InvalidRequest` if nothing reads the reference, and what the source or the registry raises.
+        With `local_files`, ``file://`` names files of this machine: never for references that others send.
+        Where a scheme has a registry and a source, the source has the models without a manifest. `insecure`: the
+        registry is reached without TLS. Raises `InvalidRequest` if nothing reads the reference, and what the source or
+        the registry raises: `SourceError`, `InvalidModelFile`, `StorageError`.
         """
         if name is not None:
             refuse_derived(name)

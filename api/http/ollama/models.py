@@ -43,6 +43,7 @@ OLLAMA_VERSION = "0.33.0"
 """The Ollama release whose contract these routes keep. Clients switch features on by it."""
 
 _FOREVER_S = 292 * 365.25 * 86400  # what Ollama shows for a model that is kept forever: the maximum of its clock
+_COPILOT = "GitHubCopilotChat/"
 _LEFT_OUT_OF_INFO = ("general.name", "tokenizer.chat_template")
 
 _encode = msgspec.json.Encoder().encode
@@ -96,7 +97,9 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
         record = await runtime.catalog.get(name)
     except ModelNotFound as error:
         raise ApiError(404, f"model '{name.short}' not found") from error
-    return _respond(request, _encode(await _shown(runtime, record, body)))
+    # Copilot Chat shows this key as the model's name.
+    is_copilot = request.headers.get("user-agent", "").startswith(_COPILOT)
+    return _respond(request, _encode(await _shown(runtime, record, body, body.subject if is_copilot else None)))
 
 
 @post("/api/copy", status_code=200, operation_id="copy", opt={"body": CopyBody, "statuses": (404,)})
@@ -113,7 +116,7 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     return _nothing
 
 
-@delete_route("/api/delete", status_code=200, operation_id="delete", opt={"body": DeleteBody, "statuses": (404,)})
+@delete_route("/api/delete", status_code=200, operation_id="delete", opt={"body": DeleteBody, "statuses": (403, 404)})
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Removes a name and the blobs that only it used. If the model is loaded, it stays so until its keep-alive ends."""
     body = await read_json(request, DeleteBody)
@@ -203,7 +206,7 @@ def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowReply:
+async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody, base_name: str | None) -> ShowReply:
     catalog = runtime.catalog
     corral: dict[str, Any] = {}
     info: dict[str, object] = {}
@@ -217,6 +220,8 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
         projector = await catalog.describe_projector(record, verbose=body.verbose)
     except CorralError as error:
         corral["problem"] = error.message
+    if base_name is not None:
+        info["general.basename"] = base_name
     unused = unused_parts(record)
     if unused:
         corral["unused"] = unused
