@@ -22,10 +22,10 @@
     ├── EngineError                 an engine failed
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
     │   ├── NoEngine                no engine runs this model; the message lists why
-    │   ├── LoadFailed
+    │   ├── LoadFailed              `LoadStalled` is one, in ``core/scheduling/load_errors.py``
     │   ├── OutOfMemory             the estimate does not fit, or the allocation failed
     │   ├── InvalidEmbedding        vectors that contain NaN or infinity
-    │   ├── EngineDied, EngineStalled
+    │   ├── EngineDied, EngineStalled; `LoadCrashed` is an `EngineDied`, also there
     │   └── UpstreamError           the server behind an upstream model refused or broke
     ├── JobFailed                   work in a separate process failed
     ├── ServerBusy                  the queue is full

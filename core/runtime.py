@@ -7,10 +7,13 @@ from contextlib import suppress
 import msgspec
 
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.garbage import GarbageCollector
+from corral.core.catalog.verifying import StoreVerifier
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import CorralError
 from corral.core.generation.service import InferenceService
 from corral.core.models.names import ModelName
+from corral.core.ports.logins import RegistryLogins
 from corral.core.ports.registries import Registry
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
@@ -75,6 +78,9 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     inference: InferenceService
     deriver: ModelDeriver
     devices: DeviceProbe
+    garbage: GarbageCollector
+    verifier: StoreVerifier
+    logins: RegistryLogins
     version: str
     registries: tuple[Registry, ...] = ()
     engines: tuple[EngineStatus, ...] = ()

@@ -49,7 +49,9 @@ from corral.core.ports.runners import *
 from corral.core.ports.running import *
 from corral.core.ports.sources import *
 from corral.core.ports.tokens import *
+from corral.core.ports.upkeep import *
 from corral.core.random_access import *
+from corral.core.requests.call_grammars import call_list as call_list
 from corral.core.requests.call_grammars import calls_after as calls_after
 from corral.core.requests.call_grammars import json_text as json_text
 from corral.core.requests.call_grammars import literal as literal

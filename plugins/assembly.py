@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -12,15 +12,20 @@ import msgspec
 
 from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engines.upstream.directory import ServerDirectory
+from corral.adapters.registries.oci.own_logins import OwnLogins
+from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.adapters.system.memory import free_memory
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.garbage import GarbageCollector
+from corral.core.catalog.verifying import StoreVerifier
 from corral.core.containment import beside
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import SettingsError
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
+from corral.core.ports.registries import Registry
 from corral.core.runtime import Runtime
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.engine_choice import EngineChooser
@@ -46,6 +51,7 @@ from corral.plugins.hooks import (
     STORES,
     TOOL_CALL_FORMATS,
     CommandSpec,
+    StoreSpec,
 )
 from corral.plugins.manager import PluginManager
 from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
@@ -55,6 +61,7 @@ from corral.plugins.settings.reading import parse_assignment, read_layers
 from corral.plugins.settings.schema import ServerSettings, Settings
 from corral.plugins.settings.types import Address
 from corral.plugins.specs import Stores, resolve
+from corral.plugins.store_choice import StoreChooser
 
 __all__ = (
     "COMMANDS",
@@ -74,6 +81,7 @@ __all__ = (
     "decode_settings",
     "engine_chooser",
     "load_plugins",
+    "open_stores",
     "parse_assignment",
     "read_layers",
     "resolve",
@@ -142,8 +150,8 @@ async def assemble(
         manager = await beside(partial(load_plugins, layers))  # loading a plugin may take long
     settings = decode_settings(layers, manager)
     engines = manager.specs(ENGINES)
-    stores = await beside(partial(_open_store, settings, manager))
     parts = await beside(partial(make_parts, manager, settings))
+    stores = await beside(partial(open_stores, settings, manager, parts.of(REGISTRIES)))
     runners = parts.of(RUNNERS)
     preferred = settings.scheduler.runner or default_runner
     _require(preferred, runners, "scheduler.runner", manager)
@@ -151,7 +159,7 @@ async def assemble(
         _require(settings.scheduler.engine, [spec.name for spec in engines], "scheduler.engine", manager)
     for name in settings.scheduler.engine_order:
         _require(name, [spec.name for spec in engines], "scheduler.engine_order", manager)
-    if settings.registry is not None:
+    if settings.registry:
         schemes = [scheme for registry in parts.of(REGISTRIES).values() for scheme in registry.schemes]
         _require(settings.registry, schemes, "registry", manager)
     catalog = ModelCatalog(
@@ -162,11 +170,13 @@ async def assemble(
         readers=list(parts.of(METADATA_READERS).values()),
         sources=list(parts.of(SOURCES).values()),
         registries=list(parts.of(REGISTRIES).values()),
-        default_registry=settings.registry,
+        default_registry=settings.registry or None,
         cache=stores.cache,
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,
         go_template=settings.go_template,
+        preferred_formats=stores.preferred_formats,
+        prune=settings.prune,
     )
     jobs, installation = ProcessJobs(), InstalledPackages()
     deriver = ModelDeriver(
@@ -211,6 +221,16 @@ async def assemble(
         inference=inference,
         deriver=deriver,
         devices=DeviceProbe(engines=engines, jobs=jobs),
+        garbage=GarbageCollector(
+            manifests=stores.manifests, blobs=stores.blobs, local=stores.local, upkeep=stores.upkeep
+        ),
+        verifier=StoreVerifier(
+            manifests=stores.manifests,
+            blobs=stores.blobs,
+            formats=list(parts.of(MANIFEST_FORMATS).values()),
+            upkeep=stores.upkeep,
+        ),
+        logins=OwnLogins(_registry_settings(settings)),
         version=version("corral"),
         registries=tuple(parts.of(REGISTRIES).values()),
         engines=tuple(engine_status(spec, installation) for spec in engines),
@@ -234,9 +254,22 @@ def engine_chooser(
     )
 
 
-def _open_store(settings: Settings, manager: PluginManager) -> Stores:
-    _require(settings.store, [spec.name for spec in manager.specs(STORES)], "store", manager)
-    return make_part(manager, STORES, settings.store, settings)
+def _registry_settings(settings: Settings) -> OciRegistrySettings:
+    stated = settings.parts.get(REGISTRIES.plural, {}).get("oci")
+    return stated if isinstance(stated, OciRegistrySettings) else OciRegistrySettings()
+
+
+def open_stores(settings: Settings, manager: PluginManager, registries: Mapping[str, Registry]) -> Stores:
+    """The stores that the settings select. Blocks for as long as a plugin may take. Raises `SettingsError`."""
+
+    def make(spec: StoreSpec, own: msgspec.Struct) -> Stores:
+        if spec.registry is None:
+            return make_part(manager, STORES, spec, own)
+        _require(spec.registry, list(registries), f"the registry of the store {spec.name}", manager)
+        return make_part(manager, STORES, spec, own, registries[spec.registry])
+
+    chooser = StoreChooser(manager.specs(STORES), settings.parts[STORES.plural], make, manager.left_out)
+    return chooser.open(settings.store, settings.store_layers)
 
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:

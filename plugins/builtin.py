@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFORMERS_CONVERTER
 from corral.adapters.converters.onnx.spec import CONVERTER as ONNX_CONVERTER
@@ -12,7 +15,9 @@ from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
 from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX_EMBEDDINGS
 from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
+from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.settings import ProcessSettings
+from corral.adapters.sources.web_settings import HuggingFaceSettings, WebSourceSettings
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.hooks import (
@@ -20,6 +25,7 @@ from corral.plugins.hooks import (
     ChatLanguageSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
+    RegistrySpec,
     RunnerSpec,
     SourceSpec,
     StoreSpec,
@@ -27,8 +33,15 @@ from corral.plugins.hooks import (
 )
 from corral.plugins.pluggy_markers import hookimpl
 from corral.plugins.registrar import Registrar
+from corral.plugins.settings.types import Duration
 
-__all__ = ("CORRAL_PLUGIN_API", "TOOL_CALL_FORMATS", "FilesystemStoreSettings")
+__all__ = (
+    "CORRAL_PLUGIN_API",
+    "TOOL_CALL_FORMATS",
+    "FilesystemStoreSettings",
+    "OciLayoutStoreSettings",
+    "OciStoreSettings",
+)
 
 CORRAL_PLUGIN_API = (1, 0)
 
@@ -45,10 +58,14 @@ TOOL_CALL_FORMATS = {
     "mistral_list": "mistral:MistralListCalls",
     "deepseek": "deepseek:DeepSeekCalls",
     "deepseek_v31": "deepseek:DeepSeekV31Calls",
+    "deepseek_v32": "deepseek_dsml:DeepSeekDsmlCalls",
+    "kimi": "kimi:KimiCalls",
+    "minimax": "minimax:MiniMaxCalls",
     "gemma4": "gemma:Gemma4Calls",
     "function_gemma": "gemma:FunctionGemmaCalls",
     "harmony": "harmony_calls:HarmonyCalls",
     "cohere": "cohere:CohereCalls",
+    "command_r": "command_r:CommandRCalls",
     "granite": "granite:GraniteCalls",
     "phi4": "granite:Phi4Calls",
     "go_tag": "go_tag:GoTagCalls",
@@ -60,6 +77,34 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[stores.filesystem]``: `root` is a folder in Ollama's layout; ``~`` is the home folder."""
 
     root: str = "~/.ollama/models"
+
+
+class OciLayoutStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[stores.oci-layout]``: `root` is the folder of an OCI image layout, which need not exist yet."""
+
+    root: str = "~/.local/share/corral/models"
+
+
+class OciStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[stores.oci]``: how the registry is reached is in ``[registries.oci]``."""
+
+    location: Annotated[str, Meta(description="The registry and the prefix of all repositories: `HOST/PREFIX`.")] = ""
+    repositories: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The repositories of the models, below the prefix, such as `library/llama3`; if unset, the "
+            "registry lists them."
+        ),
+    ] = ()
+    cache: Annotated[str, Meta(description="The folder for blobs that are in use, or may be used again.")] = (
+        "~/.cache/corral/registries"
+    )
+    cache_bytes: Annotated[
+        int, Meta(ge=0, description="How much of them is kept while it is not in use; 0 means all.")
+    ] = 64 * 1024**3
+    fresh: Annotated[
+        Duration, Meta(description="For how long what the registry said of a model is taken as current.")
+    ] = Duration("5s")
 
 
 @hookimpl
@@ -89,13 +134,53 @@ def corral_register_runners(register: Registrar[RunnerSpec]) -> None:
 
 @hookimpl
 def corral_register_stores(register: Registrar[StoreSpec]) -> None:
-    register(StoreSpec(name="filesystem", target="corral.plugins.stores:filesystem", settings=FilesystemStoreSettings))
+    register(
+        StoreSpec(
+            name="filesystem",
+            target="corral.plugins.stores:filesystem",
+            settings=FilesystemStoreSettings,
+            address="root",
+        )
+    )
+    register(
+        StoreSpec(
+            name="oci-layout",
+            target="corral.plugins.stores:oci_layout",
+            settings=OciLayoutStoreSettings,
+            address="root",
+        )
+    )
+    register(
+        StoreSpec(
+            name="oci",
+            target="corral.plugins.stores:oci",
+            settings=OciStoreSettings,
+            address="location",
+            registry="oci",
+        )
+    )
     register(StoreSpec(name="memory", target="corral.plugins.stores:memory"))
 
 
 @hookimpl
 def corral_register_sources(register: Registrar[SourceSpec]) -> None:
     register(SourceSpec(name="pypi", target="corral.adapters.sources.pypi:PypiSource"))
+    register(
+        SourceSpec(
+            name="hf", target="corral.adapters.sources.hugging_face:HuggingFaceSource", settings=HuggingFaceSettings
+        )
+    )
+    register(SourceSpec(name="https", target="corral.adapters.sources.web:https_source", settings=WebSourceSettings))
+    register(SourceSpec(name="http", target="corral.adapters.sources.web:http_source", settings=WebSourceSettings))
+
+
+@hookimpl
+def corral_register_registries(register: Registrar[RegistrySpec]) -> None:
+    register(
+        RegistrySpec(
+            name="oci", target="corral.adapters.registries.oci.registry:OciRegistry", settings=OciRegistrySettings
+        )
+    )
 
 
 @hookimpl

@@ -21,9 +21,16 @@ from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.guarded_parsers import GuardedCallFormat, GuardedParsers
 from corral.plugins.guarded_parts import GuardedLanguage, GuardedPart, GuardedRegistry, GuardedSource
-from corral.plugins.hook_checks import check_converter, check_engine, check_registry, check_source, check_stores
+from corral.plugins.hook_checks import (
+    check_address,
+    check_converter,
+    check_engine,
+    check_registry,
+    check_source,
+    check_stores,
+)
 from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements
-from corral.plugins.specs import FactorySpec, LazySpec, Stores
+from corral.plugins.specs import AddressedSpec, FactorySpec, LazySpec, Stores
 
 __all__ = (
     "ANSWER_PARSERS",
@@ -58,8 +65,12 @@ class RunnerSpec(FactorySpec, frozen=True, kw_only=True):
     """A place where models run: ``(settings) -> Runner``."""
 
 
-class StoreSpec(FactorySpec, frozen=True, kw_only=True):
-    """A place where models are kept: ``(settings) -> Stores``."""
+class StoreSpec(AddressedSpec, frozen=True, kw_only=True):
+    """A place where models are kept: ``(settings) -> Stores``.
+
+    `address` is the field of its settings that gets what follows ``NAME:`` in the setting ``store = "NAME:…"``. With
+    `registry`, the name of a `RegistrySpec`, the factory is ``(settings, registry) -> Stores``.
+    """
 
 
 class SourceSpec(FactorySpec, frozen=True, kw_only=True):
@@ -137,7 +148,9 @@ STORES: Final[Factories[StoreSpec, Stores]] = Factories(
     noun="store",
     spec_type=StoreSpec,
     doc="""Stores hold models: a `StoreSpec`, whose factory returns `Stores(blobs=…, manifests=…, local=…)`. The
-setting `store` selects one, and only that one is created.""",
+setting `store` selects one, by its name or by an address: `store = "NAME:PLACE"` puts `PLACE` into the field of its
+settings that the spec's `address` names. Only the selected store is created, and those in `store_layers`.""",
+    check=check_address,
     check_part=check_stores,
     selected=True,
 )

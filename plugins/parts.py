@@ -54,10 +54,11 @@ def make_parts(manager: PluginManager, settings: Settings) -> Parts:
     return parts
 
 
-def make_part(manager: PluginManager, kind: Factories[Factory, Part], name: str, settings: Settings) -> Part:
-    """Calls the factory that is registered as `name`. Raises what it raises, and `PluginError`."""
-    [spec] = [spec for spec in manager.specs(kind) if spec.name == name]
-    return _make(manager, kind, spec, settings.parts.get(kind.plural, {}))
+def make_part(
+    manager: PluginManager, kind: Factories[Factory, Part], spec: Factory, own: msgspec.Struct, *more: object
+) -> Part:
+    """Calls the factory of one spec with its settings, and `more`. Raises what it raises, and `PluginError`."""
+    return _make(manager, kind, spec, {spec.name: own}, *more)
 
 
 def resolve_targets(manager: PluginManager, kind: Targets[Target, Part]) -> list[Part]:
@@ -121,10 +122,14 @@ def _make_all(
 
 
 def _make(
-    manager: PluginManager, kind: Factories[Factory, Part], spec: Factory, settings: Mapping[str, msgspec.Struct]
+    manager: PluginManager,
+    kind: Factories[Factory, Part],
+    spec: Factory,
+    settings: Mapping[str, msgspec.Struct],
+    *more: object,
 ) -> Part:
     def make() -> Part:
-        part: Part = build(spec, settings.get(spec.name))
+        part: Part = build(spec, settings.get(spec.name), *more)
         kind.check_part(spec.name, part)
         return part
 

@@ -12,9 +12,10 @@ from corral.core.errors import PluginError
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.metadata import MetadataCache
+from corral.core.ports.upkeep import StoreUpkeep
 from corral.core.specs.imports import import_name
 
-__all__ = ("FactorySpec", "LazySpec", "Stores", "build", "resolve")
+__all__ = ("AddressedSpec", "FactorySpec", "LazySpec", "Stores", "build", "resolve")
 
 
 class LazySpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,16 +35,31 @@ class FactorySpec(LazySpec, frozen=True, kw_only=True):
     settings: type[msgspec.Struct] | None = None
 
 
+class AddressedSpec(FactorySpec, frozen=True, kw_only=True):
+    """A spec that a setting can select by an address, ``NAME:PLACE``.
+
+    `address` is the field of its settings, of type str, that gets the place; None if it takes none. `registry` is the
+    name of a registry's spec, whose object the factory gets as a second argument.
+    """
+
+    address: str | None = None
+    registry: str | None = None
+
+
 class Stores(msgspec.Struct, frozen=True, kw_only=True):
     """What the factory of a store returns: blobs, manifests, and the blobs as local files that engines can map.
 
-    `cache`, if any, remembers the metadata of weights files, so that they need not be read again.
+    `cache`, if any, remembers the metadata of weights files, so that they need not be read again. `upkeep`, if any,
+    lets `corral gc` find what is neither blob nor manifest, and `corral verify` move broken blobs aside. New models are
+    written in the first of `preferred_formats`, names of manifest formats, that can hold them.
     """
 
     blobs: BlobStore
     manifests: ManifestStore
     local: LocalBlobs
     cache: MetadataCache | None = None
+    upkeep: StoreUpkeep | None = None
+    preferred_formats: tuple[str, ...] = ()
 
 
 def resolve(target: str) -> Any:
@@ -56,9 +72,9 @@ def resolve(target: str) -> Any:
         raise PluginError(f"cannot import {target!r}: {type(fault).__name__}: {short_line(fault)}") from fault
 
 
-def build(spec: FactorySpec, settings: msgspec.Struct | None = None) -> Any:
-    """Calls the spec's factory with `settings`, or with the defaults of the Struct that the spec names."""
+def build(spec: FactorySpec, settings: msgspec.Struct | None = None, *more: object) -> Any:
+    """Calls the spec's factory with `settings`, or with the defaults of the Struct that the spec names, and `more`."""
     factory: Callable[..., Any] = resolve(spec.target)
     if spec.settings is None:
-        return factory()
-    return factory(settings if settings is not None else spec.settings())
+        return factory(*more)
+    return factory(settings if settings is not None else spec.settings(), *more)

@@ -9,6 +9,7 @@ import functools
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def user_at() -> Callable[..., dict[str, str]]:
         ours = {
             "CORRAL_MODELS": str(home / "models"),
             "CORRAL_HOST": f"unix:{home / 's'}",  # where nobody listens
+            "CORRAL_REGISTRY": "oci",  # whose references need a host, so that no plain name is looked up anywhere
             "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
         }
         return kept | folders | ours | more
@@ -147,6 +149,58 @@ def serve_corral() -> Callable[..., AbstractContextManager[Served]]:
                     reader.join()
 
     return serve
+
+
+# ── Registries ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+REGISTRY_LOGIN = ("keeper", "hunter-two")
+_HASHED = "$2b$05$7FAyovNSQ4tLT9ZV/UyE6.AP7dP8uS4I1eWCXrn0AX2mteonplRYu"
+
+
+@contextmanager
+def _docker_registry(folder: Path, more: str = "") -> Iterator[str]:
+    """The host and port of Debian's `docker-registry`, which keeps its data in `folder`. Skips where it is absent."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("needs docker-registry (Debian's package of that name)")
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            host = f"127.0.0.1:{free.getsockname()[1]}"
+        config = folder / "config.yml"
+        config.write_text(
+            f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{host}', secret: none}}\n"
+            f"storage: {{filesystem: {{rootdirectory: '{folder / 'data'}'}}, delete: {{enabled: true}}}}\n{more}"
+        )
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            while process.poll() is None:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])), 1):
+                    yield host
+                    return
+                time.sleep(0.01)
+            if "address already in use" not in (text := (folder / "log").read_text()):
+                pytest.fail(f"docker-registry has ended: {text}")
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The host and port of a real registry; each test uses repositories of its own."""
+    with _docker_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def guarded_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same, for whoever has `REGISTRY_LOGIN`."""
+    folder = tmp_path_factory.mktemp("guarded-registry")
+    (folder / "htpasswd").write_text(f"{REGISTRY_LOGIN[0]}:{_HASHED}\n")
+    with _docker_registry(folder, f"auth: {{htpasswd: {{realm: tests, path: '{folder / 'htpasswd'}'}}}}\n") as host:
+        yield host
 
 
 # ── Weights ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from corral.adapters.answer_parsers.json_values import decoded
 
-__all__ = ("CallSource", "CutOff", "NoCall", "Step", "kept_length", "mark_pattern")
+__all__ = ("LEAST_BEGUN", "CallSource", "CutOff", "NoCall", "Step", "kept_length", "mark_pattern")
 
 T = TypeVar("T")
 
@@ -25,6 +25,9 @@ _MOST_CHARS = 256 << 10
 
 _MOST_LEVELS = 64
 """Of nested values in the arguments of a call."""
+
+LEAST_BEGUN = 3
+"""Characters of a mark or a name at the end of an answer that are hardly there by chance."""
 
 _SPACE = re.compile(r"\s*")
 _OUTSIDE_STRINGS = re.compile(r"[\s0-9A-Za-z:,.+\-]*")
@@ -132,6 +135,11 @@ class CallSource:
                 return ""
             yield from self._missing()
 
+    def broken_off(self, *marks: str) -> bool:
+        """Whether the answer has ended inside one of `marks`, after its first characters."""
+        left = self.text[self.at : self._end]
+        return self.ended and len(left) >= LEAST_BEGUN and any(mark.startswith(left) for mark in marks)
+
     def expect(self, *marks: str) -> Step[str]:
         """Like `accept`. Raises `ValueError` if none of the marks comes next."""
         mark = yield from self.accept(*marks)
@@ -173,8 +181,8 @@ class CallSource:
         `opened` is the beginning of an object that was read already.
         """
         yield from self.space()
-        if not opened and (yield from self.peek()) not in ("{", "["):
-            raise ValueError("it has no JSON object")
+        if not opened and (first := (yield from self.peek())) not in ("{", "["):
+            raise ValueError("it has no JSON object") if first else CutOff
         pieces, depth = [opened], 1 if opened else 0
         while True:
             pieces.append((yield from self.run(_OUTSIDE_STRINGS)))

@@ -13,7 +13,7 @@ from corral.adapters.answer_parsers.json_calls import call_of, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after, json_text, literal
+from corral.core.requests.call_grammars import call_list, calls_after, json_text, literal
 from corral.core.requests.messages import Tool, ToolCall
 
 __all__ = ("CohereCalls",)
@@ -43,5 +43,6 @@ class CohereCalls(MarkedCallFormat):
             begun = literal('{"tool_call_id": "'), literal(f'", "tool_name": {literal(tool.name)}, "parameters": ')
             return f'{begun[0]} /[0-9]{{1,3}}/ {begun[1]} {json_text(tool.parameters)} "}}"'
 
-        call = f'call: "[\\n    " one (",\\n    " one)* "\\n]" {literal(_CLOSING)}\n{any_call(tools, write)}'
-        return calls_after(_OPENING, call, required=required)
+        calls = call_list(",\n    ", required=required)
+        call = f'call: "[\\n    " {calls} "\\n]" {literal(_CLOSING)}\n{any_call(tools, write)}'
+        return calls_after(_OPENING, call, required=required, lists=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
 from corral.adapters.answer_parsers.call_source import CallSource
@@ -15,7 +16,7 @@ from corral.adapters.answer_parsers.json_calls import new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after, json_text, literal
+from corral.core.requests.call_grammars import call_list, calls_after, json_text, literal
 from corral.core.requests.messages import Tool
 
 __all__ = ("DeepSeekCalls", "DeepSeekV31Calls")
@@ -31,6 +32,7 @@ class DeepSeekCalls(MarkedCallFormat):
 
     marks = (_CALLS, _CALL)
     control = frozenset({_CALLS, _ALL_DONE, _CALL, _DONE, _SEPARATOR})
+    between: ClassVar[str] = "\n"
 
     def recognises(self, template: TemplateText) -> bool:
         return template.kind != "go" and _SEPARATOR in template.text and _BLOCK in template.text
@@ -59,8 +61,9 @@ class DeepSeekCalls(MarkedCallFormat):
                 return
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        call = f'call: {literal(_CALL)} one ("\\n" {literal(_CALL)} one)* {literal(_ALL_DONE)}'
-        return calls_after(_CALLS, f"{call}\n{any_call(tools, self._written)}", required=required)
+        calls = call_list(self.between, required=required, one=f"{literal(_CALL)} one")
+        call = f"call: {calls} {literal(_ALL_DONE)}\n{any_call(tools, self._written)}"
+        return calls_after(_CALLS, call, required=required, lists=True)
 
     def _written(self, tool: Tool) -> str:
         named = literal(f"{tool.name}\n{_BLOCK}\n")
@@ -71,12 +74,10 @@ class DeepSeekCalls(MarkedCallFormat):
 class DeepSeekV31Calls(DeepSeekCalls):
     """The `ToolCallFormat` of V3.1."""
 
+    between = ""
+
     def recognises(self, template: TemplateText) -> bool:
         return template.kind != "go" and _SEPARATOR in template.text and _BLOCK not in template.text
-
-    def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        call = f"call: ({literal(_CALL)} one)+ {literal(_ALL_DONE)}"
-        return calls_after(_CALLS, f"{call}\n{any_call(tools, self._written)}", required=required)
 
     def _written(self, tool: Tool) -> str:
         return f"{literal(tool.name)} {literal(_SEPARATOR)} {json_text(tool.parameters)} {literal(_DONE)}"

@@ -55,7 +55,7 @@ class GlmCalls(MarkedCallFormat):
         yield new_call(name, arguments, tools)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        def before(name: str) -> str:
+        def before(name: str, is_text: bool) -> str:
             return " ".join(map(literal, (_KEY, name, _KEY_END, "\n", _VALUE)))
 
         pairs = TaggedArguments(before, _VALUE_END)

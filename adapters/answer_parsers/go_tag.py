@@ -18,13 +18,16 @@ from corral.adapters.answer_parsers.json_calls import known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls, MarkedCallParser
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after, literal
+from corral.core.requests.call_grammars import call_list, calls_after, literal
 from corral.core.requests.messages import Tool, ToolCall
 from corral.core.requests.requests import ChatRequest
 
 __all__ = ("GoTagCalls",)
 
-_OTHER_FORMATS = ("<function=", "<arg_key>", "<|tool_call>", "<start_function_call>", "<|channel|>", "```tool_code")
+_OTHER_FORMATS = (
+    "<function=", "<arg_key>", "<|tool_call>", "<start_function_call>", "<|channel|>", "```tool_code",
+    "<minimax:tool_call>", "｜DSML｜",
+)  # fmt: skip
 _BARE = ("{", "[")
 _MOST_OBJECTS = 1024
 """That are looked at for the arguments of one call."""
@@ -58,7 +61,7 @@ class GoTagCalls:
             closing = _closing_of(tag)
             end = f' "\\n" {literal(closing)}' if closing else ""
             return calls_after(tag, f'call: "\\n"? one{end}\n{calls}', required=required, between="\n")
-        one = "one" if tag == "{" else '"[" one (", " one)* "]"'
+        one = "one" if tag == "{" else f'"[" {call_list(", ", required=required)} "]"'
         if required:
             return f"start: {one}\n{calls}"
         return f"start: OTHER | {one} TEXT\nOTHER: /(\\s*[^\\s\\{tag}](.|\\n)*)?/\nTEXT: /(.|\\n)*/\n{calls}"

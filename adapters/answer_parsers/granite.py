@@ -15,7 +15,7 @@ from corral.adapters.answer_parsers.json_calls import call_of, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after, literal
+from corral.core.requests.call_grammars import call_list, calls_after, literal
 from corral.core.requests.messages import Tool
 
 __all__ = ("GraniteCalls", "Phi4Calls")
@@ -28,7 +28,8 @@ class GraniteCalls(MarkedCallFormat):
 
     marks: ClassVar[tuple[str, ...]] = (_OPENING,)
     control = frozenset({_OPENING})
-    calls = '"[" one (", " one)* "]"'
+    around: ClassVar[str] = "{}"
+    """The grammar of calls around their list."""
 
     def recognises(self, template: TemplateText) -> bool:
         return template.kind != "go" and _OPENING in template.text and "<|tool|>" not in template.text
@@ -40,8 +41,9 @@ class GraniteCalls(MarkedCallFormat):
         yield from source.accept(_CLOSING)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        call = f"call: {self.calls}\n{any_call(tools, json_object_call)}"
-        return calls_after(_OPENING, call, required=required)
+        calls = self.around.format(f'"[" {call_list(", ", required=required)} "]"')
+        call = f"call: {calls}\n{any_call(tools, json_object_call)}"
+        return calls_after(_OPENING, call, required=required, lists=True)
 
 
 class Phi4Calls(GraniteCalls):
@@ -49,7 +51,7 @@ class Phi4Calls(GraniteCalls):
 
     marks = (_OPENING, _FUNCTOOLS)
     control = frozenset({_OPENING, _CLOSING})
-    calls = f'("[" one (", " one)* "]" | one) {literal(_CLOSING)}'
+    around = f"({{}} | one) {literal(_CLOSING)}"
 
     def recognises(self, template: TemplateText) -> bool:
         return template.kind != "go" and "<|tool|>" in template.text

@@ -15,7 +15,7 @@ from corral.adapters.answer_parsers.json_calls import new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import MORE_CALLS, json_text, literal
+from corral.core.requests.call_grammars import call_list, json_text, literal
 from corral.core.requests.messages import Tool
 
 __all__ = ("HarmonyCalls",)
@@ -64,7 +64,7 @@ class HarmonyCalls(MarkedCallFormat):
         calls = any_call(tools, write)
         if required:
             message = f'({literal(_START)} "{_ROLE}")? {literal(_CHANNEL)} one'
-            return f"start: ({message}) ({message}){MORE_CALLS}\n{calls}"
+            return f"start: {call_list('', required=True, one=f'({message})')}\n{calls}"
         # Between messages, there are marks besides the one that begins a call.
         others = f'("analysis" | "commentary" | "final") {literal(_MESSAGE)}'
         ends = "".join(f"end_{number}[lazy]: TEXT {literal(mark)}\n" for number, mark in enumerate((_START, _END)))

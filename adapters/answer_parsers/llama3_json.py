@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call, json_object_call
-from corral.adapters.answer_parsers.call_source import CallSource, NoCall
+from corral.adapters.answer_parsers.call_source import CallSource, CutOff, NoCall
 from corral.adapters.answer_parsers.json_calls import call_of, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
+from corral.core.requests.call_grammars import call_list
 from corral.core.requests.messages import Tool
 
 __all__ = ("Llama3JsonCalls",)
@@ -39,7 +40,7 @@ class Llama3JsonCalls(MarkedCallFormat):
             yield from source.space()
             key = yield from source.accept(*_FIRST_KEYS)
             if not key:
-                raise NoCall
+                raise CutOff if source.broken_off(*_FIRST_KEYS) else NoCall
             value = yield from source.json(opened="{" + key)
             if not isinstance(value, Mapping) or value.keys().isdisjoint(("parameters", "arguments", "function")):
                 raise NoCall
@@ -51,7 +52,7 @@ class Llama3JsonCalls(MarkedCallFormat):
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         calls = any_call(tools, lambda tool: json_object_call(tool, arguments="parameters"))
-        rules = f'calls: tag? one ("; " one)*\ntag[lazy]: "{_TAG}"\n{calls}'
+        rules = f'calls: tag? {call_list("; ", required=required)}\ntag[lazy]: "{_TAG}"\n{calls}'
         if required:
             return f"start: calls\n{rules}"
         # Other answers begin with something else, and do not have the tag.

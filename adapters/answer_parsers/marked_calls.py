@@ -8,7 +8,9 @@ from collections.abc import Callable, Generator, Sequence
 import msgspec
 
 from corral.adapters.answer_parsers.call_source import (
+    LEAST_BEGUN,
     CallSource,
+    CutOff,
     NoCall,
     Step,
     kept_length,
@@ -109,6 +111,8 @@ class MarkedCallParser:
             if found is not None:
                 return True
             if source.ended:
+                if held >= LEAST_BEGUN:
+                    self._warn(CutOff())
                 return False
             yield None
 
@@ -168,7 +172,11 @@ class MarkedCallParser:
         self._begins = False
         self._say(self._source.taken())
         self._source.record()
-        if not isinstance(error, NoCall) and self._warned < _MOST_WARNINGS:
+        if not isinstance(error, NoCall):
+            self._warn(error)
+
+    def _warn(self, error: ValueError) -> None:
+        if self._warned < _MOST_WARNINGS:
             self._warned += 1
             self._last_part().warnings.append(f"a tool call was left in the text: {error}")
 

@@ -15,7 +15,7 @@ from corral.adapters.answer_parsers.json_calls import call_of, json_calls, new_c
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after, json_text, literal
+from corral.core.requests.call_grammars import call_list, calls_after, json_text, literal
 from corral.core.requests.messages import Tool
 
 __all__ = ("MistralCalls", "MistralListCalls")
@@ -63,5 +63,5 @@ class MistralListCalls(MistralCalls):
         return template.kind != "go" and _CALLS in template.text and _ARGUMENTS not in template.text
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        call = f'call: "[" one (", " one)* "]"\n{any_call(tools, json_object_call)}'
-        return calls_after(_CALLS, call, required=required)
+        call = f'call: "[" {call_list(", ", required=required)} "]"\n{any_call(tools, json_object_call)}'
+        return calls_after(_CALLS, call, required=required, lists=True)

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
-from corral.adapters.answer_parsers.call_source import CallSource, NoCall
+from corral.adapters.answer_parsers.call_source import LEAST_BEGUN, CallSource, CutOff, NoCall
 from corral.adapters.answer_parsers.json_calls import call_of, json_list, new_call
 from corral.adapters.answer_parsers.loose_grammars import LooseNotation, LooseRules
 from corral.adapters.answer_parsers.loose_values import LooseValues
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after, literal
+from corral.core.requests.call_grammars import call_list, calls_after, literal
 from corral.core.requests.messages import Tool
 
 __all__ = ("Lfm2Calls", "PythonicCalls", "python_call_rules")
@@ -52,7 +52,7 @@ class PythonicCalls(MarkedCallFormat):
         yield from source.accept(self.closing)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        rules = f'calls: "[" one (", " one)* "]"\n{python_call_rules(tools)}'
+        rules = f'calls: "[" {call_list(", ", required=required)} "]"\n{python_call_rules(tools)}'
         if required:
             return f"start: calls\n{rules}"
         return f"start: OTHER | calls TEXT\nOTHER: /(\\s*[^\\s\\[](.|\\n)*)?/\nTEXT: /(.|\\n)*/\n{rules}"
@@ -70,8 +70,8 @@ class Lfm2Calls(PythonicCalls):
         return "<|tool_call_start|>" in template.text
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        call = f'call: "[" one (", " one)* "]" {literal(self.closing)}'
-        return calls_after(self.marks[0], f"{call}\n{python_call_rules(tools)}", required=required)
+        call = f'call: "[" {call_list(", ", required=required)} "]" {literal(self.closing)}'
+        return calls_after(self.marks[0], f"{call}\n{python_call_rules(tools)}", required=required, lists=True)
 
 
 def _list(source: CallSource, tools: Tools, *, certain: bool) -> Calls:
@@ -80,6 +80,8 @@ def _list(source: CallSource, tools: Tools, *, certain: bool) -> Calls:
         yield from source.space()
         name = yield from source.run(_NAME)
         if not name or not (yield from source.accept("(")):
+            if source.ended and len(name) >= LEAST_BEGUN and any(tool.startswith(name) for tool in tools):
+                raise CutOff
             raise ValueError("a call is missing in its list") if certain else NoCall
         arguments = yield from LooseValues(source).pairs(closing=")", sign="=")
         certain = True

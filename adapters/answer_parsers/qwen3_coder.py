@@ -54,7 +54,10 @@ class Qwen3CoderCalls(MarkedCallFormat):
         yield from source.accept(self.closing)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        parameters = TaggedArguments(lambda name: literal(f"{_PARAMETER}{name}>"), _PARAMETER_END, around=self.around)
+        def before(name: str, is_text: bool) -> str:
+            return literal(f"{_PARAMETER}{name}>")
+
+        parameters = TaggedArguments(before, _PARAMETER_END, around=self.around)
 
         def write(tool: Tool) -> str:
             begun = literal(f"{_FUNCTION}{tool.name}>\n")

@@ -16,7 +16,7 @@ from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.adapters.answer_parsers.pythonic import python_call_rules
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after
+from corral.core.requests.call_grammars import call_list, calls_after
 from corral.core.requests.messages import Tool
 
 __all__ = ("ToolCodeCalls",)
@@ -52,5 +52,6 @@ class ToolCodeCalls(MarkedCallFormat):
                 return
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        call = f'call: ("\\n" one)+ "\\n" "{_CLOSING}"\n{python_call_rules(tools)}'
-        return calls_after(_OPENING, call, required=required, between="\n")
+        calls = call_list("\n", required=required)
+        call = f'call: "\\n" {calls} "\\n" "{_CLOSING}"\n{python_call_rules(tools)}'
+        return calls_after(_OPENING, call, required=required, lists=True)

@@ -51,6 +51,7 @@ class JsonEndings:
         pieces = vocabulary.pieces
         self._pieces = pieces
         self._ends = _bits(pieces, vocabulary.ends)
+        self._many = len(pieces) // 2
 
         # A vocabulary is large, so it is read once.
         short = [
@@ -82,14 +83,22 @@ class JsonEndings:
                 return both
         return allowed
 
+    def may_end(self, allowed: bytes) -> bool:
+        """Whether the text is complete."""
+        return bool(int.from_bytes(allowed, "little") & self._ends)
+
     def distance(self, matcher: Any, place: JsonPlace, most: int) -> int:
-        """How many tokens the quickest way takes, with the one that ends the answer; more than `most` if not fewer.
+        """How many tokens the quickest way takes, with the one that ends the answer; more than `most` if not fewer, or
+        if it leads through free text, whose end is unknown.
 
         `matcher` is at `place`; it is copied.
         """
         matcher, place = matcher.deep_copy(), place.copy()
         for count in range(1, most + 1):
-            allowed = self.towards_end(int.from_bytes(matcher.compute_bitmask(), "little"), place)
+            possible = int.from_bytes(matcher.compute_bitmask(), "little")
+            if not place.in_string and possible.bit_count() > self._many:
+                break
+            allowed = self.towards_end(possible, place)
             if allowed & self._ends:
                 return count
             if not allowed:

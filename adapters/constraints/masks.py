@@ -62,10 +62,14 @@ class GrammarMasks:
     def __call__(self, constraint: Constraint) -> AnswerMask:
         """Slow, up to seconds. Raises `InvalidRequest` for a grammar that is wrong, too large or impossible.
 
-        A JSON text is complete within the mask's `limit`, if that is possible at all.
+        A JSON text is complete within the mask's `limit`, if that is possible at all; one that contains JSON is if the
+        constraint asks for it.
         """
         mask = GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
-        return CompletingMask(mask, self._endings, self._pieces) if constraint.kind == "json_schema" else mask
+        is_json = constraint.kind == "json_schema"
+        if not (is_json or constraint.complete):
+            return mask
+        return CompletingMask(mask, self._endings, self._pieces, is_json=is_json)
 
     @cached_property
     def _endings(self) -> JsonEndings:

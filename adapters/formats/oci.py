@@ -8,9 +8,10 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from corral.core.errors import CorralError, StorageError
+from corral.core.go.json_encoding import encode_json
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, parse_digest
-from corral.core.requests.messages import Message
+from corral.core.requests.messages import Message, ToolCall
 
 __all__ = (
     "Descriptor",
@@ -50,9 +51,43 @@ class Descriptor(msgspec.Struct, frozen=True, rename={"media_type": "mediaType",
             raise StorageError(f"the manifest is malformed: {error}") from error
 
 
-class _Message(msgspec.Struct, frozen=True):
+class _CalledFunction(msgspec.Struct, frozen=True):
+    index: int = 0
+    name: str = ""
+    arguments: dict[str, Any] = {}
+
+
+class _ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    id: str | None = None
+    function: _CalledFunction = _CalledFunction()
+
+
+class _Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message as Ollama's API has it."""
+
     role: str
-    content: str = ""
+    content: str | None = ""
+    thinking: str | None = None
+    images: tuple[bytes, ...] | None = None
+    tool_calls: tuple[_ToolCall, ...] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+    def to_core(self) -> Message:
+        return Message(
+            role=self.role,
+            content=self.content or "",
+            thinking=self.thinking,
+            images=self.images or (),
+            tool_calls=tuple(
+                ToolCall(
+                    name=call.function.name, arguments=call.function.arguments, id=call.id, index=call.function.index
+                )
+                for call in self.tool_calls or ()
+            ),
+            tool_name=self.tool_name,
+            tool_call_id=self.tool_call_id,
+        )
 
 
 def decode(data: bytes, kind: type[T], what: str) -> T:
@@ -88,12 +123,30 @@ def layer_content(descriptor: Descriptor, texts: Mapping[Digest, bytes], kind: s
 
 def decode_messages(data: bytes, what: str) -> tuple[Message, ...]:
     """The messages that a model begins each chat with. Raises `StorageError`."""
-    return tuple(Message(role=one.role, content=one.content) for one in decode(data, list[_Message], what))
+    return tuple(one.to_core() for one in decode(data, list[_Message], what))
 
 
 def encode_messages(messages: Sequence[Message]) -> bytes:
     """What `decode_messages` reads."""
-    return msgspec.json.encode([{"role": message.role, "content": message.content} for message in messages])
+    return encode_json([_plain_message(message) for message in messages])
+
+
+def _plain_message(message: Message) -> dict[str, Any]:
+    calls = tuple(
+        _ToolCall(id=call.id or None, function=_CalledFunction(call.index, call.name, dict(call.arguments)))
+        for call in message.tool_calls
+    )
+    plain: dict[str, Any] = msgspec.to_builtins(
+        _Message(
+            role=message.role,
+            thinking=message.thinking or None,
+            images=message.images or None,
+            tool_calls=calls or None,
+            tool_name=message.tool_name,
+            tool_call_id=message.tool_call_id,
+        )
+    )
+    return {"role": plain.pop("role"), "content": message.content, **plain}
 
 
 def encode_manifest(

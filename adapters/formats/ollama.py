@@ -19,6 +19,7 @@ from corral.adapters.formats.oci import (
     layer_content,
 )
 from corral.core.errors import CorralError, StorageError, Unsupported
+from corral.core.go.json_encoding import encode_json
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import FileRole, Model, ModelFile, RemoteModel, TemplateText
 from corral.core.models.names import ModelName
@@ -92,6 +93,7 @@ class _Config(msgspec.Struct, frozen=True):
     capabilities: _Words | None = None
     context_length: _Count | None = None
     embedding_length: _Count | None = None
+    base_name: Word | None = None
     corral: _Corral = _Corral()
 
 
@@ -144,6 +146,7 @@ class OllamaManifestFormat:
             quantization=config.file_type,
             context_length=config.context_length,
             embedding_length=config.embedding_length,
+            base_name=config.base_name or "",
             files=tuple(
                 ModelFile(
                     role=layer.role,
@@ -170,7 +173,7 @@ class OllamaManifestFormat:
         texts = _written_texts(model)
         layers = [_described(file) for file in model.files if file.role not in _TEXT_ROLES]
         layers += [_described_text(_LAYER_PREFIX + kind, data) for kind, data in texts]
-        config = msgspec.json.encode(_config(model, [layer.digest for layer in layers]))
+        config = encode_json(_config(model, [layer.digest for layer in layers]))
         manifest = encode_manifest(_described_text(_CONFIG_TYPE, config), layers, media_type=_MANIFEST_TYPE)
         return manifest, (config, *(data for _, data in texts))
 
@@ -225,11 +228,11 @@ def _written_texts(model: Model) -> list[tuple[str, bytes]]:
         texts.append(("template", model.template.text.encode()))
     if model.system is not None:
         texts.append(("system", model.system.encode()))
+    texts.extend(("license", text.encode()) for text in model.licenses)
     if model.parameters:
-        texts.append(("params", msgspec.json.encode(model.parameters)))
+        texts.append(("params", encode_json(model.parameters, sort_keys=True)))
     if model.messages:
         texts.append(("messages", encode_messages(model.messages)))
-    texts.extend(("license", text.encode()) for text in model.licenses)
     return texts
 
 
@@ -245,6 +248,7 @@ def _config(model: Model, diff_ids: Sequence[str]) -> dict[str, Any]:
         "capabilities": list(model.capabilities),
         "context_length": model.context_length,
         "embedding_length": model.embedding_length,
+        "base_name": model.base_name,
         "corral": {key: value for key, value in own.items() if value},
     }
     return {

@@ -56,7 +56,12 @@ class RequestMasks:
 
             source = with_control_tokens(constraint.source, preserved_tokens, self._vocabulary("formats or grammars"))
             constraint = msgspec.structs.replace(constraint, source=source)
-        return grammars(constraint)
+        mask = grammars(constraint)
+        if constraint.alternative is None:
+            return mask
+        from corral.adapters.constraints.either_mask import EitherMask
+
+        return EitherMask(mask, self._answer_mask(request, constraint.alternative))
 
     def _thinking_mask(self, thinking: Thinking, answer: AnswerMask | None) -> ThinkingMask:
         start = self._spelling(thinking.start) if thinking.start else None

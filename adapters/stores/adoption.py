@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from corral.adapters.system.blocking_work import stop_if_asked
-from corral.adapters.system.files import CHUNK_BYTES, replace_file
+from corral.adapters.system.files import CHUNK_BYTES, make_folder, new_file, replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.regular_files import open_regular, read_regular
@@ -50,7 +50,7 @@ def bring(source: Path, target: Path, stop: threading.Event) -> bool:
     with suppress(OSError):  # another device, no links on this file system, too many links, another user's file
         os.link(source, target)
         return True
-    with open_regular(source) as original, target.open("xb", buffering=0) as copy:
+    with open_regular(source) as original, new_file(target) as copy:
         while chunk := original.read(CHUNK_BYTES):
             stop_if_asked(stop)
             copy.write(chunk)
@@ -63,7 +63,7 @@ def _reflinked(source: Path, target: Path) -> bool:
         return False
     import fcntl
 
-    with open_regular(source) as original, target.open("xb") as copy:
+    with open_regular(source) as original, new_file(target) as copy:
         try:
             fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
         except OSError:
@@ -91,7 +91,7 @@ class AdoptionNotes:
         return note.intact if note.fingerprint == fingerprint_of(status) else None
 
     def put(self, digest: Digest, fingerprint: Fingerprint, *, intact: bool) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_folder(self._folder)
         note = msgspec.json.encode(_Note(fingerprint, intact))
         replace_file(self._path(digest), note, self._scratch)
 

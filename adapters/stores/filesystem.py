@@ -1,4 +1,4 @@
-"""Blobs in Ollama's on-disk layout; an existing Ollama folder is used in place."""
+"""Blobs in files; an existing folder of Ollama, or an OCI image layout, is used in place."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from io import RawIOBase
 from pathlib import Path
 
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
+from corral.adapters.stores.blob_files import BlobFiles, OllamaBlobFiles
 from corral.adapters.stores.holds import Holds
-from corral.adapters.stores.kept import blob_path, forget
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.model_folders import ModelFolders
@@ -26,8 +26,8 @@ from corral.adapters.stores.ranges import Range
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.workspaces import workspace
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import CHUNK_BYTES, hash_file, storage_errors, sync_folder
-from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
+from corral.adapters.system.files import CHUNK_BYTES, hash_file, make_folder, storage_errors, sync_folder
+from corral.core.errors import BlobNotFound, Conflict, StorageError
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo, BlobWriter
 from corral.core.regular_files import open_regular
@@ -38,21 +38,24 @@ _log = logging.getLogger(__name__)
 
 
 class FilesystemBlobs:
-    """``<root>/blobs/sha256-<hex>``; partial blobs and notes on adopted files are under ``<root>/.corral``.
+    """`files` says where a blob lies: ``<root>/blobs/sha256-<hex>``, unless it says otherwise.
+
+    Partial blobs and notes on adopted files are under ``<root>/.corral``.
 
     Safe for concurrent tasks and processes, including a real Ollama. Reading writes nothing, so another user's store
     can be read. Folders are created when they are first needed.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, files: BlobFiles | None = None) -> None:
         self._folders = StoreFolders(root)
+        self._files = files or OllamaBlobFiles(self._folders)
         self._notes = AdoptionNotes(self._folders.adopted, self._folders.scratch)
         self._models = ModelFolders(self._folders.folders, self._folders.scratch)
         self._holds = Holds(self._folders.holds)
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be. Raises `InvalidDigest`, so nothing but a digest becomes a path."""
-        return blob_path(self._folders, digest)
+        return self._files.path(digest)
 
     @asynccontextmanager
     async def local(self, digest: Digest) -> AsyncIterator[Path]:
@@ -87,7 +90,8 @@ class FilesystemBlobs:
 
         def work(_: threading.Event) -> PartialWriter:
             with storage_errors(f"cannot write to {self._folders.partials}"):
-                self._folders.partials.mkdir(parents=True, exist_ok=True, mode=0o755)
+                self._files.prepare()
+                make_folder(self._folders.partials)
                 sweep(self._folders.partials)
             return PartialWriter.open(self._folders.partials, digest, size_bytes, self._publish)
 
@@ -99,21 +103,28 @@ class FilesystemBlobs:
     async def delete(self, digest: Digest) -> bool:
         def work(_: threading.Event) -> bool:
             with storage_errors(f"cannot delete blob {digest}"):
-                found = forget(self._folders, digest)
+                found = self._files.delete(digest)
                 self._notes.remove(parse_digest(digest))
+                (self._folders.metadata / parse_digest(digest).partition(":")[2]).unlink(missing_ok=True)
                 return found
 
-        return await in_thread(work)
+        parse_digest(digest)
+        async with self._files.changing():
+            return await in_thread(work)
 
     async def list(self) -> AsyncIterator[BlobInfo]:
-        for name in await in_thread(lambda _: self._names()):
-            with suppress(InvalidDigest, StorageError):  # one unreadable blob does not hide the others
-                info = await self.stat(parse_digest(name))
+        for digest in await in_thread(lambda _: self._files.digests()):
+            with suppress(StorageError):  # one unreadable blob does not hide the others
+                info = await self.stat(digest)
                 if info is not None:
                     yield info
 
     async def hold(self, digest: Digest) -> None:
         await in_thread(lambda _: self._holds.add(digest))
+
+    async def release(self, digest: Digest) -> None:
+        if self._holds.has(digest):
+            await in_thread(lambda _: self._holds.remove(digest))
 
     async def held(self) -> frozenset[Digest]:
         return await in_thread(lambda _: self._holds.all())
@@ -169,22 +180,15 @@ class FilesystemBlobs:
             with suppress(OSError):  # another user's file
                 os.utime(self.path(digest))
 
-    def _names(self) -> tuple[str, ...]:
-        names = set[str]()
-        for folder in (self._folders.blobs, self._folders.kept):
-            with storage_errors(f"cannot list {folder}"), suppress(FileNotFoundError):
-                names.update(os.listdir(folder))
-        return tuple(sorted(names))
-
     def _publish(self, path: Path, digest: Digest) -> BlobInfo:
         """The `Publish` of this store's writers."""
         size_bytes = path.stat().st_size
-        self._folders.blobs.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._files.prepare()
         if self._stat(digest, threading.Event()) is None:
             os.utime(path)  # a resumed partial may have got its last byte long ago
             os.replace(path, self.path(digest))
             self._notes.remove(digest)
-            sync_folder(self._folders.blobs)
+            sync_folder(self._files.folder)
         else:
             self._renew(digest)
         return self._stored(digest, size_bytes)
@@ -199,8 +203,8 @@ class FilesystemBlobs:
             source = file.resolve(strict=True)
             if not source.is_file():
                 raise StorageError(f"cannot add {file} to the store: it is not a regular file")
-            for folder in (self._folders.blobs, self._folders.partials):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            self._files.prepare()
+            make_folder(self._folders.partials)
             sweep(self._folders.partials)
             scratch = scratch_path(self._folders.partials)
             lock = FileLock(scratch.with_suffix(".lock"), remove=True)
@@ -226,7 +230,7 @@ class FilesystemBlobs:
             os.replace(scratch, self.path(digest))
             if not linked:
                 self._notes.remove(digest)
-            sync_folder(self._folders.blobs)
+            sync_folder(self._files.folder)
         else:
             self._renew(digest)
         return self._stored(digest, before.size_bytes)

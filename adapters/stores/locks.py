@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import storage_errors
+from corral.adapters.system.files import make_folder, storage_errors
 from corral.core.errors import Conflict
 
 if sys.platform == "win32":
@@ -49,7 +49,7 @@ class FileLock:
                     # Reading is enough to lock, and lets users share a store whose lock files are not theirs.
                     descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o644)
                 except FileNotFoundError:
-                    self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    make_folder(self._path.parent)
                     continue
                 if not _lock(descriptor, exclusive=self._exclusive):
                     os.close(descriptor)

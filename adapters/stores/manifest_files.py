@@ -15,10 +15,11 @@ from corral.core.models.digests import digest_of
 from corral.core.ports.manifests import StoredManifest
 from corral.core.regular_files import open_regular
 
-__all__ = ("check_inside", "read_manifest")
+__all__ = ("LATEST_S", "check_inside", "read_manifest")
 
 _LIMIT_BYTES = 4 * 1024 * 1024
-_LATEST_S = 253_370_764_800.0  # the year 9999, the last that calendars can show
+LATEST_S = 253_370_764_800.0
+"""The year 9999, the last that calendars can show."""
 
 
 def read_manifest(folders: StoreFolders, path: Path) -> tuple[StoredManifest, Fingerprint] | None:
@@ -36,7 +37,7 @@ def read_manifest(folders: StoreFolders, path: Path) -> tuple[StoredManifest, Fi
             return None
     if len(data) > _LIMIT_BYTES:
         raise StorageError(f"the manifest {path} is larger than {_LIMIT_BYTES} bytes")
-    modified_at = min(max(status.st_mtime, 0.0), _LATEST_S)
+    modified_at = min(max(status.st_mtime, 0.0), LATEST_S)
     stored = StoredManifest(name=name_of(path), data=data, digest=digest_of(data), modified_at=modified_at)
     return stored, fingerprint_of(status)
 

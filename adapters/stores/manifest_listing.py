@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from corral.adapters.stores.manifest_files import check_inside, read_manifest
@@ -18,10 +19,14 @@ from corral.adapters.system.blocking_work import stop_if_asked
 from corral.adapters.system.files import storage_errors
 from corral.adapters.system.local_disk import on_local_disk
 from corral.core.errors import StorageError
+from corral.core.models.digests import mentioned_digests
 from corral.core.ports.manifests import ManifestEntry, StoredManifest
+from corral.core.regular_files import read_regular
 from corral.core.specs.converters import DERIVED_HOST
 
 __all__ = ("ManifestListing",)
+
+_LIMIT_BYTES = 4 * 1024 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -80,17 +85,41 @@ class ManifestListing:
         return stored
 
     def _paths(self, strict: bool) -> Sequence[Path]:
+        if strict:
+            self._require_manifests()
         derived = self._below([self._folders.derived], levels=LEVELS, strict=strict)
         moved = {path.parts[-LEVELS:] for path in derived}
         paths = self._below([self._folders.manifests], levels=LEVELS, strict=strict)
         return (*(path for path in paths if path.parts[-LEVELS:] not in moved), *derived)
+
+    def _require_manifests(self) -> None:
+        """Blobs without a folder of manifests: the disk with the manifests may not be mounted."""
+        folders = self._folders
+        with storage_errors(f"cannot list {folders.blobs}"), suppress(FileNotFoundError, NotADirectoryError):
+            if not folders.manifests.is_dir() and next(folders.blobs.iterdir(), None) is not None:
+                raise StorageError(
+                    f"{folders.manifests} does not exist, but there are blobs in {folders.blobs}",
+                    f"if these blobs are not needed, create {folders.manifests}",
+                )
 
     def _below(self, folders: Sequence[Path], *, levels: int, strict: bool) -> list[Path]:
         level = folders
         for depth in range(levels):
             files = depth == levels - 1
             level = [child for folder in level for child in self._children(folder, files=files, strict=strict)]
+        if strict:
+            for path in level:
+                if not is_name(path):
+                    self._require_no_manifest(path)
         return [path for path in level if is_name(path)]
+
+    def _require_no_manifest(self, path: Path) -> None:
+        """Something that no name leads to may still be somebody's manifest, as Ollama sees it too."""
+        with suppress(OSError):
+            if mentioned_digests(read_regular(path, _LIMIT_BYTES)):
+                raise StorageError(
+                    f"{path} looks like a manifest, but its name is invalid", "rename or remove the file"
+                )
 
     def _children(self, folder: Path, *, files: bool, strict: bool) -> list[Path]:
         """The children of `folder`: its folders, or with `files` everything else."""

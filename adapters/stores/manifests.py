@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import msgspec
 
 from corral.adapters.stores.kept import keep
-from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifest_files import check_inside, read_manifest
 from corral.adapters.stores.manifest_listing import ManifestListing
 from corral.adapters.stores.manifest_paths import LEVELS, check_name, spelt
 from corral.adapters.stores.store_folders import StoreFolders
+from corral.adapters.stores.store_locks import StoreLocks
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import replace_file, storage_errors
+from corral.adapters.system.files import make_folder, replace_file, storage_errors
 from corral.adapters.system.local_disk import on_local_disk
 from corral.core.errors import Conflict, StorageError
-from corral.core.models.digests import Digest, digest_of, mentioned_digests
+from corral.core.models.digests import Digest, mentioned_digests
 from corral.core.models.names import ModelName
 from corral.core.ports.manifests import ManifestEntry, StoredManifest
 from corral.core.specs.converters import DERIVED_HOST
@@ -42,6 +42,7 @@ class FilesystemManifests:
 
     def __init__(self, root: Path) -> None:
         self._folders = StoreFolders(root)
+        self._locks = StoreLocks(self._folders)
         self._known = KnownManifests()
         self._listing = ManifestListing(self._folders, self._known)
 
@@ -55,12 +56,12 @@ class FilesystemManifests:
 
     async def put(self, name: ModelName, data: bytes, *, if_digest: Digest | None = None) -> StoredManifest:
         check_name(name)
-        async with FileLock(self._folders.own / "manifests.lock"):
+        async with self._locks.changes():
             return await in_thread(lambda _: self._put(name, data, if_digest))
 
     async def delete(self, name: ModelName) -> bool:
         check_name(name)
-        async with FileLock(self._folders.own / "manifests.lock"):
+        async with self._locks.changes():
             return await in_thread(lambda _: self._delete(name))
 
     async def list(self, *, strict: bool = False) -> AsyncGenerator[ManifestEntry, None]:
@@ -69,21 +70,10 @@ class FilesystemManifests:
             yield entry
 
     def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
-        return self._guard(exclusive)
-
-    @asynccontextmanager
-    async def _guard(self, exclusive: bool) -> AsyncIterator[None]:
-        async with FileLock(self._folders.own / "store.lock", exclusive=exclusive):
-            yield
+        return self._locks.guard(exclusive=exclusive)
 
     def claim(self, name: ModelName) -> AbstractAsyncContextManager[None]:
-        check_name(name)
-        return self._claim(digest_of(name.key.encode()).partition(":")[2])
-
-    @asynccontextmanager
-    async def _claim(self, key: str) -> AsyncIterator[None]:
-        async with FileLock(self._folders.claims / f"{key}.lock", remove=True, timeout_s=None):
-            yield
+        return self._locks.claim(name)
 
     def _look_up(self, name: ModelName, known: KnownManifest | None) -> StoredManifest | None:
         if known is not None and known.is_current():
@@ -129,7 +119,7 @@ class FilesystemManifests:
                     if stored is None or os.path.lexists(target):
                         continue
                     keep(self._folders, mentioned_digests(stored.data))
-                    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    make_folder(target.parent)
                     os.replace(path, target)
                     _remove_empty(path)
 
@@ -153,7 +143,7 @@ class FilesystemManifests:
                     check_inside(self._folders, path.parent)
                     if _is_derived(name):
                         keep(self._folders, mentioned_digests(data))
-                    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    make_folder(path.parent)
                     replace_file(path, data, self._folders.scratch)
                     break
                 except FileNotFoundError:

@@ -10,7 +10,7 @@ import msgspec
 
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import replace_file
+from corral.adapters.system.files import make_folder, replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata
@@ -19,8 +19,9 @@ from corral.core.regular_files import read_regular
 __all__ = ("FilesystemMetadataCache",)
 
 _LIMIT_BYTES = 4 * 1024 * 1024
-_GENERATION = 2
-"""Increased when a reader starts to fill a field differently; new fields are noticed without it."""
+_GENERATION = 3
+"""Increased when a reader starts to fill a field differently, or to refuse what it accepted: engines load what was
+accepted. New fields are noticed without it."""
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -52,7 +53,7 @@ class FilesystemMetadataCache:
             with suppress(OSError, OverflowError, TypeError, ValueError):  # a number beyond 64 bits, a lone surrogate
                 raw = msgspec.Raw(msgspec.msgpack.encode(metadata))
                 entry = _Entry(_GENERATION, ModelMetadata.__struct_fields__, raw)
-                self._folders.metadata.mkdir(parents=True, exist_ok=True, mode=0o755)
+                make_folder(self._folders.metadata)
                 data = msgspec.msgpack.encode(entry)
                 replace_file(self._path(digest), data, self._folders.scratch, durable=False)
 

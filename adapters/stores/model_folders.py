@@ -16,7 +16,7 @@ import msgspec
 
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.system.blocking_work import in_thread, stop_if_asked
-from corral.adapters.system.files import CHUNK_BYTES, replace_file, storage_errors
+from corral.adapters.system.files import CHUNK_BYTES, make_folder, new_file, replace_file, storage_errors
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.models.paths import check_together, path_parts
@@ -106,7 +106,7 @@ class ModelFolders:
             shutil.rmtree(old)
 
     def _aside(self) -> Path:
-        self._scratch.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_folder(self._scratch)
         return self._scratch / f"folder-{uuid.uuid4().hex}"
 
     def _lock(self, key: Digest) -> FileLock:
@@ -140,7 +140,7 @@ def _fill(folder: Path, blobs: Mapping[str, Path], stop: threading.Event) -> Non
             folder.mkdir(mode=0o755)
             for path, blob in blobs.items():
                 target = folder.joinpath(*path_parts(path))
-                target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                make_folder(target.parent)
                 way(os.path.realpath(blob), target)  # a hard link to a symbolic link would be another symbolic link
         except OSError:
             if way is ways[-1]:
@@ -151,7 +151,7 @@ def _fill(folder: Path, blobs: Mapping[str, Path], stop: threading.Event) -> Non
 
 
 def _copy(blob: str, target: Path, *, stop: threading.Event) -> None:
-    with open_regular(blob) as original, target.open("xb", buffering=0) as copy:
+    with open_regular(blob) as original, new_file(target) as copy:
         while chunk := original.read(CHUNK_BYTES):
             stop_if_asked(stop)
             copy.write(chunk)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import os
 import threading
 import time
@@ -12,11 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from corral.adapters.stores.frontier_hash import FrontierHash
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.range_journal import RangeJournal, resumable
-from corral.adapters.stores.ranges import Range, covers, merged
-from corral.adapters.system.blocking_work import in_thread, stop_if_asked
-from corral.adapters.system.files import CHUNK_BYTES, storage_errors
+from corral.adapters.stores.ranges import Range, covers, frontier, merged
+from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.files import storage_errors
 from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest
 from corral.core.ports.blobs import BlobInfo
@@ -112,9 +113,9 @@ class PartialWriter:
         self._publish = publish
         self._open = True
         self._busy = threading.Lock()
-        # Bytes that arrive in order are hashed on arrival; the rest is read again at commit.
-        self._hash = hashlib.sha256()
-        self._hashed_bytes = 0
+        self._turn = asyncio.Lock()  # writes wait here instead of each in a thread
+        self._hash = FrontierHash(path)
+        self._hash.advance(frontier(ranges))  # after a restart, what is there is hashed again
 
     @classmethod
     def open(cls, folder: Path, digest: Digest | None, size_bytes: int | None, publish: Publish) -> PartialWriter:
@@ -144,7 +145,8 @@ class PartialWriter:
         return tuple(self._ranges)
 
     async def write(self, offset_bytes: int, data: bytes) -> None:
-        await in_thread(lambda _: self._write(offset_bytes, data))
+        async with self._turn:
+            await in_thread(lambda _: self._write(offset_bytes, data))
 
     async def commit(self) -> BlobInfo:
         return await in_thread(self._commit)
@@ -172,12 +174,9 @@ class PartialWriter:
             rest = memoryview(data)
             while rest:
                 rest = rest[self._file.write(rest) :]
-            if offset_bytes == self._hashed_bytes:
-                self._hash.update(data)
-                self._hashed_bytes = end
-            elif offset_bytes < self._hashed_bytes:
-                self._hash, self._hashed_bytes = hashlib.sha256(), 0
+            self._hash.replaced(offset_bytes)
             self._ranges = merged([*self._ranges, (offset_bytes, end)])
+            self._hash.advance(frontier(self._ranges))
             if self._journal is not None:
                 self._journal.add((offset_bytes, end), size_bytes, self._ranges)
 
@@ -188,8 +187,8 @@ class PartialWriter:
             if not covers(ranges, self._size_bytes):
                 raise StorageError(f"the blob is incomplete: it has {ranges} of {self._size_bytes} bytes")
             # An earlier writer may have died with bytes beyond its journal.
-            self._file.truncate(ranges[-1][1] if ranges else 0)
-            found = self._hash_rest(stop)
+            self._file.truncate(frontier(ranges))
+            found = self._hash.digest(frontier(ranges), stop)
             if self._digest not in (None, found):
                 self._release(keep=False)
                 raise DigestMismatch(f'digest mismatch, expected "{self._digest}", got "{found}"', "fetch it again")
@@ -199,16 +198,9 @@ class PartialWriter:
             self._release(keep=False)
             return info
 
-    def _hash_rest(self, stop: threading.Event) -> Digest:
-        self._file.seek(self._hashed_bytes)
-        while chunk := self._file.read(CHUNK_BYTES):
-            stop_if_asked(stop)
-            self._hash.update(chunk)
-            self._hashed_bytes += len(chunk)
-        return Digest("sha256:" + self._hash.hexdigest())
-
     def _release(self, *, keep: bool) -> None:
         self._open = False
+        self._hash.close()
         self._file.close()
         if self._journal is not None:
             self._journal.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ("Range", "covers", "merged")
+__all__ = ("Range", "covers", "frontier", "merged")
 
 Range = tuple[int, int]
 """(start, end) in bytes, end excluded."""
@@ -26,3 +26,8 @@ def covers(ranges: list[Range], size_bytes: int | None) -> bool:
     if size_bytes is None:
         return not ranges or (len(ranges) == 1 and ranges[0][0] == 0)
     return ranges == ([(0, size_bytes)] if size_bytes else [])
+
+
+def frontier(ranges: list[Range]) -> int:
+    """How many bytes from the beginning are there, of merged ranges."""
+    return ranges[0][1] if ranges and ranges[0][0] == 0 else 0

@@ -30,6 +30,7 @@ class StoreFolders:
         self.pins = self.own / "pins"
         self.claims = self.own / "claims"
         self.holds = self.own / "holds"
+        self.quarantine = self.own / "quarantine"
 
     def __repr__(self) -> str:
         return f"StoreFolders({str(self.root)!r})"

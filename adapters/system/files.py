@@ -10,13 +10,23 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from corral.adapters.system.blocking_work import stop_if_asked
 from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models.digests import Digest
 from corral.core.regular_files import open_regular
 
-__all__ = ("CHUNK_BYTES", "FULL_DISK", "hash_file", "replace_file", "storage_errors", "sync_folder")
+__all__ = (
+    "CHUNK_BYTES",
+    "FULL_DISK",
+    "hash_file",
+    "make_folder",
+    "new_file",
+    "replace_file",
+    "storage_errors",
+    "sync_folder",
+)
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -56,26 +66,45 @@ def hash_file(path: Path, stop: threading.Event) -> Digest:
     return Digest("sha256:" + found.hexdigest())
 
 
-def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True) -> None:
+def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True, mode: int = 0o644) -> None:
     """Makes `data` the content of `path` in one step; its folder must exist. `scratch` is on the same disk.
 
-    `durable`: return only once the file would survive a power cut.
+    `durable`: return only once the file would survive a power cut. `mode` is less the umask.
     """
-    scratch.mkdir(parents=True, exist_ok=True, mode=0o755)
+    make_folder(scratch)
     temporary = scratch / f"{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
+        with new_file(temporary, mode) as file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
             if durable:
-                os.fsync(descriptor)
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
     if durable:
         sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder and those above it, as far as they are missing: with mode 0755 less the umask, where
+    `Path.mkdir` would give the ones above 0777."""
+    try:
+        path.mkdir(mode=0o755)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    except FileNotFoundError:
+        make_folder(path.parent)
+        path.mkdir(mode=0o755, exist_ok=True)
+
+
+def new_file(path: Path, mode: int = 0o644) -> BinaryIO:
+    """Creates a file to write to, unbuffered: with this mode less the umask. Raises `FileExistsError`."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return open(os.open(path, flags, mode), "r+b", buffering=0)
 
 
 def sync_folder(folder: Path) -> None:

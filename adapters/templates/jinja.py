@@ -11,7 +11,13 @@ from jinja2 import nodes
 
 from corral.adapters.templates.sandbox import MeteredEnvironment
 from corral.adapters.templates.thinking_switches import thinking_variables
-from corral.adapters.templates.tool_variables import ToolSpelling, message_variables, probed_spelling, tool_variables
+from corral.adapters.templates.tool_variables import (
+    ToolSpelling,
+    message_variables,
+    probed_spelling,
+    tool_variables,
+    with_named_ids,
+)
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.call_ids import with_call_ids
@@ -76,7 +82,10 @@ class JinjaFormat:
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
         messages = request.messages
         continued = bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
-        turns = without_old_thinking(with_call_ids(messages[:-1] if continued else messages), self._think)
+        linked = with_call_ids(messages[:-1] if continued else messages)
+        if self._spelling.named_ids:
+            linked = with_named_ids(linked)
+        turns = without_old_thinking(linked, self._think)
         if not self._places_system:
             turns = _fold_system(turns)
         typed = TypedText(control, spared=self._inspected, roles=ROLES | self._compared)

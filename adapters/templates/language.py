@@ -14,7 +14,11 @@ class JinjaLanguage:
     def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> ChatFormat:
         """The BOS and EOS tokens are those of the `TemplateText`, or else those of the weights."""
         from corral.adapters.templates.jinja import JinjaFormat
+        from corral.adapters.templates.tool_use import ToolUseFormat
 
         bos_text = text.bos_text or (metadata.bos_text if metadata else "")
         eos_text = text.eos_text or (metadata.eos_text if metadata else "")
-        return JinjaFormat(text.text, bos_text=bos_text, eos_text=eos_text)
+        plain = JinjaFormat(text.text, bos_text=bos_text, eos_text=eos_text)
+        if text.tools_text in ("", text.text):
+            return plain
+        return ToolUseFormat(plain, JinjaFormat(text.tools_text, bos_text=bos_text, eos_text=eos_text))

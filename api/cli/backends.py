@@ -86,7 +86,7 @@ class LocalBackend:
             details = self._corral.show(model)
         except ModelNotFound as fault:
             raise ModelNotFound(fault.message, HOW_TO_GET_MODELS) from fault
-        return facts_of_details(details, self._corral.runtime().catalog.local_files(details.record))
+        return facts_of_details(self._corral, details)
 
     def models(self) -> list[str]:
         return [record.name.short for record in self._corral.list()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ class ServerClient:
         """The error for a server that the user named, and that is not Corral."""
         return SourceError(
             f"the server at {self.address.url} is {self.who()}, not Corral",
-            "run the model in this process with corral run --local, or set CORRAL_HOST to a Corral server",
+            "work in this process with --local, or set CORRAL_HOST to a Corral server",
         )
 
     def who(self) -> str:
@@ -87,6 +87,25 @@ class ServerClient:
                 if "error" in message:
                     raise EngineError(str(message["error"]))
                 yield message
+
+    def exists(self, path: str) -> bool:
+        """Whether the server answers HEAD with something other than 404. Raises the error that it reports."""
+        with closing(self._connection()) as connection, self._translated():
+            try:
+                self._send(connection, "HEAD", path, None).read()
+            except NotFound:
+                return False
+            return True
+
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+        """Sends bytes as they come. Raises the error that the server reports."""
+        with closing(self._connection()) as connection, self._translated():
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
+            connection.request("POST", self._path(path), chunks, headers)
+            response = connection.getresponse()
+            answer = response.read(65536)
+            if response.status >= 400:
+                raise _error(response.status, answer)
 
     def _version(self) -> dict[str, Any]:
         with closing(self._connection(_PROBE_TIMEOUT_S)) as connection:

@@ -7,16 +7,17 @@ from typing import Any
 
 import msgspec
 
-from corral.api.cli.output import echo
+from corral.api.cli.output import PADDING, echo
+from corral.api.library import Corral
 from corral.api.library.results import ModelDetails
-from corral.api.modelfile.printing import modelfile_text, parameters_text
+from corral.api.modelfile.showing import modelfile_text, parameters_text
+from corral.core.errors import CorralError
 from corral.core.models.manifest_or_weights import completed
-from corral.core.specs.engines import LocalFile
+from corral.core.models.model import StoredModel, parameter_size_text
 from corral.core.wording.printable import one_line
 
 __all__ = ("ModelFacts", "facts_of_details", "facts_of_reply", "print_facts")
 
-_NAME_WIDTH = 20
 _LICENSE_LINES = 2
 
 
@@ -38,6 +39,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     system: str = ""
     license: str = ""
     modelfile: str = ""
+    projector: Mapping[str, object] = {}
     messages: tuple[Mapping[str, str], ...] = ()
 
     @property
@@ -54,8 +56,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
         return capability in self.capabilities
 
 
-def facts_of_details(details: ModelDetails, files: Sequence[LocalFile]) -> ModelFacts:
-    """The facts from the store. `files` are the model's local files."""
+def facts_of_details(corral: Corral, details: ModelDetails) -> ModelFacts:
+    """The facts from the store."""
+    catalog = corral.runtime().catalog
     record = completed(details.record, details.metadata)
     return ModelFacts(
         name=record.name.short,
@@ -74,11 +77,12 @@ def facts_of_details(details: ModelDetails, files: Sequence[LocalFile]) -> Model
         license="\n".join(record.licenses),
         modelfile=modelfile_text(
             record,
-            files,
+            catalog.local_files(record),
             template=record.template.text if record.template else "",
             system=record.system or "",
             parameters=record.parameters,
         ),
+        projector=_projector(corral, record),
         messages=tuple({"role": message.role, "content": message.content} for message in record.messages),
     )
 
@@ -102,6 +106,7 @@ def facts_of_reply(name: str, reply: Mapping[str, Any]) -> ModelFacts:
         system=reply.get("system", ""),
         license=reply.get("license", ""),
         modelfile=reply.get("modelfile", ""),
+        projector=reply.get("projector_info", {}),
         messages=tuple(
             {"role": message["role"], "content": message.get("content", "")} for message in reply.get("messages") or ()
         ),
@@ -122,6 +127,7 @@ def print_facts(facts: ModelFacts, *, more: Sequence[tuple[str, Sequence[tuple[s
     ]
     _print_section("Model", [(label, value) for label, value in model if value])
     _print_section("Capabilities", [(capability, "") for capability in facts.capabilities])
+    _print_section("Projector", _projector_rows(facts.projector))
     parameters = [line.split(maxsplit=1) for line in facts.parameters.splitlines()]
     _print_section("Parameters", [(words[0], words[1] if len(words) > 1 else "") for words in parameters if words])
     for title, rows in more:
@@ -132,10 +138,33 @@ def print_facts(facts: ModelFacts, *, more: Sequence[tuple[str, Sequence[tuple[s
     _print_section("License", [*rows, ("...", "")] if len(lines) > _LICENSE_LINES else rows)
 
 
+def _projector(corral: Corral, record: StoredModel) -> Mapping[str, object]:
+    """The projector's metadata; empty if there is none, or it cannot be read."""
+    catalog = corral.runtime().catalog
+    try:
+        return corral.call(lambda _: catalog.describe_projector(record, verbose=False))
+    except CorralError:
+        return {}
+
+
+def _projector_rows(projector: Mapping[str, object]) -> list[tuple[str, str]]:
+    architecture = projector.get("general.architecture", "")
+    count = projector.get("general.parameter_count")
+    rows = [
+        ("architecture", architecture),
+        ("parameters", parameter_size_text(count) if isinstance(count, int) else ""),
+    ]
+    for label, suffix in (("embedding length", "embedding_length"), ("dimensions", "projection_dim")):
+        found = (projector.get(f"{architecture}.{kind}.{suffix}") for kind in ("vision", "audio"))
+        rows.append((label, next((value for value in found if value is not None), "")))
+    return [(label, str(value)) for label, value in rows if value != ""]
+
+
 def _print_section(title: str, rows: Sequence[tuple[str, str]]) -> None:
     if not rows:
         return
+    width = max(len(one_line(label)) for label, _ in rows) + PADDING
     echo(f"  {title}")
     for label, value in rows:
-        echo(f"    {one_line(label):<{_NAME_WIDTH}}{one_line(value)}".rstrip())
+        echo(f"    {one_line(label):<{width}}{one_line(value)}".rstrip())
     echo()

@@ -16,6 +16,7 @@ from corral.core.models.model import StoredModel
 from corral.core.wording.printable import one_line, printable
 
 __all__ = (
+    "PADDING",
     "echo",
     "echo_content",
     "fault_text",
@@ -30,7 +31,9 @@ __all__ = (
     "print_table",
 )
 
-_PADDING = 4
+PADDING = 4
+"""Spaces between columns."""
+
 _SIZES = (("B", 1), ("KB", 1000), ("MB", 1000**2), ("GB", 1000**3), ("TB", 1000**4))
 _DAY_S = 86400
 
@@ -62,7 +65,7 @@ def print_fault(fault: CorralError) -> None:
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints columns without borders, four spaces apart. Each cell is shown on one line."""
     lines = [[one_line(cell) for cell in line] for line in (header, *rows)]
-    widths = [max(len(line[column]) for line in lines) + _PADDING for column in range(len(header))]
+    widths = [max(len(line[column]) for line in lines) + PADDING for column in range(len(header))]
     for line in lines:
         echo("".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
@@ -140,15 +143,16 @@ def _span(seconds: float) -> str:
 
 
 def human_duration(duration_ns: int) -> str:
-    """A duration in Go's format, rounded for people: ``1.52s``, ``310ms``, ``2m3.4s``."""
-    seconds = duration_ns / 1e9
-    if seconds < 1:
-        return f"{duration_ns / 1e6:.4g}ms"
-    minutes, rest = divmod(seconds, 60)
-    if not minutes:
-        return f"{rest:.4g}s"
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{f'{hours}h' if hours else ''}{minutes}m{rest:.3g}s"
+    """A duration in Go's format, rounded for people: ``1.52s``, ``310ms``, ``293.9µs``, ``2m3.4s``."""
+    for unit, unit_ns, most in (("ns", 1, 1000), ("µs", 1e3, 1000), ("ms", 1e6, 1000), ("s", 1e9, 60)):
+        shown = f"{duration_ns / unit_ns:.4g}"
+        if duration_ns and float(shown) < most:
+            return shown + unit
+    if not duration_ns:
+        return "0s"
+    minutes, tenths = divmod(round(duration_ns / 1e8), 600)
+    hours, minutes = divmod(minutes, 60)
+    return f"{f'{hours}h' if hours else ''}{minutes}m{tenths / 10:g}s"
 
 
 def iso_time(epoch_s: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -9,14 +10,16 @@ from urllib.parse import urlsplit
 import click
 
 from corral.api.cli.logs import set_up_logging
+from corral.api.cli.output import human_bytes
 from corral.api.cli.parameters import Registered
 from corral.api.cli.session import Session
-from corral.core.errors import SettingsError
+from corral.core.errors import CorralError, SettingsError
 from corral.core.wording.pip_lines import pip_line
 from corral.plugins.assembly import ENGINES, RUNNERS, Address, ServerSettings, assemble
 
 if TYPE_CHECKING:
     from corral.api.http.settings import HttpSettings
+    from corral.core.runtime import Runtime
 
 __all__ = ("http_settings", "serve")
 
@@ -67,10 +70,14 @@ def serve(
 
     async def run() -> None:
         assembly = await assemble(session.layers, default_runner="process", manager=session.manager)
+        pruning = asyncio.create_task(_prune(assembly.runtime)) if settings.prune else None
         try:
             app = create_app(assembly.runtime, assembly.routers(), http)
             await serve_app(app, http, on_ready=_ready)
         finally:
+            if pruning is not None:
+                pruning.cancel()
+                await asyncio.gather(pruning, return_exceptions=True)
             await assembly.aclose()
 
     run_event_loop(run())
@@ -112,6 +119,17 @@ def _names_port(host: str) -> bool:
         return urlsplit(host if "://" in host else f"//{host}").port is not None
     except ValueError:
         return False
+
+
+async def _prune(runtime: Runtime) -> None:
+    """Deletes what no model needs, beside the first requests: blobs that share bytes with other files may be hashed."""
+    try:
+        report = await runtime.garbage.collect()
+    except CorralError as error:
+        _log.warning("deleted nothing from the store: %s", error)
+        return
+    if report.removed:
+        _log.info("deleted %d files that no model needs (%s)", len(report.removed), human_bytes(report.removed_bytes))
 
 
 def _ready(address: Any) -> None:

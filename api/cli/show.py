@@ -19,6 +19,8 @@ from corral.plugins.assembly import engine_chooser
 
 __all__ = ("show",)
 
+_ONE_PART = "only one of '--license', '--modelfile', '--parameters', '--system', or '--template' can be specified"
+
 
 @click.command()
 @click.argument("model", type=ModelText())
@@ -29,19 +31,21 @@ __all__ = ("show",)
 @click.option("--parameters", "parts", flag_value="parameters", multiple=True, help="Print its parameters.")
 @click.option("--system", "parts", flag_value="system", multiple=True, help="Print its system prompt.")
 @click.option("--template", "parts", flag_value="template", multiple=True, help="Print its chat template.")
-@click.option("--verbose", is_flag=True, help="Also show the metadata and tensors of the weights.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show the metadata and tensors of the weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
 def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as_json: bool) -> None:
     """Show the details of MODEL, which engines can run it, and its state on a server that has loaded it."""
     flags = [f"--{part}" for part in dict.fromkeys(parts)]
-    if len(flags) > 1 or (flags and (verbose or as_json)):
-        others = [flag for flag, given in (("--verbose", verbose), ("--json", as_json)) if given]
+    others = [flag for flag, given in (("--verbose", verbose), ("--json", as_json)) if given]
+    if len(flags) > 1 and not others:
+        raise click.UsageError(_ONE_PART)
+    if len(flags) > 1 or (flags and others):
         raise click.UsageError(f"{' and '.join((*flags, *others))} exclude each other: give only one of them")
     part = parts[0] if parts else None
     with session.library() as corral, suggesting(model, lambda: names_in(corral)):
         details = corral.show(model)
-        facts = facts_of_details(details, corral.runtime().catalog.local_files(details.record))
+        facts = facts_of_details(corral, details)
         described = _describe(corral, details) if verbose or as_json else {}
         tensors = _tensors(corral, details) if verbose else []
     if part is not None:
@@ -76,8 +80,8 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
         ("Loaded", _loaded_rows(loaded) if loaded else []),
     ]
     if verbose:
-        more.append(("Metadata", [(f"{key:<40}", str(value)) for key, value in described.items() if value is not None]))
-        more.append(("Tensors", [(f"{name:<40}", f"{kind:<8}{list(shape)}") for name, kind, shape in tensors]))
+        more.append(("Metadata", [(key, str(value)) for key, value in described.items() if value is not None]))
+        more.append(("Tensors", [(name, f"{kind:<8}{list(shape)}") for name, kind, shape in tensors]))
     print_facts(facts, more=more)
 
 

@@ -60,16 +60,16 @@ class AccessControl:
         try:
             if is_foreign and not self._origins.allows(origin):
                 extra = []
-                await _fail(watched, self._dialects.of(scope["path"]).forbidden())
+                await _fail(watched, self._dialects.forbidden(scope["path"]))
             elif is_foreign and scope["method"] == "OPTIONS":
                 extra += _PREFLIGHT_HEADERS
                 await _answer(watched, 204, [])
             elif self._guards_hosts and not host_is_local(host):
-                await _fail(watched, self._dialects.of(scope["path"]).forbidden())
+                await _fail(watched, self._dialects.forbidden(scope["path"]))
             elif scope["method"] == "OPTIONS":
                 await _answer(watched, 204, [])
             elif self._name in passed:
-                await _fail(watched, self._dialects.of(scope["path"]).reply(ApiError(508, _LOOP)))
+                await _fail(watched, self._dialects.reply(scope["path"], ApiError(508, _LOOP)))
             else:
                 scope["state"][_KEY] = Caller(passed=(*passed, self._name))
                 await self._app(scope, receive, watched)
@@ -77,7 +77,7 @@ class AccessControl:
             if log.status is not None:
                 raise
             extra = []
-            await _fail(watched, self._dialects.of(scope["path"]).reply(ApiError(503, SHUTTING_DOWN)))
+            await _fail(watched, self._dialects.reply(scope["path"], ApiError(503, SHUTTING_DOWN)))
         finally:
             log.write()
 

@@ -195,7 +195,7 @@ class Connection(RequestReading):
                 self.transport.abort()
                 return
         path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
-        reply = self._dialects.of(path).reply(ApiError(status, text))
+        reply = self._dialects.reply(path, ApiError(status, text))
         fields: dict[str, str | int] = {"content-length": len(reply.body), "connection": "close"}
         if reply.media_type is not None:
             fields["content-type"] = reply.media_type

@@ -7,12 +7,13 @@ raised: an unknown path, a wrong method, a forbidden origin, a body that is too 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from corral.api.http.errors import JSON, STATUSES, ApiError, ErrorReply
 from corral.api.http.schemas import DocumentedSchema
+from corral.core.containment import contained, short_line
 from corral.core.errors import CorralError
 
 __all__ = ("Dialect", "Dialects")
@@ -76,7 +77,11 @@ class Dialect:
 
 
 class Dialects:
-    """The dialects of a server by path prefix; `default` has all other paths."""
+    """The dialects of a server by path prefix; `default` has all other paths.
+
+    A dialect may be a plugin's: if it fails to answer, or gives what cannot be sent, that is logged and the default
+    one answers.
+    """
 
     def __init__(self, default: Dialect) -> None:
         self.default = default
@@ -98,3 +103,39 @@ class Dialects:
                 return found
             path = path.rpartition("/")[0]
         return self.default
+
+    def reply(self, path: str, error: Exception) -> ErrorReply:
+        """The response to an error of a request to `path`."""
+        return self._answer(path, lambda dialect: dialect.reply(error))
+
+    def unknown_path(self, path: str) -> ErrorReply:
+        return self._answer(path, lambda dialect: dialect.unknown_path())
+
+    def wrong_method(self, path: str) -> ErrorReply:
+        return self._answer(path, lambda dialect: dialect.wrong_method())
+
+    def forbidden(self, path: str) -> ErrorReply:
+        return self._answer(path, lambda dialect: dialect.forbidden())
+
+    def _answer(self, path: str, answer: Callable[[Dialect], ErrorReply]) -> ErrorReply:
+        dialect = self.of(path)
+        if dialect is not self.default:
+            try:
+                return _sendable(contained(answer, dialect))
+            except Exception as fault:
+                said = f"{type(fault).__name__}: {short_line(fault)}"
+                _log.error("the dialect of %s cannot answer an error: %s", path, said, exc_info=fault)
+        return answer(self.default)
+
+
+def _sendable(reply: object) -> ErrorReply:
+    """What a plugin's dialect gave. Raises `TypeError` if it cannot be sent as an error."""
+    if (
+        isinstance(reply, ErrorReply)
+        and isinstance(reply.body, bytes)
+        and isinstance(reply.media_type, str | None)
+        and isinstance(reply.status, int)
+        and 400 <= reply.status <= 599
+    ):
+        return reply
+    raise TypeError(f"it gave {short_line(repr(reply), 120)}, which cannot be sent as an error")

@@ -25,9 +25,9 @@ from corral.core.values import Value
 from corral.core.wording.clipping import clipped
 
 if TYPE_CHECKING:
-    from corral.api.http.dialects import Dialect
+    from corral.api.http.dialects import Dialects
 
-__all__ = ("EXCEPTION_HANDLERS", "JSON", "STATUSES", "ApiError", "ErrorReply", "dialect_of", "shown_text")
+__all__ = ("EXCEPTION_HANDLERS", "JSON", "STATUSES", "ApiError", "ErrorReply", "dialects_of", "shown_text")
 
 JSON = "application/json; charset=utf-8"
 """The content type of everything that is one JSON value."""
@@ -72,27 +72,35 @@ def shown_text(text: str) -> str:
     return clipped(text, _LONGEST_TEXT).encode("utf-8", "backslashreplace").decode()
 
 
-def dialect_of(request: Request[Any, Any, Any]) -> Dialect:
-    """The dialect that answers this request."""
-    found: Dialect = request.app.state.dialects.of(request.scope["path"])
+def dialects_of(request: Request[Any, Any, Any]) -> Dialects:
+    """The dialects of the server that answers this request."""
+    found: Dialects = request.app.state.dialects
     return found
 
 
 def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    return _response(dialect_of(request).reply(error))
+    return _response(dialects_of(request).reply(request.scope["path"], error))
 
 
 def _framework_answer(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """The answer to errors that Litestar itself raises."""
+    path = request.scope["path"]
     if isinstance(error, NotFoundException):
-        return _response(dialect_of(request).unknown_path())
+        return _response(dialects_of(request).unknown_path(path))
     if isinstance(error, MethodNotAllowedException):
-        return _response(dialect_of(request).wrong_method(), error.headers)
+        return _response(dialects_of(request).wrong_method(path), _allowed(error.headers))
     return _answer(request, ApiError(error.status_code, error.detail))
 
 
+def _allowed(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The methods of a path in a fixed order, without OPTIONS, which every path answers."""
+    allowed = {name.lower(): value for name, value in (headers or {}).items()}.get("allow", "")
+    return {"allow": ", ".join(sorted({method.strip() for method in allowed.split(",")} - {"OPTIONS", ""}))}
+
+
 def _response(reply: ErrorReply, headers: Mapping[str, str] | None = None) -> Response[bytes]:
-    return Response(reply.body, status_code=reply.status, media_type=reply.media_type, headers=headers)
+    kind = {} if reply.media_type is None else {"content-type": reply.media_type}  # as it is, without a charset
+    return Response(reply.body, status_code=reply.status, headers={**kind, **(headers or {})})
 
 
 EXCEPTION_HANDLERS: Mapping[Any, Any] = {HTTPException: _framework_answer, Exception: _answer}

@@ -191,22 +191,48 @@ def _go_type_error(error: Mistyped, kind: type[Body], body: Mapping[str, Any]) -
     """msgspec's ``Expected `bool`, got `str` - at `$.stream` `` in Go's words."""
     given = _GO_KINDS.get(error.given, error.given) if error.given else "value"
     fields = _INDEX.sub("", error.path).strip(".")
-    wanted = _go_type(kind, fields)
-    if error.path.endswith("]"):  # an element has the wrong type, not the list
-        wanted = wanted.removeprefix("[]")
-    if given == "number" and wanted == "int" and fields in body and not isinstance(body[fields], list):
-        given += f" {json.dumps(body[fields])}"  # Go shows a number that is not an int
-    return f"json: cannot unmarshal {given} into Go struct field {_go_name(kind)}.{fields} of type {wanted}"
+    owner, wanted = _go_owner_and_type(kind, fields, is_item=error.path.endswith("]"))
+    if given == "number" and wanted == "int" and (number := _not_an_int(body, fields.split("."))) is not None:
+        given += f" {json.dumps(number)}"  # Go shows a number that is not an int
+    return f"json: cannot unmarshal {given} into Go struct field {owner}.{fields} of type {wanted}"
 
 
-def _go_type(kind: type[msgspec.Struct], path: str) -> str:
+def _not_an_int(value: Any, path: list[str]) -> float | None:
+    """The first number at the path that is not an int, in any element of the lists on the way."""
+    if isinstance(value, list):
+        return next((number for item in value if (number := _not_an_int(item, path)) is not None), None)
+    if path and isinstance(value, dict):
+        return _not_an_int(value.get(path[0]), path[1:])
+    return value if isinstance(value, float) and not path else None
+
+
+def _go_owner_and_type(kind: type[msgspec.Struct], path: str, *, is_item: bool) -> tuple[str, str]:
+    """The struct that Go names in an error about a field, and the type of the field, or of its elements.
+
+    That is the innermost struct around it, but none inside one that decodes itself (`decodes_itself`). The types are
+    those of `go_types`, if it has the field.
+    """
+    owner, is_inside = _go_name(kind), False
     first, _, rest = path.partition(".")
-    if rest:
-        inner = _nested_structs(kind).get(first)
-        return _go_type(inner, rest) if inner is not None else "string"
-    hint = get_type_hints(kind).get(first, str)
+    while rest and (inner := _nested_structs(kind).get(first)) is not None:
+        kind = inner
+        is_inside = is_inside or getattr(kind, "decodes_itself", False)
+        owner = owner if is_inside else _go_name(kind)
+        first, _, rest = rest.partition(".")
+    own: Mapping[str, tuple[str, str]] = getattr(kind, "go_types", {})
+    if first in own:
+        return owner, own[first][is_item]
+    wanted = _go_type(kind, first)
+    return owner, wanted.removeprefix("[]").removeprefix("map[string]") if is_item else wanted
+
+
+def _go_type(kind: type[msgspec.Struct], field: str) -> str:
+    hints = get_type_hints(kind)
+    hint = next((hints[one.name] for one in msgspec.structs.fields(kind) if one.encode_name == field), str)
     for candidate in (hint, *get_args(hint)):
         origin = getattr(candidate, "__origin__", candidate)
+        if origin is dict and get_args(candidate)[1:] == (str,):
+            return "map[string]string"
         if origin in _GO_TYPES:
             return _GO_TYPES[origin]
         if origin is tuple:

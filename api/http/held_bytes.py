@@ -56,10 +56,12 @@ class HeldBytes:
             near = (self._tail + held[:3]).find(END_OF_HEAD)
             if near >= 0:
                 return near + len(END_OF_HEAD) - len(self._tail)
-        end = held.find(END_OF_HEAD, max(0, self._searched - 3))
+        # Of chunks, only a turn's worth is given out, and what follows is searched then.
+        limit = len(held) if in_head else min(len(held), TURN_BYTES + len(END_OF_HEAD) - 1)
+        end = held.find(END_OF_HEAD, max(0, self._searched - 3), limit)
         if end >= 0:
             return end + len(END_OF_HEAD)
-        self._searched = len(held)
+        self._searched = limit
         # The parser copies a long header again with each part, so it gets the beginning and then the rest in one piece.
         if in_head:
             return min(len(held), max(0, _FREELY_FED_BYTES - overhead_bytes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ __all__ = ("openapi_json",)
 _PATH = "#/components/schemas/"
 _STATUSES = {
     400: "The request is not valid",
+    401: "Nobody is signed in",
     403: "The origin or host name is not allowed, or the model is at ollama.com, which this server never contacts",
     404: "There is no such model",
     409: "The model was deleted while it was being prepared",
@@ -53,7 +55,7 @@ def _document(app: Litestar) -> dict[str, Any]:
             continue
         dialect = app.state.dialects.of(route.path)
         for method, (handler, _) in route.route_handler_map.items():
-            if method not in ("OPTIONS", "HEAD"):
+            if method != "OPTIONS" and not (method == "HEAD" and "GET" in route.route_handler_map):
                 operations.append((dialect, route.path_format, method.lower(), handler))
                 of_route = (handler.opt.get("body"), handler.opt.get("reply"))
                 kinds.setdefault(dialect, {}).update(dict.fromkeys(kind for kind in of_route if kind is not None))
@@ -65,7 +67,7 @@ def _document(app: Litestar) -> dict[str, Any]:
         names[dialect], components = _components(dialect, tuple(of_dialect))
         schemas |= components | dict(dialect.components)
     for dialect, path, verb, handler in operations:
-        paths.setdefault(path, {})[verb] = _operation(handler, dialect, names[dialect])
+        paths.setdefault(path, {})[verb] = _operation(handler, path, dialect, names[dialect])
     return {
         "openapi": "3.1.0",
         "info": {"title": "Corral", "version": app.state.runtime.version},
@@ -109,8 +111,8 @@ def _completed(schema: dict[str, Any], documented: DocumentedSchema) -> dict[str
     return completed
 
 
-def _operation(handler: Any, dialect: Dialect, names: dict[type[Any], str]) -> dict[str, Any]:
-    body, reply = handler.opt.get("body"), handler.opt.get("reply")
+def _operation(handler: Any, path: str, dialect: Dialect, names: dict[type[Any], str]) -> dict[str, Any]:
+    body, reply, is_binary = handler.opt.get("body"), handler.opt.get("reply"), handler.opt.get("binary", False)
     success: dict[str, Any] = {"description": "The answer"}
     if reply is not None:
         content = {"application/json": {"schema": {"$ref": _PATH + names[reply]}}}
@@ -122,10 +124,16 @@ def _operation(handler: Any, dialect: Dialect, names: dict[type[Any], str]) -> d
     failure: dict[str, Any] = {}
     if dialect.error is not None:
         failure["content"] = {"application/json": {"schema": {"$ref": _PATH + names[dialect.error]}}}
-    statuses = (*_OF_ALL_ROUTES, *(_WITH_A_BODY if body is not None else ()), *handler.opt.get("statuses", ()))
+    has_body = body is not None or is_binary
+    statuses = (*_OF_ALL_ROUTES, *(_WITH_A_BODY if has_body else ()), *handler.opt.get("statuses", ()))
     failures = {str(status): {"description": _STATUSES.get(status, "Refused"), **failure} for status in statuses}
-    successes = {"200": success} if handler.opt.get("succeeds", True) else {}
+    told = handler.opt.get("successes", {200: ""} if handler.opt.get("succeeds", True) else {})
+    successes = {str(status): {**success, **({"description": text} if text else {})} for status, text in told.items()}
     operation: dict[str, Any] = {"responses": {**successes, **dict(sorted(failures.items()))}}
+    if parameters := re.findall(r"\{(\w+)\}", path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
+        ]
     if isinstance(handler.operation_id, str):
         operation["operationId"] = handler.operation_id
     if doc := handler.fn.__doc__:
@@ -133,4 +141,6 @@ def _operation(handler: Any, dialect: Dialect, names: dict[type[Any], str]) -> d
     if body is not None:
         schema = {"$ref": _PATH + names[body]}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    elif is_binary:
+        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     return operation

@@ -49,7 +49,6 @@ class OriginRules:
         self._wildcards = tuple(pattern.partition("*")[::2] for pattern in patterns if "*" in pattern)
 
     def allows(self, origin: str) -> bool:
-        origin = origin.lower()
         return (
             self._any
             or origin in self._exact

@@ -25,6 +25,7 @@ __all__ = ("Phase", "RequestReading")
 _MOST_HEADERS = 1000
 _TURN_PIECES = 256
 _MOST_CHUNKS = 262_144
+_LARGE_CHUNK_BYTES = 4096  # a body in chunks of this size, on average, may have any number of them
 _CHUNK_FRAMING_BYTES = 20  # sixteen digits and two line breaks
 
 
@@ -158,7 +159,8 @@ class RequestReading(HttpToolsProtocol):
 
     def on_chunk_header(self) -> None:
         self._framing_bytes += _CHUNK_FRAMING_BYTES
-        if self._framing_bytes > _MOST_CHUNKS * _CHUNK_FRAMING_BYTES:
+        chunks = self._framing_bytes // _CHUNK_FRAMING_BYTES
+        if chunks > max(_MOST_CHUNKS, self._body_bytes // _LARGE_CHUNK_BYTES):
             self._note("a request was refused for its many chunks")
             self._stop(413, f"the body comes in more than {_MOST_CHUNKS} chunks; send larger ones")
 

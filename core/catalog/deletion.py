@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from corral.core.catalog.unused_blobs import delete_unused, every_manifest
-from corral.core.errors import CorralError, InvalidDigest, StorageError
+from corral.core.errors import CorralError, InvalidDigest, ReadOnly, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests, parse_digest
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore, StoredManifest
 from corral.core.specs.converters import DERIVED_HOST
 
-__all__ = ("delete_model", "delete_replaced")
+__all__ = ("delete_model", "delete_replaced", "orphans")
 
 _log = logging.getLogger(__name__)
 
@@ -73,13 +73,14 @@ async def _delete_what_hangs_on(
                 await local.drop_folder(digest)
             except StorageError as error:  # only links: the blobs can still be deleted
                 _log.warning("could not remove a folder of links: %s", error)
-        for orphan in _orphans(others):
-            await manifests.delete(orphan.name)
-            doomed.append(orphan.data)
+        for orphan in orphans(others):
+            with suppress(ReadOnly):  # it belongs to the owner of a layer
+                await manifests.delete(orphan.name)
+                doomed.append(orphan.data)
     await delete_unused(gone, manifests=manifests, blobs=blobs)
 
 
-def _orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:
+def orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:
     """Derived models whose source belongs to no model any more, apart from other models derived from it.
 
     This includes sources that another program on the same store has deleted.

@@ -1,92 +1,160 @@
-"""Fetches blobs into the store concurrently; each continues where an earlier attempt stopped."""
+"""Fetches blobs into the store, each once at a time: whoever wants one that is on its way already shares it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
+from corral.core.catalog.blob_parts import ByteStream, PartsDownload
+from corral.core.catalog.transfer_policy import USUAL_POLICY, TransferPolicy
+from corral.core.errors import Conflict, CorralError
 from corral.core.models.digests import Digest
-from corral.core.ports.blobs import BlobInfo, BlobStore
+from corral.core.ports.blobs import BlobInfo, BlobStore, BlobWriter
 from corral.core.ports.sources import FetchProgress, OnProgress
+from corral.core.values import Value
 
-__all__ = ("ByteStream", "fetch_blob", "side_by_side")
+__all__ = ("BlobFetcher", "BlobOrigin")
 
-_AT_ONCE = 4
-
-T = TypeVar("T")
-
-ByteStream = Callable[[int, int | None], AsyncGenerator[bytes, None]]
-"""Yields bytes from one offset up to another, or to the end. Any excess is cut off."""
+_OnBytes = Callable[[int], None]
+"""Gets the number of bytes that have arrived."""
 
 
-async def side_by_side(jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """The results of all jobs in order. A few run at a time.
+class BlobOrigin(Value, frozen=True, kw_only=True):
+    """Where a blob comes from. What fails at one `place` need not fail at another. `status` is the text of progress.
 
-    If one fails, the others are cancelled and waited for; then its error is raised.
+    Without `in_parts`, it is one stream: where seeking is slow, or ends are not known.
     """
-    room = asyncio.Semaphore(_AT_ONCE)
 
-    async def work(job: Callable[[], Awaitable[T]]) -> T:
-        async with room:
-            return await job()
-
-    first: BaseException | None = None
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work(job)) for job in jobs]
-    except BaseExceptionGroup as errors:
-        first = errors.exceptions[0]
-    if first is not None:  # raised out here, it keeps its own cause and does not get the group as its context
-        raise first
-    return [task.result() for task in tasks]
+    place: Hashable
+    stream: ByteStream
+    status: str
+    in_parts: bool = True
 
 
-async def fetch_blob(
-    blobs: BlobStore,
-    stream: ByteStream,
-    digest: Digest | None,
-    size_bytes: int | None,
-    status: str,
-    on_progress: OnProgress,
-) -> BlobInfo:
-    """Fetches what earlier attempts have not stored; if this one fails, what arrived is kept for the next.
+class BlobFetcher:
+    """For one event loop. Waits for other processes that write the same blob, and takes over if one of them dies."""
 
-    `status` is the text of its progress. Raises `Conflict` if another task or process is fetching the same blob,
-    `DigestMismatch`, `OutOfSpace`, and what `stream` raises.
-    """
-    writer = await blobs.begin(digest, size_bytes)
-    try:
-        arrived = True
-        while arrived:
-            start, end = _first_gap(writer.written, size_bytes)
-            if start == end:
-                break
-            arrived = False
-            async with aclosing(stream(start, end)) as chunks:
-                async for chunk in chunks:
-                    wanted = chunk if end in (None, size_bytes) else chunk[: end - start]
-                    await writer.write(start, wanted)
-                    start += len(wanted)
-                    arrived = end is not None
-                    on_progress(
-                        FetchProgress(
-                            status=status,
-                            digest=digest,
-                            total_bytes=size_bytes,
-                            completed_bytes=sum(last - first for first, last in writer.written),
-                        )
-                    )
-                    if start == end:
-                        break
-        on_progress(FetchProgress(status="verifying sha256 digest"))
-        return await writer.commit()
-    finally:
-        await writer.close()
+    def __init__(self, blobs: BlobStore, policy: TransferPolicy = USUAL_POLICY) -> None:
+        self._blobs = blobs
+        self._policy = policy
+        self._streams = asyncio.Semaphore(policy.streams_at_once)
+        self._downloads: dict[Digest, _Download] = {}
+
+    async def fetch(
+        self, origin: BlobOrigin, digest: Digest | None, size_bytes: int | None, on_progress: OnProgress
+    ) -> BlobInfo:
+        """The blob, which is fetched unless the store has it; what earlier attempts left is not fetched again.
+
+        If this is cancelled or fails, what arrived is kept for the next attempt, except of bytes that do not have the
+        digest. Raises `DigestMismatch`, `OutOfSpace`, `SourceError` and what else the stream raises.
+        """
+
+        def tell(done_bytes: int) -> None:
+            on_progress(
+                FetchProgress(status=origin.status, digest=digest, total_bytes=size_bytes, completed_bytes=done_bytes)
+            )
+
+        if digest is None:
+            return await self._write(await self._blobs.begin(None, size_bytes), origin, size_bytes, tell)
+        info = await self._blobs.stat(digest)
+        if info is not None:
+            tell(info.size_bytes)
+        while info is None:
+            download = self._downloads.get(digest) or self._start(digest, origin, size_bytes)
+            try:
+                info = await download.join(tell)
+            except CorralError:
+                if download.place == origin.place:
+                    raise
+        return info
+
+    def _start(self, digest: Digest, origin: BlobOrigin, size_bytes: int | None) -> _Download:
+        def forget() -> None:
+            if self._downloads.get(digest) is download:
+                del self._downloads[digest]
+
+        download = _Download(origin.place, partial(self._fetch, digest, origin, size_bytes), forget)
+        self._downloads[digest] = download
+        return download
+
+    async def _fetch(self, digest: Digest, origin: BlobOrigin, size_bytes: int | None, tell: _OnBytes) -> BlobInfo:
+        writer = await self._begin(digest, size_bytes, tell)
+        try:
+            info = await self._blobs.stat(digest)
+            if info is None:
+                return await self._write(writer, origin, size_bytes, tell)
+            await writer.abort()  # another process was faster
+        finally:
+            await writer.close()
+        tell(info.size_bytes)
+        return info
+
+    async def _begin(self, digest: Digest, size_bytes: int | None, tell: _OnBytes) -> BlobWriter:
+        """Waits while another process writes the blob, or another part of this one, and tells how far it is."""
+        while True:
+            try:
+                return await self._blobs.begin(digest, size_bytes)
+            except Conflict:
+                tell(sum(end - start for start, end in await self._blobs.partial(digest)))
+                await asyncio.sleep(self._policy.poll_s)
+
+    async def _write(self, writer: BlobWriter, origin: BlobOrigin, size_bytes: int | None, tell: _OnBytes) -> BlobInfo:
+        try:
+            await PartsDownload(
+                writer,
+                origin.stream,
+                size_bytes,
+                policy=self._policy,
+                streams=self._streams,
+                arrived=tell,
+                in_parts=origin.in_parts,
+            ).run()
+            return await writer.commit()
+        finally:
+            await writer.close()
 
 
-def _first_gap(written: Sequence[tuple[int, int]], size_bytes: int | None) -> tuple[int, int | None]:
-    """Start and end of the first missing range; they are equal if nothing is missing."""
-    start = written[0][1] if written and written[0][0] == 0 else 0
-    return start, next((first for first, _ in written if first > start), size_bytes)
+class _Download:
+    """A blob on its way, and those who wait for it. It is cancelled when the last of them leaves."""
+
+    def __init__(
+        self, place: Hashable, work: Callable[[_OnBytes], Coroutine[Any, Any, BlobInfo]], over: Callable[[], None]
+    ) -> None:
+        """`over` is called as soon as nobody may join any more, perhaps twice."""
+        self.place = place
+        self._over = over
+        self._watchers: list[_OnBytes] = []
+        self._done_bytes = -1  # nothing is known yet
+        self._task = asyncio.create_task(work(self._tell))
+        self._task.add_done_callback(self._end)
+
+    async def join(self, watcher: _OnBytes) -> BlobInfo:
+        """Waits for the blob. Tells how far it is, and then how it goes on."""
+        self._watchers.append(watcher)
+        try:
+            if self._done_bytes >= 0:
+                watcher(self._done_bytes)
+            return await asyncio.shield(self._task)
+        finally:
+            self._watchers.remove(watcher)
+            if not self._watchers and not self._task.done():
+                self._over()
+                self._task.cancel()
+                while not self._task.done():
+                    with suppress(asyncio.CancelledError):  # whoever is cancelled again waits all the same
+                        await asyncio.wait([self._task])
+
+    def _tell(self, done_bytes: int) -> None:
+        """Progress never goes backward, whatever another process does."""
+        if done_bytes > self._done_bytes:
+            self._done_bytes = done_bytes
+            for watcher in tuple(self._watchers):
+                watcher(done_bytes)
+
+    def _end(self, task: asyncio.Task[BlobInfo]) -> None:
+        self._over()
+        if not task.cancelled():
+            task.exception()  # those who wait have it; if nobody does, nobody asks

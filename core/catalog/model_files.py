@@ -1,15 +1,24 @@
-"""Gives an engine the files of a model: blobs, and for a model of several files one folder with their paths."""
+"""Gives an engine the files of a model: blobs, and for a model of several files one folder with their paths.
+
+Native code trusts the headers of the files that it loads. So each file of a known format is read here first, whatever
+its role, and refused if its header is; a projector only if its format is known.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from corral.core.models.model import StoredModel
+from corral.core.catalog.inspection import WeightsInspector
+from corral.core.errors import InvalidModelFile
+from corral.core.models.model import ModelFile, StoredModel
 from corral.core.ports.blobs import LocalBlobs
 from corral.core.specs.engines import LocalFile
 
 __all__ = ("displayed_files", "loadable_files")
+
+_log = logging.getLogger(__name__)
 
 
 def displayed_files(record: StoredModel, local: LocalBlobs) -> tuple[LocalFile, ...]:
@@ -20,9 +29,11 @@ def displayed_files(record: StoredModel, local: LocalBlobs) -> tuple[LocalFile, 
 
 
 @asynccontextmanager
-async def loadable_files(record: StoredModel, local: LocalBlobs) -> AsyncIterator[tuple[LocalFile, ...]]:
+async def loadable_files(
+    record: StoredModel, local: LocalBlobs, inspector: WeightsInspector
+) -> AsyncIterator[tuple[LocalFile, ...]]:
     """What `ModelCatalog.loadable_files` promises."""
-    files = record.loaded_files
+    files = [file for file in record.loaded_files if await _is_safe(record, file, inspector)]
     placed = {file.path: file.digest for file in files if file.path is not None}
     async with AsyncExitStack() as pins:
         folder = await local.folder(record.digest, placed) if placed else None
@@ -34,3 +45,19 @@ async def loadable_files(record: StoredModel, local: LocalBlobs) -> AsyncIterato
                 path = await pins.enter_async_context(local.local(file.digest))
             found.append(LocalFile(role=file.role, path=str(path), name=file.path))
         yield tuple(found)
+
+
+async def _is_safe(record: StoredModel, file: ModelFile, inspector: WeightsInspector) -> bool:
+    """Raises `InvalidModelFile` if the file's header is refused. False for a projector that must not be loaded: the
+    model works without it, but for images."""
+    try:
+        metadata = await inspector.metadata(file.digest)
+    except InvalidModelFile as error:
+        if file.role != "projector":
+            raise
+        _log.warning("%s is loaded without its projector: %s", record.name.short, error)
+        return False
+    if metadata is None and file.role == "projector":
+        _log.warning("%s is loaded without its projector %s, whose format is unknown", record.name.short, file.digest)
+        return False
+    return True

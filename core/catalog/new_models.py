@@ -13,7 +13,19 @@ from corral.core.models.names import ModelName, name_from_file, split_quantizati
 from corral.core.ports.blobs import BlobInfo
 from corral.core.values import Value
 
-__all__ = ("Part", "file_model", "folder_model", "folder_name", "weights_among")
+__all__ = (
+    "HOW_TO_JOIN",
+    "Part",
+    "file_model",
+    "file_role",
+    "folder_model",
+    "folder_name",
+    "split_count",
+    "weights_among",
+)
+
+HOW_TO_JOIN = "join them first: llama-gguf-split --merge FIRST OUTPUT"
+"""The remedy for a model in several parts."""
 
 
 class Part(Value, frozen=True, kw_only=True):
@@ -26,19 +38,16 @@ class Part(Value, frozen=True, kw_only=True):
 
 def weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
     """The index of the one weights file. Raises `InvalidModelFile` if the files are not one model."""
-    weights = [place for place, (_, metadata) in enumerate(files) if _role(metadata) == "weights"]
+    weights = [place for place, (_, metadata) in enumerate(files) if file_role(metadata) == "weights"]
     if len(weights) != 1:
-        found = ", ".join(f"{file_name} ({_role(metadata)})" for file_name, metadata in files)
+        found = ", ".join(f"{file_name} ({file_role(metadata)})" for file_name, metadata in files)
         raise InvalidModelFile(
             f"a model needs exactly one weights file, but this has {len(weights)}: {found or 'nothing'}",
             "import a single file with corral import FILE",
         )
     file_name, metadata = files[weights[0]]
-    parts = metadata.keys.get("split.count", 1)
-    if isinstance(parts, int) and parts > 1:
-        raise InvalidModelFile(
-            f"{file_name} is one of {parts} parts of a model", "join them first: llama-gguf-split --merge FIRST OUTPUT"
-        )
+    if (parts := split_count(metadata)) > 1:
+        raise InvalidModelFile(f"{file_name} is one of {parts} parts of a model", HOW_TO_JOIN)
     return weights[0]
 
 
@@ -55,7 +64,7 @@ def file_model(parts: Sequence[Part], weights: Part) -> Model:
         embedding_length=metadata.embedding_length,
         files=tuple(
             ModelFile(
-                role=_role(part.metadata), media_type="", digest=part.blob.digest, size_bytes=part.blob.size_bytes
+                role=file_role(part.metadata), media_type="", digest=part.blob.digest, size_bytes=part.blob.size_bytes
             )
             for part in parts
         ),
@@ -79,7 +88,16 @@ def folder_name(folder: Path, model: Model) -> ModelName:
     return name_from_file(f"{folder.resolve().name}.onnx", model.quantization)
 
 
-def _role(metadata: ModelMetadata) -> FileRole:
-    if metadata.architecture == "clip":
+def file_role(metadata: ModelMetadata) -> FileRole:
+    """What the file is for, as its header says."""
+    kind = metadata.keys.get("general.type")
+    sees = metadata.keys.get(f"{metadata.architecture}.vision.block_count")
+    if kind in ("projector", "mmproj") or metadata.architecture == "clip" or (sees and not metadata.block_count):
         return "projector"
-    return "adapter" if metadata.keys.get("general.type") == "adapter" else "weights"
+    return "adapter" if kind == "adapter" else "weights"
+
+
+def split_count(metadata: ModelMetadata) -> int:
+    """Of how many files the model consists; 1 for one that is whole."""
+    count = metadata.keys.get("split.count", 1)
+    return count if isinstance(count, int) else 1

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from corral.core.catalog.deletion import delete_replaced
+from corral.core.catalog.lookup import model_not_found
 from corral.core.catalog.manifest_reading import blobs_of, read_model, stored_model
 from corral.core.errors import Conflict, Unsupported
 from corral.core.models.digests import digest_of
@@ -43,15 +44,28 @@ async def until_published(attempt: Callable[[], Awaitable[Published]]) -> Publis
 
 
 class ManifestPublisher:
-    """Writes the first of `formats` that can hold the model. Safe with concurrent tasks and processes."""
+    """Writes the first of `formats` that can hold the model. Safe with concurrent tasks and processes.
+
+    Those named by `preferred` come first, unless the model says what only Ollama's own manifests have a place for.
+    Without `prune`, what a replaced model had stays in the store.
+    """
 
     def __init__(
-        self, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs, formats: Sequence[ManifestFormat]
+        self,
+        *,
+        manifests: ManifestStore,
+        blobs: BlobStore,
+        local: LocalBlobs,
+        formats: Sequence[ManifestFormat],
+        preferred: Sequence[str] = (),
+        prune: bool = True,
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
         self._local = local
         self._formats = tuple(formats)
+        self._preferred = tuple(preferred)
+        self._prune = prune
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Stores a model whose blobs are in the store already. A name that is taken is replaced.
@@ -65,7 +79,7 @@ class ManifestPublisher:
 
     async def put_model(self, name: ModelName, model: Model) -> Published:
         """As `publish`, but leaves what the replaced model had to `delete_replaced`."""
-        return await self.put(name, *self._written(name, model))
+        return await self.put(name, *self.written(name, model))
 
     async def put(self, name: ModelName, manifest: bytes, texts: Sequence[bytes] = ()) -> Published:
         """Stores a manifest as it is; its digest is that of these bytes. `texts` are small blobs to store with it.
@@ -85,13 +99,31 @@ class ManifestPublisher:
         # From here on the model may be replaced and its blobs deleted: it is not read from the store again.
         return Published(stored=stored, record=stored_model(stored, model, size_bytes))
 
+    async def copy(self, source: ModelName, destination: ModelName) -> None:
+        """Stores the manifest of `source` under another name. A name that is taken is replaced, and what only its model
+        had is deleted. Raises `ModelNotFound`."""
+        async with self._manifests.guard(exclusive=False):
+            stored = await self._manifests.get(source)
+            if stored is None:
+                raise model_not_found(source)
+            if stored.name.key == destination.key:
+                return
+            put = await self._manifests.put(destination, stored.data)
+        await self._forget_replaced(put)
+
     async def delete_replaced(self, published: Published) -> None:
         """Deletes the blobs that only the replaced model used. The caller holds no guard."""
-        await delete_replaced(published.stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
+        await self._forget_replaced(published.stored)
 
-    def _written(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
+    async def _forget_replaced(self, put: StoredManifest) -> None:
+        if self._prune:
+            await delete_replaced(put, manifests=self._manifests, blobs=self._blobs, local=self._local)
+
+    def written(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
+        """The manifest of a new model, and its texts, for `put`. Raises `Unsupported` if no format can hold it."""
         complaints = []
-        for form in self._formats:
+        preferred = () if _only_in_ollamas(model) else self._preferred
+        for form in sorted(self._formats, key=lambda form: form.name not in preferred):
             try:
                 return form.write(name, model)
             except Unsupported as error:
@@ -106,3 +138,7 @@ class ManifestPublisher:
             await writer.commit()
         finally:
             await writer.close()
+
+
+def _only_in_ollamas(model: Model) -> bool:
+    return bool(model.renderer or model.parser or model.requires or model.base_name or model.capabilities)

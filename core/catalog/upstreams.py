@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from corral.core.errors import InvalidRequest
 from corral.core.models.model import Model, RemoteModel
-from corral.core.ports.upstreams import OfferedModel
+from corral.core.ports.upstreams import OfferedModel, UpstreamDirectory
 
-__all__ = ("upstream_model",)
+__all__ = ("find_upstream", "upstream_model")
 
 _BARE_CAPABILITIES = ("completion",)
+
+
+async def find_upstream(
+    directory: UpstreamDirectory | None,
+    hosts: Sequence[str],
+    *,
+    model: str | None,
+    api: str | None,
+    capabilities: Sequence[str],
+) -> Model:
+    """What `ModelCatalog.add_upstream` adds. Raises as it does."""
+    if directory is None or not hosts:
+        raise InvalidRequest("no server address was given", "give its address, http://HOST:PORT")
+    offers = [await directory.find(hosts[0], model, api)]
+    offers += [await directory.find(host, offers[0].model, api) for host in hosts[1:]]
+    return upstream_model(offers, api=api, capabilities=capabilities)
 
 
 def upstream_model(offers: Sequence[OfferedModel], *, api: str | None, capabilities: Sequence[str]) -> Model:

@@ -11,10 +11,16 @@ import msgspec
 
 from corral.core.errors import InvalidRequest
 from corral.core.models.model import StoredModel
+from corral.core.models.view import ModelView
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 from corral.core.requests.image_places import refuse_repeated
 from corral.core.requests.messages import Message
-from corral.core.requests.options import ResolvedOptions, resolve_options
+from corral.core.requests.options import (
+    LEAST_NUM_CTX,
+    LEAST_NUM_CTX_WITH_IMAGES,
+    ResolvedOptions,
+    resolve_options,
+)
 from corral.core.requests.prompts import MediaPart, Prompt, TextPart, TokensPart, joined
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, TextRequest
 from corral.core.values import fields_in_common
@@ -26,9 +32,11 @@ _IMAGE_PLACE = re.compile(r"\[img-([0-9]{1,9})\]")
 _log = logging.getLogger(__name__)
 
 
-def resolved_options(record: StoredModel, options: Mapping[str, Any]) -> ResolvedOptions:
+def resolved_options(view: ModelView, options: Mapping[str, Any]) -> ResolvedOptions:
     """The model's own options, and then the request's. Unknown ones are accepted, as Ollama does, and logged."""
-    resolved = resolve_options(record.parameters, options)
+    record = view.record
+    least = LEAST_NUM_CTX_WITH_IMAGES if "vision" in view.capabilities else LEAST_NUM_CTX
+    resolved = resolve_options(record.parameters, options, least_num_ctx=least)
     if resolved.unknown:
         names = ", ".join(repr(name[:40]) for name in resolved.unknown[:8])
         _log.warning("%s: ignored options: %s", record.name.short, names)

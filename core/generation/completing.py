@@ -42,7 +42,7 @@ async def completed(
         chosen = parsers.choose(request, rendered, opened.recognised, name)
         held = held_calls(request, chosen, able="constraints" in model.info.features)
         completion = completion_of(held.request, chosen.rendered, truncate=truncate)
-        ignored = (*held.ignored, *unlimited_thinking(request, completion))
+        ignored = (*rendered.ignored, *held.ignored, *unlimited_thinking(request, completion))
         outputs = model.run(completion)
         if not request.tools and not chosen.reasoning and not ignored:
             return outputs

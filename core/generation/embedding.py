@@ -19,9 +19,27 @@ _GROUP_INPUTS, _GROUP_CHARACTERS = 64, 131_072
 """The most of a list that is embedded at once. A longer text goes alone."""
 
 
+_TINY_CONTEXT = 16
+"""Tokens; the ones that models add to every text fit into any larger context."""
+
+_MUST_NOT_BE_CUT = "the input length exceeds the context length"
+_CANNOT_BE_CUT = "input exceeds maximum context length and cannot be truncated further"
+_NOTHING_LEFT = "input after truncation exceeds maximum context length"
+
+
 async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None) -> Embedded:
-    """One vector for each of the call's inputs, in order. Raises `PromptTooLong` for one that must not be cut."""
+    """One vector for each of the call's inputs, in order.
+
+    Raises `PromptTooLong`, with Ollama's texts, for an input that must not be cut, if the engine does not accept it
+    although it may be cut, and if the model's own tokens alone fill the context.
+    """
+    if num_ctx is not None and num_ctx < 1:
+        raise PromptTooLong(_NOTHING_LEFT, "raise num_ctx")
     most = model.info.most_tokens(num_ctx)
+    if most is not None and most < _TINY_CONTEXT and "tokenize" in model.info.features:
+        [added] = await model.tokenize([(TextPart(text=""),)])
+        if len(added) >= most:
+            raise PromptTooLong(_NOTHING_LEFT, "raise num_ctx")
     vectors, prompt_tokens, dimensions = bytearray(), 0, 0
     try:
         if not call.truncate:
@@ -39,7 +57,7 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
             prompt_tokens += part.prompt_tokens
             dimensions = part.vectors.dimensions
     except PromptTooLong as error:
-        raise PromptTooLong("the input length exceeds the context length", error.remedy) from error
+        raise PromptTooLong(_CANNOT_BE_CUT if call.truncate else _MUST_NOT_BE_CUT, error.remedy) from error
     return Embedded(vectors=Vectors(dimensions=dimensions, float32=bytes(vectors)), prompt_tokens=prompt_tokens)
 
 

@@ -47,13 +47,18 @@ class ParserChoice:
         self._tool_calls = tool_calls
 
     def recognise(self, template: TemplateText) -> Recognised:
-        """Asks every parser about the template. Called in a thread, once per model."""
+        """Asks every parser about the template. Called in a thread, once per model. A separate template for tools
+        tells how calls are written, and also how the model thinks if the other one does not.
+        """
+        plain = msgspec.structs.replace(template, tools_text="")
+        with_tools = msgspec.structs.replace(plain, text=template.tools_text or template.text)
         called = next(
-            (name for name in reversed(self._tool_calls) if self._tool_calls[name].recognises(template)), None
+            (name for name in reversed(self._tool_calls) if self._tool_calls[name].recognises(with_tools)), None
         )
-        for name in reversed(self._reasoning):
-            if (tags := self._reasoning[name].think_tags(template)) is not None:
-                return Recognised(reasoning=name, think=tags, tool_calls=called)
+        for text in (plain, with_tools):
+            for name in reversed(self._reasoning):
+                if (tags := self._reasoning[name].think_tags(text)) is not None:
+                    return Recognised(reasoning=name, think=tags, tool_calls=called)
         return Recognised(tool_calls=called)
 
     def choose(self, request: ChatRequest, rendered: RenderedChat, recognised: Recognised, model: str) -> ChosenParsers:

@@ -26,6 +26,7 @@ __all__ = (
     "refuse_beside_raw",
     "refuse_embedding_model",
     "refuse_unserved",
+    "require_capability",
     "require_features",
     "require_task",
     "settled_thinking",
@@ -59,14 +60,20 @@ def refuse_beside_raw(raw: bool, template: object, system: object, context: obje
         raise InvalidRequest("raw mode does not support template, system, or context")
 
 
+def require_capability(record: StoredModel, capabilities: Collection[str], needed: str) -> None:
+    """Before loading. Raises `Unsupported` if the model does not have the capability."""
+    if needed not in capabilities:
+        raise Unsupported(f"{record.name.full} does not support {needed}")
+
+
 async def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
     """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images and for fields that exclude each
     other.
     """
     if isinstance(call, GenerateCall):
         refuse_beside_raw(call.raw, call.template, call.system, call.earlier_ids)
-    if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
-        raise Unsupported(f"{record.name.full} does not support insert")
+    if isinstance(call, GenerateCall) and call.suffix:
+        require_capability(record, capabilities, "insert")
     for field in ("template", "suffix") if record.remote else ():
         if getattr(call, field, ""):
             raise Unsupported(f"{field} is not passed on to models on other servers", "omit it")

@@ -29,6 +29,7 @@ from corral.core.generation.prompting import shown_text
 from corral.core.generation.refusals import (
     refuse_embedding_model,
     refuse_unserved,
+    require_capability,
     require_features,
     require_task,
     settled_thinking,
@@ -157,12 +158,12 @@ class InferenceService:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""
         started_ns = time.perf_counter_ns()
         view = await self._catalog.view(parse_name(call.model))
-        options = resolved_options(view.record, call.options)
+        options = resolved_options(view, call.options)
         async with self._lease(view, call, options, _EMBEDDING) as lease:
             require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
-                embedded = await embed_texts(lease.model, call, options.context.num_ctx)
+                embedded = await embed_texts(lease.model, call, options.asked_num_ctx)
             load_ns, ignored = lease.load_ns, lease.ignored_options
             if ignored:
                 name = view.record.name.short
@@ -184,9 +185,11 @@ class InferenceService:
     async def load(self, call: LoadCall, on_progress: LoadListener | None = None) -> int:
         """Load a model, or extend its stay. Returns the nanoseconds it took, 0 if it was loaded already.
 
-        A model that only makes embeddings is not loaded for a task that it does not have.
+        A model is not loaded for a task or a capability that it does not have.
         """
         view, options, call = await self._begun(call, call.task)
+        for needed in call.needed_capabilities:
+            require_capability(view.record, view.capabilities, needed)
         async with self._lease(view, call, options, (), on_progress) as lease:
             return lease.load_ns
 
@@ -208,7 +211,7 @@ class InferenceService:
             refuse_embedding_model(view.capabilities, call.model, task)
         if think is not call.think:
             call = msgspec.structs.replace(call, think=think)
-        return view, resolved_options(view.record, call.options), call
+        return view, resolved_options(view, call.options), call
 
     async def _asked(self, call: GenerateCall | ChatCall) -> _Asked:
         """Everything that is decided before the model is loaded."""

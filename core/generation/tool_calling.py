@@ -8,6 +8,7 @@ import msgspec
 
 from corral.core.errors import InvalidRequest, Unsupported
 from corral.core.generation.parser_choice import ChosenParsers
+from corral.core.generation.refusals import require_capability
 from corral.core.models.view import ModelView
 from corral.core.requests.calls import ChatCall
 from corral.core.requests.messages import Tool
@@ -30,8 +31,8 @@ def settled_tools(call: ChatCall, view: ModelView) -> ChatCall:
     choice = call.tool_choice
     if choice.mode == "none":
         return msgspec.structs.replace(call, tools=(), tool_choice=ANY_CHOICE)
-    if call.tools and "tools" not in view.capabilities:
-        raise Unsupported(f"{view.record.name.full} does not support tools")
+    if call.tools:
+        require_capability(view.record, view.capabilities, "tools")
     if choice.mode == "required":
         names = [tool.name for tool in call.tools]
         if not names:
@@ -75,12 +76,16 @@ def held_calls(request: ChatRequest, chosen: ChosenParsers, *, able: bool) -> He
     if chosen.tool_calls is None or not able:
         unread = chosen.tool_calls is None
         return HeldCalls(request=request, ignored=("tools: strict",) * strict, warnings=(_UNREAD,) * unread)
-    if not (required or strict) or request.constraint is not None:
+    if not (required or strict):
         return HeldCalls(request=request)
     name = request.tool_choice.name
     tools = _held([tool for tool in request.tools if name is None or tool.name == name], required=required)
-    grammar = chosen.tool_calls.call_grammar(tools, chosen.rendered, required=required)
-    constraint = Constraint(kind="lark", source=grammar, subject="tools")
+    # Beside a format, an answer has either the format, or consists of calls.
+    calls_alone = required or request.constraint is not None
+    grammar = chosen.tool_calls.call_grammar(tools, chosen.rendered, required=calls_alone)
+    constraint = Constraint(kind="lark", source=grammar, subject="tools", complete=calls_alone)
+    if request.constraint is not None:
+        constraint = msgspec.structs.replace(request.constraint, alternative=constraint)
     return HeldCalls(request=msgspec.structs.replace(request, constraint=constraint))
 
 

@@ -13,10 +13,13 @@ from corral.core.go.templates.parser import TemplateSyntaxError
 from corral.core.models.model import Model, ModelMetadata, TemplateText
 from corral.core.requests.think_tags import think_tags_in
 
-__all__ = ("LONGEST_TEMPLATE", "template_capabilities", "templates_in_order")
+__all__ = ("LONGEST_TEMPLATE", "PLAIN_TEMPLATE", "template_capabilities", "templates_in_order")
 
 LONGEST_TEMPLATE = 1 << 18
 """Characters. Longer templates are never rendered, and would delay lists of models."""
+
+PLAIN_TEMPLATE = "{{ .Prompt }}"
+"""What Ollama uses for models without a template, in Go's language."""
 
 _REMEMBERED = 256
 _CALLS = ("tool_calls", "assistant_tool_call")
@@ -35,26 +38,33 @@ def templates_in_order(
     `go_template` says whether Go templates are used: True always, False never, None unless the weights' one is better.
     """
     own = model.template
-    in_weights = metadata.chat_template if metadata is not None else None
-    weights = TemplateText(kind="jinja", text=in_weights) if in_weights else None
+    weights = _in_weights(metadata)
     if own is not None and own.kind == "go" and go_template is not True:
         if go_template is False:
             own = None
-        elif weights is not None and (model.renderer or model.parser or _is_better(weights, own)):
+        elif weights is not None and (model.renderer or model.parser or _is_better(_alone(weights), own)):
             return weights, own
     return [text for text in (own, weights) if text is not None]
+
+
+def _in_weights(metadata: ModelMetadata | None) -> TemplateText | None:
+    """A template for chats with tools alone, as some merged weights have it, is the only one."""
+    if metadata is None:
+        return None
+    text, tools_text = metadata.chat_template or "", metadata.tools_template or ""
+    return TemplateText(kind="jinja", text=text or tools_text, tools_text=tools_text) if text or tools_text else None
 
 
 @lru_cache(_REMEMBERED)
 def template_capabilities(template: TemplateText) -> frozenset[str]:
     """What a template says about its model: ``tools``, ``thinking``, ``insert``."""
-    text = template.text
-    if len(text) > LONGEST_TEMPLATE:
+    texts = (template.text, template.tools_text)
+    if max(map(len, texts)) > LONGEST_TEMPLATE:
         return frozenset()
     if template.kind == "go":
-        return _go_capabilities(text)
-    found = {"tools"} if "tools" in text or "tool_call" in text else set()
-    if think_tags_in(text) is not None:
+        return _go_capabilities(template.text)
+    found = {"tools"} if any("tools" in text or "tool_call" in text for text in texts) else set()
+    if any(think_tags_in(text) is not None for text in texts):
         found.add("thinking")
     return frozenset(found)
 
@@ -71,6 +81,11 @@ def _go_capabilities(text: str) -> frozenset[str]:
     if all(thinking_tags(tree)):
         found.add("thinking")
     return frozenset(found)
+
+
+def _alone(template: TemplateText) -> TemplateText:
+    """Without the separate template for tools, which Ollama does not compare."""
+    return TemplateText(kind=template.kind, text=template.text)
 
 
 def _is_better(weights: TemplateText, own: TemplateText) -> bool:

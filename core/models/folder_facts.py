@@ -16,9 +16,10 @@ __all__ = ("FACT_FILES", "FolderFacts", "folder_facts")
 
 _GENAI, _MODEL = "genai_config.json", "config.json"
 _TOKENIZER, _TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+_TOOLS, _TOOLS_TEMPLATE = "tool_use", "additional_chat_templates/tool_use.jinja"
 _SENTENCES, _MODULES = "sentence_bert_config.json", "modules.json"
 
-FACT_FILES = frozenset({_GENAI, _MODEL, _TOKENIZER, _TEMPLATE, _SENTENCES, _MODULES})
+FACT_FILES = frozenset({_GENAI, _MODEL, _TOKENIZER, _TEMPLATE, _TOOLS_TEMPLATE, _SENTENCES, _MODULES})
 """The paths that `folder_facts` reads."""
 
 _UNBOUNDED_TOKENS = 10**9  # transformers writes 10**30 for "no limit"
@@ -81,7 +82,7 @@ def folder_facts(texts: Mapping[str, bytes]) -> FolderFacts:
             family=_family(inner.type) or _family(model.model_type),
             context_length=_count(inner.context_length),
             embedding_length=_count(_inner(inner.decoder).hidden_size),
-            template=_template(texts.get(_TEMPLATE), tokenizer),
+            template=_template(texts, tokenizer),
             capabilities=("completion",),
         )
     sentences = _read(texts, _SENTENCES)
@@ -92,21 +93,23 @@ def folder_facts(texts: Mapping[str, bytes]) -> FolderFacts:
         family=_family(model.model_type),
         context_length=next((count for length in lengths if (count := _count(length)) is not None), None),
         embedding_length=_count(model.hidden_size),
-        template=_template(texts[_TEMPLATE], tokenizer) if _TEMPLATE in texts else None,
+        template=_template(texts, tokenizer) if _TEMPLATE in texts else None,
         capabilities=("embedding",) if encodes else (),
     )
 
 
-def _template(separate: bytes | None, tokenizer: _Fields) -> TemplateText | None:
-    """From the separate file, else from the tokenizer's settings; if those have several, the one named ``default``."""
-    text = separate.decode("utf-8", "replace") if separate is not None else ""
-    if not text:
-        named = {one.name: one.template for one in _value(tokenizer.chat_template, list[_NamedTemplate], [])}
-        text = named.get("default") or _text(tokenizer.chat_template)
+def _template(texts: Mapping[str, bytes], tokenizer: _Fields) -> TemplateText | None:
+    """From the separate files, else from the tokenizer's settings; if those have several, the one named ``default``,
+    and ``tool_use`` for tools.
+    """
+    named = {one.name: one.template for one in _value(tokenizer.chat_template, list[_NamedTemplate], [])}
+    text = texts.get(_TEMPLATE, b"").decode("utf-8", "replace")
+    text = text or named.get("default") or _text(tokenizer.chat_template)
     if not text:
         return None
+    tools_text = texts.get(_TOOLS_TEMPLATE, b"").decode("utf-8", "replace") or named.get(_TOOLS, "")
     bos_text, eos_text = _token(tokenizer.bos_token), _token(tokenizer.eos_token)
-    return TemplateText(kind="jinja", text=text, bos_text=bos_text, eos_text=eos_text)
+    return TemplateText(kind="jinja", text=text, bos_text=bos_text, eos_text=eos_text, tools_text=tools_text)
 
 
 def _token(token: msgspec.Raw) -> str:

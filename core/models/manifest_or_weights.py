@@ -6,10 +6,10 @@ from typing import TypeVar
 
 import msgspec
 
-from corral.core.models.effective_template import templates_in_order
+from corral.core.models.effective_template import PLAIN_TEMPLATE, templates_in_order
 from corral.core.models.model import Model, ModelMetadata, parameter_size_text
 
-__all__ = ("completed", "shown_template")
+__all__ = ("completed", "described_by_manifest", "shown_template")
 
 M = TypeVar("M", bound=Model)
 
@@ -35,9 +35,19 @@ def completed(model: M, metadata: ModelMetadata | None) -> M:
     )
 
 
+def described_by_manifest(model: Model) -> dict[str, object]:
+    """What is known of a model whose weights no reader knows, or are elsewhere, under the names of GGUF's keys."""
+    if not model.family:
+        return {}
+    known = {"context_length": model.context_length, "embedding_length": model.embedding_length}
+    lengths = {f"{model.family}.{key}": length for key, length in known.items() if length is not None}
+    named = {"general.basename": model.base_name} if model.base_name else {}
+    return {"general.architecture": model.family, **named, **lengths}
+
+
 def shown_template(model: Model, metadata: ModelMetadata | None, go_template: bool | None = None) -> str:
-    """The chat template that is shown to people: the one that is used, else empty.
+    """The chat template that is shown to people: the one that is used.
 
     Chats may use another one, if no installed plugin knows the language of this one: see `choose_template`.
     """
-    return next((text.text for text in templates_in_order(model, metadata, go_template)), "")
+    return next((text.text for text in templates_in_order(model, metadata, go_template)), PLAIN_TEMPLATE)

@@ -48,13 +48,15 @@ class ModelFile(Value, frozen=True, kw_only=True):
 class TemplateText(Value, frozen=True, kw_only=True):
     """A chat template, and the tokens that it may refer to, empty if they are those of the weights.
 
-    `kind` is its language: ``go``, ``jinja``, or one that a plugin compiles.
+    `kind` is its language: ``go``, ``jinja``, or one that a plugin compiles. `tools_text` is the template of
+    conversations with tools, if the model has a separate one.
     """
 
     kind: str
     text: str
     bos_text: str = ""
     eos_text: str = ""
+    tools_text: str = ""
 
 
 class RemoteModel(Value, frozen=True, kw_only=True):
@@ -74,8 +76,8 @@ class Model(Value, frozen=True, kw_only=True):
     """What a model is, wherever it is kept: its files, and what its manifest says about it.
 
     `parameters` are the PARAMETER values (JSON types). `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as
-    the manifest has them, empty if it has none. `renderer` and `parser` name the parts of Ollama's program that write
-    and read the model's chats there.
+    the manifest has them, empty if it has none; `base_name` is that of the model that it was made from. `renderer`
+    and `parser` name the parts of Ollama's program that write and read the model's chats there.
     An upstream model has `remote`, and no weights.
     """
 
@@ -86,6 +88,7 @@ class Model(Value, frozen=True, kw_only=True):
     quantization: str = ""
     context_length: int | None = None
     embedding_length: int | None = None
+    base_name: str = ""
     files: tuple[ModelFile, ...] = ()
     template: TemplateText | None = None
     system: str | None = None
@@ -159,6 +162,7 @@ class ModelMetadata(Value, frozen=True, kw_only=True):
     sliding_window: int | None = None
     pooling: str | None = None
     chat_template: str | None = None
+    tools_template: str | None = None
     bos_text: str = ""
     eos_text: str = ""
     fim_ids: tuple[int, int, int] | None = None

@@ -71,18 +71,17 @@ class ModelName(Value, frozen=True, kw_only=True):
 
 def parse_name(text: str) -> ModelName:
     """Parses a name as Ollama does, splitting from the right. Raises `InvalidName`."""
-    rest, scheme = text, "https"
-    if "://" in rest:
-        scheme, _, rest = rest.partition("://")
-    model, tag = rest, DEFAULT_TAG
-    if rest.rfind(":") > rest.rfind("/"):
-        model, _, tag = rest.rpartition(":")
+    model, tag, scheme = text, DEFAULT_TAG, "https"
+    if text.rfind(":") > text.rfind("/"):
+        model, _, tag = text.rpartition(":")
     parts = model.rsplit("/", 2)
     host, namespace, model = (DEFAULT_HOST, DEFAULT_NAMESPACE, parts[-1])
     if len(parts) > 1:
         namespace = parts[-2]
     if len(parts) > 2:
         host = parts[0]
+    if "://" in host:
+        scheme, _, host = host.partition("://")
     well_formed = (
         _HOST.fullmatch(host)
         and _NAMESPACE.fullmatch(namespace)

@@ -66,10 +66,10 @@ class ToolCallFormat(Protocol):
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         """A grammar of answers whose calls are calls of `tools`, with arguments that fit their `parameters`.
 
-        With `required`, the answer consists of one or more calls, from its first character on; otherwise it is any
-        text, in which every call that is begun is one of these. The grammar is Lark in llguidance's dialect, begins
-        with the rule ``start``, and includes the schemas as they are (``%json {…}``). A literal that is exactly one of
-        the `preserved_tokens` stands for the control token if the model has it. `corral.core.requests.call_grammars`
-        makes such grammars.
+        With `required`, the answer consists of one or a few calls (16 at most), from its first character on: small
+        models would go on calling. Otherwise it is any text, in which every call that is begun is one of these. The
+        grammar is Lark in llguidance's dialect, begins with the rule ``start``, and includes the schemas as they are
+        (``%json {…}``). A literal that is exactly one of the `preserved_tokens` stands for the control token if the
+        model has it. `corral.core.requests.call_grammars` makes such grammars.
         """
         ...

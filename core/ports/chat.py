@@ -20,7 +20,8 @@ class RenderedChat(Value, frozen=True, kw_only=True):
     `parsers` names the `AnswerParser`s that the answer goes through in turn; if it names none, those are chosen that
     recognise the template. `think` are the tags around thinking, and `call_tag` is the text before a tool call, if the
     template tells. `preserved_tokens` are control tokens that the parsers need to see, besides those tags. `stops` end
-    the answer like the request's own stop strings.
+    the answer like the request's own stop strings. `ignored` says what of the request has no place in the prompt: the
+    answer lists it.
     """
 
     prompt: Prompt
@@ -29,6 +30,7 @@ class RenderedChat(Value, frozen=True, kw_only=True):
     call_tag: str | None = None
     preserved_tokens: frozenset[str] = frozenset()
     stops: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def opens_thinking(self) -> bool:

@@ -13,10 +13,14 @@ __all__ = ("Registry", "RemoteManifest", "RemoteWriter")
 
 
 class RemoteManifest(Value, frozen=True, kw_only=True):
-    """A manifest as the registry has it, byte for byte. Its `ManifestFormat` knows which blobs it names."""
+    """A manifest as the registry has it, byte for byte. Its `ManifestFormat` knows which blobs it names.
+
+    `index` is the index that the reference led to, if the manifest was chosen from one.
+    """
 
     data: bytes
     media_type: str
+    index: bytes | None = None
 
 
 class RemoteWriter(Protocol):

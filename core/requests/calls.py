@@ -105,11 +105,12 @@ class EmbedCall(LoadingCall, frozen=True, kw_only=True):
 
 class LoadCall(LoadingCall, frozen=True, kw_only=True):
     """Load a model ahead of its first request. `task` is what it will be used for; None means anything. `think` is
-    checked only.
+    checked only, and so are `needed_capabilities`, such as ``tools``.
     """
 
     task: Literal["generate", "chat"] | None = None
     think: bool | str | None = None
+    needed_capabilities: tuple[str, ...] = ()
 
 
 class UnloadCall(Call, frozen=True, kw_only=True):

@@ -16,7 +16,10 @@ from corral.core.values import Value
 from corral.core.wording.suggestions import did_you_mean
 
 __all__ = (
+    "LEAST_NUM_CTX",
+    "LEAST_NUM_CTX_WITH_IMAGES",
     "OPTIONS",
+    "RETIRED",
     "OptionSpec",
     "ParsedOptions",
     "ResolvedOptions",
@@ -28,7 +31,8 @@ __all__ = (
 OptionScope = Literal["sampling", "context", "thinking", "load", "engine", "none"]
 OptionOrigin = Literal["ollama", "llama-server", "corral"]
 
-_MIN_NUM_CTX = 4
+LEAST_NUM_CTX, LEAST_NUM_CTX_WITH_IMAGES = 4, 2048
+"""As in Ollama."""
 
 
 class OptionSpec(Value, frozen=True, kw_only=True):
@@ -73,7 +77,7 @@ _TABLE: tuple[OptionSpec, ...] = (
     _row("num_predict", "integer", -1, "maximum number of tokens to generate; negative: ten times the context length"),
     _row("stop", "array", (), "strings that end the answer"),
     _row("num_keep", "integer", 4, "tokens kept from the start when the context shifts", scope="context"),
-    _row("num_ctx", "integer", None, "context length: tokens of prompt and answer together, at least 4", scope="load"),
+    _row("num_ctx", "integer", None, "context length, prompt and answer; at least 4, with vision 2048", scope="load"),
     _row("num_batch", "integer", None, "tokens computed in one batch", scope="load"),
     _row("num_gpu", "integer", None, "layers on the GPU; -1 as many as fit, 0 none", scope="load"),
     _row("main_gpu", "integer", None, "the GPU that computes what is not split", scope="load"),
@@ -121,8 +125,8 @@ _TABLE: tuple[OptionSpec, ...] = (
 
 OPTIONS: Mapping[str, OptionSpec] = {row.name: row for row in _TABLE}
 
-# Names in old Modelfiles that Ollama still accepts and ignores.
-_RETIRED = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"})
+RETIRED = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"})
+"""Names in old Modelfiles that Ollama still accepts and ignores."""
 
 
 class ParsedOptions(Value, frozen=True, kw_only=True):
@@ -140,11 +144,12 @@ class ResolvedOptions(Value, frozen=True, kw_only=True):
     """The options that a request runs with, all layers merged. `load` holds only load options that some layer sets.
 
     `thinking_budget` is the most tokens of thinking, None if there is no limit. `engine` is the engine that must run
-    it, None if any engine may.
+    it, None if any engine may. `asked_num_ctx` is the `num_ctx` as it was asked for, even if no context is so small.
     """
 
     sampling: SamplingParams = SamplingParams()
     context: ContextPolicy = ContextPolicy()
+    asked_num_ctx: int | None = None
     thinking_budget: int | None = None
     load: Mapping[str, Any] = {}
     engine: str | None = None
@@ -173,10 +178,10 @@ def parse_options(options: Mapping[str, Any]) -> ParsedOptions:
     return ParsedOptions(**scopes, unknown=tuple(unknown))
 
 
-def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
+def resolve_options(*layers: Mapping[str, Any], least_num_ctx: int = LEAST_NUM_CTX) -> ResolvedOptions:
     """Merge layers of options, later ones winning: a model's PARAMETER layer, then the request's `options`.
 
-    Raises `InvalidOption`.
+    A `num_ctx` below `least_num_ctx` is raised to it. Raises `InvalidOption`.
     """
     sampling: dict[str, Any] = {}
     context: dict[str, Any] = {}
@@ -197,11 +202,13 @@ def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
     for name in ("seed", "num_predict"):
         if sampling.get(name, 0) < 0:
             del sampling[name]
-    if "num_ctx" in load:
-        load["num_ctx"] = context["num_ctx"] = max(load["num_ctx"], _MIN_NUM_CTX)
+    asked_num_ctx = load.get("num_ctx")
+    if asked_num_ctx is not None:
+        load["num_ctx"] = context["num_ctx"] = max(asked_num_ctx, least_num_ctx)
     return ResolvedOptions(
         sampling=SamplingParams(**sampling),
         context=ContextPolicy(**context),
+        asked_num_ctx=asked_num_ctx,
         thinking_budget=None if thinking_budget < 0 else thinking_budget,
         load=load,
         engine=engine,
@@ -217,7 +224,7 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
     """
     row = OPTIONS.get(name)
     if row is None:
-        if name in _RETIRED:
+        if name in RETIRED:
             return None
         raise InvalidOption(
             f"unknown parameter '{name}'", did_you_mean(name, OPTIONS, f"known parameters: {', '.join(OPTIONS)}")

@@ -100,12 +100,15 @@ class Constraint(Value, frozen=True, kw_only=True):
     """A grammar that the visible text must follow: all of an answer but its `Thinking`.
 
     `source` is its text; that of a ``choice`` is a JSON array of the texts to choose from. `subject` is what the caller
-    asked for, for messages.
+    asked for, for messages. `alternative` is another grammar, which the whole text may follow instead. A text that is
+    JSON is complete when the limit of tokens is reached; with `complete`, one that contains JSON is as well.
     """
 
     kind: Literal["json_schema", "gbnf", "lark", "regex", "choice"]
     source: str
     subject: Literal["format", "tools"] = "format"
+    alternative: Constraint | None = None
+    complete: bool = False
 
 
 class Thinking(Value, frozen=True, kw_only=True):

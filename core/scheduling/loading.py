@@ -19,6 +19,7 @@ from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import lost_adapter
+from corral.core.scheduling.load_errors import LoadCrashed, LoadStalled
 from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import Resident
@@ -56,7 +57,8 @@ class ModelLoader:
     async def load(self, resident: Resident, metadata: ModelMetadata | None) -> RunningModel:
         """The model, ready for requests.
 
-        Raises `OutOfMemory`, what `ModelDeriver.derive` raises if it must be converted, and what `Runner.load` raises.
+        Raises `OutOfMemory`, `LoadStalled`, `LoadCrashed` if its process dies, what `ModelDeriver.derive` raises if it
+        must be converted, and whatever else `Runner.load` raises.
         """
         if resident.derivation is None or self._deriver is None:
             return await self._load(resident, resident.record, metadata)
@@ -78,7 +80,7 @@ class ModelLoader:
                     resident.record, derivation.converter, parameters=derivation.parameters, on_progress=on_progress
                 )
 
-        return await self._with_second_try(derive)
+        return await self._with_second_try(resident, derive)
 
     async def _load_derived(self, resident: Resident, derived: StoredModel) -> RunningModel:
         return await self._load(resident, derived, await self._models.metadata(derived))
@@ -90,14 +92,14 @@ class ModelLoader:
         resident.require(estimate_bytes(resident.spec, record, metadata, resident.options))
         async with self._models.loadable_files(record) as files:  # first, so that missing files unload no other model
             await self._placement.make_room(resident)
-            return await self._with_second_try(lambda: self._run(resident, record, files))
+            return await self._with_second_try(resident, lambda: self._run(resident, record, files))
 
-    async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
-        """If memory is short after all, unload everything idle and try once more, as Ollama does."""
+    async def _with_second_try(self, resident: Resident, work: Callable[[], Awaitable[T]]) -> T:
+        """If memory is short after all, unload all other models and try once more, as Ollama does."""
         try:
             return await work()
         except OutOfMemory:
-            if not await self._placement.free_idle():
+            if not await self._placement.free_others(resident):
                 raise
             return await work()
 
@@ -108,8 +110,11 @@ class ModelLoader:
             load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
             remote=record.remote,
         )
-        async with self._watched(resident, "loading", self._timeout_s) as on_progress:
-            return await resident.runner.load(resident.spec, request, on_progress)
+        try:
+            async with self._watched(resident, "loading", self._timeout_s) as on_progress:
+                return await resident.runner.load(resident.spec, request, on_progress)
+        except EngineDied as error:
+            raise LoadCrashed(error.message, error.remedy) from error
 
     @asynccontextmanager
     async def _watched(
@@ -127,7 +132,7 @@ class ModelLoader:
 
                 yield on_progress
         except TimeoutError as error:
-            raise LoadFailed(
+            raise LoadStalled(
                 f"{stage} {resident.record.name.short} made no progress for {self._timeout_s:g} s",
                 "raise load_timeout_s if the disk is slow",
             ) from error

@@ -41,12 +41,29 @@ class Placement:
                 for one in self._residents:
                     one.stay()
 
-    async def free_idle(self) -> bool:
-        """Unload all idle models and wait for their memory. False if there were none."""
-        departures = [self._residents.remove(one) for one in self._residents.placed() if one.idle]
-        if departures:
-            await asyncio.wait(departures)
-        return bool(departures)
+    async def free_others(self, resident: Resident) -> bool:
+        """Unload all other loaded models, each after its last request, and wait for their memory. False if there are
+        none.
+        """
+        async with self._turn:
+            found = False
+            try:
+                while others := [one for one in self._residents.placed() if not one.loading and one is not resident]:
+                    found = True
+                    for one in others:
+                        if one.idle:
+                            self._residents.remove(one)
+                        else:
+                            one.give_way()
+                    if any(not one.gone for one in others):
+                        await self._residents.change()
+                while self._residents.departures:
+                    found = True
+                    await self._residents.departure()
+            finally:
+                for one in self._residents:
+                    one.stay()
+        return found
 
     async def _fits(self, resident: Resident) -> bool:
         """Whether it fits now. If not, takes one step towards it: unloads something, or waits for a change."""

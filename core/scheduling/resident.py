@@ -61,7 +61,7 @@ class Resident:
         self.loaded_as = LoadedAs(record, engine)
         self.names = frozenset({record.name.key})
         self._state: Literal["loading", "loaded", "gone"] = "loading"
-        self._load: asyncio.Task[None] | None = None
+        self._load: asyncio.Task[RunningModel | None] | None = None
         self._model: RunningModel | None = None
         self._listeners: list[LoadListener] = []
         self._estimate: Mapping[str, int] = {}
@@ -151,7 +151,7 @@ class Resident:
 
     # ── Loading ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, load: Callable[[Resident], Awaitable[RunningModel]]) -> asyncio.Task[None]:
+    def start(self, load: Callable[[Resident], Awaitable[RunningModel]]) -> asyncio.Task[RunningModel | None]:
         """Run its load in a task, which ends when the model is loaded or has freed its memory.
 
         If the load fails, the model is gone.
@@ -161,15 +161,16 @@ class Resident:
         self._load.add_done_callback(self._load_ended)
         return self._load
 
-    async def _run_load(self, load: Callable[[Resident], Awaitable[RunningModel]]) -> None:
+    async def _run_load(self, load: Callable[[Resident], Awaitable[RunningModel]]) -> RunningModel | None:
         model = await load(self)
         if self.gone:  # it was cancelled too late for the load to notice
             await _close(model, self.record.name)
-        else:
-            self._model = model
-            self._become("loaded")
+            return None
+        self._model = model
+        self._become("loaded")
+        return model
 
-    def _load_ended(self, load: asyncio.Task[None]) -> None:
+    def _load_ended(self, load: asyncio.Task[RunningModel | None]) -> None:
         if self.loading:
             self._become("gone")
         if not load.cancelled():
@@ -194,7 +195,8 @@ class Resident:
                 _log.exception("%s %s: a progress callback failed", progress.stage, self.record.name.short)
 
     async def loaded(self, on_progress: LoadListener | None) -> RunningModel:
-        """The model, once it is loaded. Cancelling this does not cancel the load.
+        """The model, once it is loaded. If it has died or been closed since, its first request says why. Cancelling
+        this does not cancel the load.
 
         Raises what the load raised, and `ServerBusy` if it was cancelled.
         """
@@ -211,9 +213,10 @@ class Resident:
             raise to_error(error.info) from error  # one object raised in many tasks would collect their tracebacks
         if error is not None:
             raise LoadFailed(f"loading {self.record.name.short}: {error}") from error
-        if self._model is None:
+        model = None if self._load.cancelled() else self._load.result()
+        if model is None:
             raise ServerBusy(SHUTTING_DOWN)
-        return self._model
+        return model
 
     # ── Leases ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -252,7 +255,7 @@ class Resident:
         """No model waits for its memory any more."""
         self._giving_way = False
 
-    def leave(self) -> asyncio.Task[None]:
+    def leave(self) -> asyncio.Task[object]:
         """Stop its load, or close the model; the task ends when its memory is free."""
         if self.loading:
             assert self._load is not None, "not started"

@@ -23,7 +23,7 @@ class Residents:
     def __init__(self, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._residents: list[Resident] = []
-        self._departures: set[asyncio.Task[None]] = set()
+        self._departures: set[asyncio.Task[object]] = set()
         self._changed = asyncio.Event()
 
     def __iter__(self) -> Iterator[Resident]:
@@ -91,12 +91,12 @@ class Residents:
             self.remove(resident)
         self._changed.set()
 
-    def unload(self, resident: Resident) -> asyncio.Task[None] | None:
+    def unload(self, resident: Resident) -> asyncio.Task[object] | None:
         """Remove it now if it is idle, else after its last lease; the task ends when its memory is free."""
         resident.drain()
         return self.remove(resident) if resident.idle else None
 
-    def remove(self, resident: Resident) -> asyncio.Task[None]:
+    def remove(self, resident: Resident) -> asyncio.Task[object]:
         """Stop its load or close it, whoever uses it; the task ends when its memory is free."""
         self._residents.remove(resident)
         departure = resident.leave()
@@ -126,6 +126,6 @@ class Residents:
             self._residents.remove(resident)
         self._changed.set()
 
-    def _departed(self, departure: asyncio.Task[None]) -> None:
+    def _departed(self, departure: asyncio.Task[object]) -> None:
         self._departures.discard(departure)
         self._changed.set()

@@ -10,7 +10,7 @@ import msgspec
 
 from corral.core.errors import SettingsError
 from corral.plugins.settings.origins import origin_rows
-from corral.plugins.settings.schema import SECTIONS, ModelSettings, PluginsSettings, Settings
+from corral.plugins.settings.schema import SECTIONS, ModelSettings, PluginsSettings, Settings, TopSettings
 from corral.plugins.settings.sections import SettingPath, decode_section, dotted, fault_of, refuse_unknown
 
 __all__ = ("Layers", "Leaf")
@@ -21,8 +21,7 @@ _STATED = ("engines", "converters")
 """Sections kept as stated: the options of a model and a request are merged with them before defaults are added."""
 
 
-_TOP_LEVEL: Mapping[str, str | None] = {"store": "filesystem", "registry": None}
-"""Settings outside of any section, and their defaults."""
+_TOP_LEVEL = tuple(field.name for field in msgspec.structs.fields(TopSettings))
 
 
 class Leaf(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +57,8 @@ class Layers:
         decoded: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
             decoded[section] = decode_section(_table(tree, section), kind, (section,), origins)
-        top: dict[str, Any] = {name: tree.get(name, default) for name, default in _TOP_LEVEL.items()}
-        for name, value in top.items():
-            if name in tree and not isinstance(value, str):
-                raise SettingsError(f"{name}: Expected `str`, got `{type(value).__name__}`")
+        stated_top = {name: tree[name] for name in _TOP_LEVEL if name in tree}
+        top = msgspec.structs.asdict(decode_section(stated_top, TopSettings, (), origins))
         models = {
             name: decode_section(value, ModelSettings, ("models", name), origins)
             for name, value in _table(tree, "models").items()

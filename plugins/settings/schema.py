@@ -20,6 +20,7 @@ __all__ = (
     "SchedulerSection",
     "ServerSettings",
     "Settings",
+    "TopSettings",
     "default_config_path",
 )
 
@@ -149,7 +150,43 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class TopSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is set outside of any section."""
+
+    store: Annotated[
+        str,
+        Meta(
+            description="The store that holds the models: a folder in Ollama's layout, `oci-layout:FOLDER`, "
+            "`oci://HOST/PREFIX`, or the name of a store."
+        ),
+    ] = "filesystem"
+    store_layers: Annotated[
+        tuple[str, ...], Meta(description="Stores below that one, the topmost first, which are only read.")
+    ] = ()
+    registry: Annotated[
+        str,
+        Meta(
+            description="The scheme that references without one are read with: `llama3.2` means `ollama://llama3.2`. "
+            "If empty, they are not read."
+        ),
+    ] = "ollama"
+    prune: Annotated[
+        bool,
+        Meta(
+            description="Whether the server deletes what no model needs when it starts, and a model that is replaced "
+            "loses the files that only it had."
+        ),
+    ] = True
+    go_template: Annotated[
+        bool | None,
+        Meta(
+            description="Whether Go templates of manifests are used: always, never, or if unset, unless the template "
+            "in the weights offers more."
+        ),
+    ] = None
+
+
+class Settings(TopSettings, frozen=True, kw_only=True):
     """All effective settings.
 
     `engines` and `converters` hold what was stated in their sections, by name; their defaults are added when a model is
@@ -159,17 +196,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     scheduler: SchedulerSection = SchedulerSection()
-    store: Annotated[str, Meta(description="The store that holds the models.")] = "filesystem"
-    registry: Annotated[
-        str | None, Meta(description="The registry that reads references without a scheme; if unset, none does.")
-    ] = None
-    go_template: Annotated[
-        bool | None,
-        Meta(
-            description="Whether Go templates of manifests are used: always, never, or if unset, unless the template "
-            "in the weights offers more."
-        ),
-    ] = None
     log: LogSettings = LogSettings()
     cli: CliSettings = CliSettings()
     plugins: PluginsSettings = PluginsSettings()

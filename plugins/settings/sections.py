@@ -50,7 +50,8 @@ def decode_section(table: Any, kind: type[S], prefix: SettingPath, origins: Mapp
         remedies = [f"it was set by {origin}"] if origin else []
         if choices := _choices(kind, name):
             remedies.append(f"choose one of {', '.join(choices)}")
-        raise SettingsError(f"{dotted(prefix)}{found.path}: {found.message}", "; ".join(remedies) or None) from fault
+        path = f"{dotted(prefix)}{found.path}".removeprefix(".")
+        raise SettingsError(f"{path}: {found.message}", "; ".join(remedies) or None) from fault
 
 
 def _choices(kind: type[msgspec.Struct], name: str) -> list[str]:

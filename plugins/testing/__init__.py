@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from corral.plugins.testing.runner import RunnerContract
     from corral.plugins.testing.running_model import RunningModelContract
     from corral.plugins.testing.step_engine import StepEngineContract
+    from corral.plugins.testing.store_upkeep import StoreUpkeepContract
     from corral.plugins.testing.tool_call_format import ToolCallFormatContract
 
 __all__ = (
@@ -59,6 +60,7 @@ __all__ = (
     "RunnerContract",
     "RunningModelContract",
     "StepEngineContract",
+    "StoreUpkeepContract",
     "ToolCallFormatContract",
     "pytest_addoption",
     "pytest_configure",
@@ -83,6 +85,7 @@ _HOMES = {
     "RunnerContract": "runner",
     "RunningModelContract": "running_model",
     "StepEngineContract": "step_engine",
+    "StoreUpkeepContract": "store_upkeep",
     "ToolCallFormatContract": "tool_call_format",
 }
 

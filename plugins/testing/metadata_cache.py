@@ -22,6 +22,7 @@ _METADATA = ModelMetadata(
     tensor_types={"Q4_1": 7, "F32": 3},
     context_length=8192,
     chat_template="{{ 'é🦔' }}",
+    tools_template="{{ tools }}",
     keys={"a": 1, "b": "x", "c": 1e-05, "d": True, "e": float("inf"), "f": None},
 )
 _ODD = (

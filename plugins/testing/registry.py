@@ -58,7 +58,9 @@ async def push_model(registry: Registry, reference: Reference, config: bytes, *l
 
 class RegistryContract:
     """Subclass it and provide the fixture `registry`, in which the repositories ``suite/one`` and ``suite/two`` are
-    empty and writable."""
+    empty and writable. `prefix` comes before them, for registries that have no default host."""
+
+    prefix = ""
 
     @pytest.fixture
     def registry(self) -> Registry:
@@ -68,9 +70,9 @@ class RegistryContract:
         """Reading by tag and by digest gives the same bytes and media type."""
 
         async def check() -> None:
-            one = _reference(registry, "suite/one:first")
+            one = self._reference(registry, "suite/one:first")
             manifest = await push_model(registry, one, b"{}", ("x/weights", b"weights"))
-            for reference in (one, _with_digest(registry, digest_of(manifest))):
+            for reference in (one, self._with_digest(registry, digest_of(manifest))):
                 found = await registry.manifest(reference)
                 assert (found.data, found.media_type) == (manifest, _MANIFEST_TYPE)
 
@@ -80,10 +82,10 @@ class RegistryContract:
         """`put` returns it, and refuses a reference with another digest."""
 
         async def check() -> None:
-            one = _reference(registry, "suite/one:first")
+            one = self._reference(registry, "suite/one:first")
             manifest = await push_model(registry, one, b"{}")
             assert await registry.put(one, manifest, _MANIFEST_TYPE) == digest_of(manifest)
-            other = _with_digest(registry, digest_of(b"something else"))
+            other = self._with_digest(registry, digest_of(b"something else"))
             await _refused(DigestMismatch, lambda: registry.put(other, manifest, _MANIFEST_TYPE))
 
         _run(registry, check)
@@ -92,10 +94,10 @@ class RegistryContract:
         """The tag leads to the latest manifest; the previous one stays available by digest."""
 
         async def check() -> None:
-            one = _reference(registry, "suite/one:first")
+            one = self._reference(registry, "suite/one:first")
             before = await push_model(registry, one, b"{}", ("x/weights", b"old"))
             after = await push_model(registry, one, b"{}", ("x/weights", b"new"))
-            for reference, expected in ((one, after), (_with_digest(registry, digest_of(before)), before)):
+            for reference, expected in ((one, after), (self._with_digest(registry, digest_of(before)), before)):
                 found = (await registry.manifest(reference)).data
                 assert mentioned_digests(found) == mentioned_digests(expected)
 
@@ -105,11 +107,11 @@ class RegistryContract:
         """NotFound for a manifest, whether or not the repository exists; BlobNotFound for a blob."""
 
         async def check() -> None:
-            one = _reference(registry, "suite/one:first")
+            one = self._reference(registry, "suite/one:first")
             await _refused(NotFound, lambda: registry.manifest(one))
             await push_model(registry, one, b"{}")
-            await _refused(NotFound, lambda: registry.manifest(_reference(registry, "suite/one:other")))
-            await _refused(NotFound, lambda: registry.manifest(_with_digest(registry, digest_of(b"nothing"))))
+            await _refused(NotFound, lambda: registry.manifest(self._reference(registry, "suite/one:other")))
+            await _refused(NotFound, lambda: registry.manifest(self._with_digest(registry, digest_of(b"nothing"))))
             await _refused(BlobNotFound, lambda: fetched(registry, one, digest_of(b"nothing")))
 
         _run(registry, check)
@@ -118,7 +120,7 @@ class RegistryContract:
         """Any range, in chunks of at most 1 MiB."""
 
         async def check() -> None:
-            one = _reference(registry, "suite/one:first")
+            one = self._reference(registry, "suite/one:first")
             data = bytes(range(256)) * 10_000
             digest = await push_blob(registry, one, data)
             for start, end in ((0, None), (1_500_000, None), (10, 20), (5, 2_000_000), (7, 7), (0, len(data))):
@@ -132,7 +134,7 @@ class RegistryContract:
         """The blob exists after `commit`, not before."""
 
         async def check() -> None:
-            one = _reference(registry, "suite/one:first")
+            one = self._reference(registry, "suite/one:first")
             digest = digest_of(b"abcdef")
             writer = await registry.begin(one, digest, 6)
             await writer.write(b"abc")
@@ -152,7 +154,7 @@ class RegistryContract:
         """Wrong bytes, too few or too many are refused, and nothing is published."""
 
         async def check() -> None:
-            one = _reference(registry, "suite/one:first")
+            one = self._reference(registry, "suite/one:first")
             digest = digest_of(b"abcdef")
             writer = await registry.begin(one, digest, 6)
 
@@ -170,7 +172,7 @@ class RegistryContract:
         """Nothing is published, the writer is closed, and another one can write the same blob."""
 
         async def check() -> None:
-            one = _reference(registry, "suite/one:first")
+            one = self._reference(registry, "suite/one:first")
             writer = await registry.begin(one, digest_of(b"abcdef"), 6)
             await writer.write(b"abcdef")
             await writer.abort()
@@ -187,7 +189,7 @@ class RegistryContract:
         """`abort` after `commit` does nothing."""
 
         async def check() -> None:
-            one = _reference(registry, "suite/one:first")
+            one = self._reference(registry, "suite/one:first")
             writer = await registry.begin(one, digest_of(b"abcdef"), 6)
             await writer.write(b"abcdef")
             await writer.commit()
@@ -200,7 +202,7 @@ class RegistryContract:
         """If `mount` returns True, the blob is there. True if it was there already; False if it is nowhere."""
 
         async def check() -> None:
-            one, two = _reference(registry, "suite/one:first"), _reference(registry, "suite/two:first")
+            one, two = self._reference(registry, "suite/one:first"), self._reference(registry, "suite/two:first")
             digest = await push_blob(registry, one, b"weights")
             if await registry.mount(two, digest, one):
                 assert await fetched(registry, two, digest) == b"weights"
@@ -213,12 +215,18 @@ class RegistryContract:
         """A manifest that names a blob which the repository lacks is refused, and not published."""
 
         async def check() -> None:
-            one, two = _reference(registry, "suite/one:first"), _reference(registry, "suite/two:first")
+            one, two = self._reference(registry, "suite/one:first"), self._reference(registry, "suite/two:first")
             manifest = await push_model(registry, one, b"{}", ("x/weights", b"weights"))
             await _refused(SourceError, lambda: registry.put(two, manifest, _MANIFEST_TYPE))
             await _refused(NotFound, lambda: registry.manifest(two))
 
         _run(registry, check)
+
+    def _reference(self, registry: Registry, rest: str) -> Reference:
+        return parse_reference(f"{registry.schemes[0]}://{self.prefix}{rest}")
+
+    def _with_digest(self, registry: Registry, digest: Digest) -> Reference:
+        return self._reference(registry, f"suite/one@{digest}")
 
 
 def _run(registry: Registry, check: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -232,14 +240,6 @@ def _run(registry: Registry, check: Callable[[], Coroutine[Any, Any, None]]) -> 
             await registry.aclose()
 
     asyncio.run(run())
-
-
-def _reference(registry: Registry, rest: str) -> Reference:
-    return parse_reference(f"{registry.schemes[0]}://{rest}")
-
-
-def _with_digest(registry: Registry, digest: Digest) -> Reference:
-    return _reference(registry, f"suite/one@{digest}")
 
 
 async def _refused(error: type[CorralError], work: Callable[[], Coroutine[Any, Any, object]]) -> None:

@@ -56,6 +56,7 @@ _VOCABULARY = Vocabulary(
 _END = 256
 _WEIGHTS = {byte: 40 if byte == ord('"') else 10 for byte in range(128) if not chr(byte).isalnum()}
 _WALKS = 4
+_MOST_CALLS = 16
 _MOST_BYTES = 4000
 
 
@@ -135,6 +136,14 @@ class ToolCallFormatContract(AnswerParserContract):
         assert not any(visible.strip() for visible in possible)
         assert not _follows(grammar, "Yes.")
 
+    def test_required_calls_come_to_an_end(self, make_format: MakeCallFormat) -> None:
+        """A model that would go on calling for ever has to end its answer after a few calls."""
+        [tool] = TOOLS[-1:]  # without arguments, which may have any length
+        for seed in range(_WALKS):
+            grammar = make_format().call_grammar((tool,), self.rendered, required=True)
+            text = _written(grammar, seed, self.endings, goes_on=True)
+            assert text.count(tool.name) <= _MOST_CALLS, text
+
     def test_the_grammar_of_free_answers_holds_calls_alone(self, make_format: MakeCallFormat) -> None:
         """Any text without a call is possible, and calls of the tools, but none of another tool."""
         grammar = make_format().call_grammar(TOOLS, self.rendered, required=False)
@@ -175,13 +184,15 @@ def _follows(grammar: str, text: str) -> bool:
     return True
 
 
-def _written(grammar: str, seed: int, endings: Sequence[str]) -> str:
-    """A text that the grammar allows. It ends soon: what ends a string or a value is chosen more often."""
+def _written(grammar: str, seed: int, endings: Sequence[str], *, goes_on: bool = False) -> str:
+    """A text that the grammar allows. It ends soon, as what ends a string or a value is chosen more often; or, if it
+    `goes_on`, only where nothing else is allowed.
+    """
     mask, chance, text, planned = _mask(grammar), random.Random(seed), bytearray(), b""
     while len(text) < _MOST_BYTES:
         bits = int.from_bytes(mask.allowed() or b"", "little")
         allowed = [byte for byte in range(256) if bits >> byte & 1]
-        if bits >> _END & 1 and (not allowed or chance.random() < 0.5):
+        if bits >> _END & 1 and (not allowed or (not goes_on and chance.random() < 0.5)):
             return text.decode()
         if not planned and chance.random() < 0.1:
             planned = chance.choice(endings).encode()

@@ -21,6 +21,8 @@ from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.ollama import OllamaManifestFormat
+from corral.adapters.registries.oci.own_logins import OwnLogins
+from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.event_loop import EventLoopRunner
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.runners.process import ProcessRunner
@@ -35,12 +37,15 @@ from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.garbage import GarbageCollector
+from corral.core.catalog.verifying import StoreVerifier
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
 from corral.core.models.model import Model, ModelFile
 from corral.core.models.names import parse_name
+from corral.core.ports.registries import Registry
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
 from corral.core.scheduling.device_probe import DeviceProbe
@@ -48,6 +53,7 @@ from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
+from corral.plugins.testing.registry import MemoryRegistry
 
 MODELS = ("smol:q4", "other")
 ANSWER = "the quick answer is: no"
@@ -63,7 +69,10 @@ class World:
         engines: Sequence[EngineSpec] = (SPEC,),
         root: Path | None = None,
         runner: str = "thread",
+        registry: Registry | None = None,
+        scheduler: SchedulerSettings | None = None,
     ) -> None:
+        self.registry = registry or MemoryRegistry()
         self.manifests = MemoryManifests() if root is None else FilesystemManifests(root)
         self.blobs = MemoryBlobs() if root is None else FilesystemBlobs(root)
         self.format = OllamaManifestFormat()
@@ -73,23 +82,25 @@ class World:
             local=self.blobs,
             formats=[self.format],
             readers=[GgufReader()],
+            registries=[self.registry],
+            default_registry=self.registry.schemes[0],
             upstreams=ServerDirectory({}),
         )
         jobs, installation = ProcessJobs(), InstalledPackages()
-        scheduler = ModelScheduler(
+        model_scheduler = ModelScheduler(
             chooser=EngineChooser(engines, installation=installation, settings={"fake": engine}),
             runners={"thread": ThreadRunner(), "process": ProcessRunner(), "event_loop": EventLoopRunner()},
             preferred_runner=runner,
             catalog=catalog,
-            settings=SchedulerSettings(),
+            settings=scheduler or SchedulerSettings(),
             free_memory=lambda: {"cpu": 1 << 40},
         )
         self.runtime = Runtime(
             catalog=catalog,
-            scheduler=scheduler,
+            scheduler=model_scheduler,
             inference=InferenceService(
                 catalog=catalog,
-                scheduler=scheduler,
+                scheduler=model_scheduler,
                 languages={"go": GoLanguage(), "jinja": JinjaLanguage()},
                 parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {"hermes": HermesCalls()}),
                 checker=SchemaChecker(),
@@ -105,6 +116,9 @@ class World:
                 installation=installation,
             ),
             devices=DeviceProbe(engines=engines, jobs=jobs),
+            garbage=GarbageCollector(manifests=self.manifests, blobs=self.blobs, local=self.blobs),
+            verifier=StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=[]),
+            logins=OwnLogins(OciRegistrySettings()),
             version="9.9.9",
         )
 
@@ -181,9 +195,12 @@ def running_server(
     shutdown_grace_s: int = 1,
     root: Path | None = None,
     runner: str = "thread",
+    registry: Registry | None = None,
+    scheduler: SchedulerSettings | None = None,
     **settings: Any,
 ) -> Iterator[LiveServer]:
-    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine, engines, root, runner)
+    engine = {"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine
+    world = World(engine, engines, root, runner, registry, scheduler)
     ready = threading.Event()
     found: list[Any] = []
 
@@ -221,7 +238,7 @@ def running_server(
         assert not thread.is_alive()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_server() -> Callable[..., Any]:
     """Starts a server with other engine options or settings; to be used with ``with``."""
     return running_server

@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 HEAD = b'{"model": "m", '
 
 GROWTH = """
-import asyncio, resource
+import asyncio, resource, time
 from types import SimpleNamespace
 from corral.api.http.body import read_json
 from corral.api.http.body_memory import BodyMemory
@@ -58,7 +58,9 @@ async def main():
     await request(memory, b"x" * 1000)
     before = rss_mib()
     most = [await request(memory, content) for content in (b"x" * 65536, b"\\\\n" * 16384, b"y" * 65536)]
-    await asyncio.sleep(0.7)
+    deadline = time.monotonic() + 30
+    while rss_mib() - before >= 10 and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
     print(max(most) - before, rss_mib() - before)
 
 asyncio.run(main())
@@ -335,16 +337,26 @@ def test_a_body_that_stands_still_makes_room_for_others(monkeypatch: pytest.Monk
     monkeypatch.setattr(body_memory, "_SLOW_AFTER_S", 0.0)
     memory = BodyMemory(2 * MIB)
     body = HEAD + b'"x": "' + b"y" * MIB + b'"}'
+    drop_slow_body = memory.drop_slow_body
 
-    class Stalled(Sender):
-        async def receive(self) -> dict[str, Any]:
-            if self.sent_bytes > 1_000_000:
-                await asyncio.Event().wait()
-            return await super().receive()
+    def drop_and_wait_long() -> bool:
+        monkeypatch.setattr(body_memory, "_PATIENCE_S", 60.0)  # only the wait before the drop may run out
+        return drop_slow_body()
+
+    monkeypatch.setattr(memory, "drop_slow_body", drop_and_wait_long)
 
     async def main() -> None:
+        stands_still = asyncio.Event()
+
+        class Stalled(Sender):
+            async def receive(self) -> dict[str, Any]:
+                if self.sent_bytes > 1_000_000:
+                    stands_still.set()
+                    await asyncio.Event().wait()
+                return await super().receive()
+
         stalled = asyncio.ensure_future(read(Stalled(memory, chunks_of(body))))
-        await asyncio.sleep(0.01)
+        await stands_still.wait()
         assert memory.raw.taken_bytes > 1_000_000
         assert (await read(Sender(memory, chunks_of(body)))).model == "m"
         with pytest.raises(ApiError, match="took too long") as caught:

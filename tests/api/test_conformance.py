@@ -33,6 +33,15 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     (L, {"model": "Nope"}, 404, TRY_PULLING),
     (G, {"model": "Nope:20b-cloud"}, 403, CLOUD),
     (C, {"model": "x:cloud:local"}, 400, 'use either :local or :cloud, not both: "x:cloud:local"'),
+    (C, {"model": "x:local:local"}, 400, 'use either :local or :cloud, not both: "x:local:local"'),
+    (G, {"model": ":cloud"}, 400, "invalid model name"),
+    (G, {"model": "  "}, 404, "model '  ' not found"),
+    (E, {"model": "https://ns/m"}, 400, "invalid model name"),
+    (E, {"input": 5}, 404, "model '' not found"),
+    (E, {"model": "Nope:cloud", "input": 5}, 403, CLOUD),
+    (G, {"model": M, "suffix": "y"}, 400, f"registry.ollama.ai/library/{M} does not support insert"),
+    (C, {"model": M, "tools": [{"function": {"name": "f"}}]}, 400,
+     f"registry.ollama.ai/library/{M} does not support tools"),
     (G, {"top_logprobs": 21}, 400, "top_logprobs must be between 0 and 20"),
     (G, {"model": "Nope", "think": 5, "top_logprobs": 21}, 400, THINK),
     (G, {"model": "Nope", "keep_alive": "300"}, 400, 'time: missing unit in duration "300"'),
@@ -55,8 +64,69 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     (E, {"model": M, "options": {"use_mmap": 1}}, 500, 'option "use_mmap" must be of type boolean'),
     (L, {"model": M, "options": {"stop": [1]}}, 500, 'option "stop" must be of an array of strings'),
     (E, {"model": "Nope", "input": ["a", 5]}, 400, "invalid input type"),
+    (E, {"model": M, "input": "a b", "options": {"num_ctx": 0}}, 400,
+     "input after truncation exceeds maximum context length"),
+    (E, {"model": M, "input": "a b", "options": {"num_ctx": 1}}, 400,
+     "input after truncation exceeds maximum context length"),
     (E, {"model": M, "input": "a b " * 5000, "truncate": False}, 400, "the input length exceeds the context length"),
 ]  # fmt: skip
+
+UNREADABLE: list[tuple[str, Any, str]] = [
+    (C, {"messages": [1]}, "number into Go struct field ChatRequest.messages of type api.Alias"),
+    (C, {"messages": [{"content": 1}]}, "number into Go struct field ChatRequest.messages.content of type string"),
+    (C, {"messages": [{"images": "x"}]},
+     "string into Go struct field ChatRequest.messages.images of type []api.ImageData"),
+    (C, {"messages": [{"tool_calls": [{"function": {"index": 1.5}}]}]},
+     "number 1.5 into Go struct field ChatRequest.messages.tool_calls.function.index of type int"),
+    (C, {"tools": {}}, "object into Go struct field ChatRequest.tools of type api.Tools"),
+    (C, {"tools": [1]}, "number into Go struct field ChatRequest.tools of type api.Tool"),
+    (C, {"tools": [{"type": 1}]}, "number into Go struct field Tool.tools.type of type string"),
+    (C, {"tools": [{"function": 1}]}, "number into Go struct field Tool.tools.function of type api.ToolFunction"),
+    (C, {"tools": [{"function": {"parameters": "x"}}]},
+     "string into Go struct field ToolFunction.tools.function.parameters of type api.ToolFunctionParameters"),
+    (G, {"images": [1]}, "number into Go struct field GenerateRequest.images of type api.ImageData"),
+    (G, {"context": [1, 2.5]}, "number 2.5 into Go struct field GenerateRequest.context of type int"),
+    (G, {"_debug_render_only": 1}, "number into Go struct field GenerateRequest._debug_render_only of type bool"),
+    ("/api/show", {"template": 1}, "number into Go struct field ShowRequest.template of type string"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "body", "text"), UNREADABLE)
+def test_what_cannot_be_decoded(client: httpx.Client, path: str, body: Any, text: str) -> None:
+    """Errors name Go's structs and types, at every depth."""
+    response = client.post(path, json=body)
+    assert (response.status_code, response.json()) == (400, {"error": f"json: cannot unmarshal {text}"})
+
+
+OTHERS: list[tuple[str, str, int, str, Any]] = [
+    ("GET", "/api/status", 200, "application/json; charset=utf-8", {"cloud": {"disabled": True, "source": "config"}}),
+    ("POST", "/api/me", 503, "application/json; charset=utf-8", {"error": "account unavailable"}),
+    ("POST", "/api/signout", 401, "application/json; charset=utf-8", {"error": "you are not currently signed in"}),
+    ("DELETE", "/api/user/keys/a", 401, "application/json; charset=utf-8",
+     {"error": "you are not currently signed in"}),
+    ("GET", "/api/experimental/model-recommendations", 200, "application/json; charset=utf-8",
+     {"recommendations": []}),
+    ("GET", "/", 200, "text/plain; charset=utf-8", "Ollama is running"),
+    ("GET", "/nope", 404, "text/plain", "404 page not found"),
+    ("PUT", C, 405, "text/plain", "405 method not allowed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "status", "kind", "body"), OTHERS)
+def test_other_routes(client: httpx.Client, method: str, path: str, status: int, kind: str, body: Any) -> None:
+    """Status, content type and body are Ollama's, also of routes that only ollama.com could serve."""
+    response = client.request(method, path)
+    assert (response.status_code, response.headers["content-type"]) == (status, kind)
+    assert (response.json() if "json" in kind else response.text) == body
+    assert status != 405 or response.headers["allow"] == "POST"
+
+
+def test_a_name_with_the_tag_cloud(client: httpx.Client) -> None:
+    """Copy and delete take names as they are: what has the tag ``cloud`` can be removed."""
+    assert client.post("/api/copy", json={"source": M, "destination": "far:20b-cloud"}).status_code == 200
+    assert client.request("DELETE", "/api/delete", json={"model": "far:20b-cloud"}).status_code == 200
+    response = client.request("DELETE", "/api/delete", json={"model": "far:cloud"})
+    assert (response.status_code, response.json()) == (404, {"error": "model 'far:cloud' not found"})
 
 
 @pytest.mark.parametrize(("path", "body", "status", "text"), REFUSED)

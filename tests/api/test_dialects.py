@@ -13,6 +13,7 @@ from litestar import Router, get, post
 from litestar.connection import Request
 
 from corral.api.http import ApiError, Body, Dialect, read_json
+from corral.api.http.errors import ErrorReply
 from corral.core.errors import ModelNotFound
 
 
@@ -80,6 +81,36 @@ def test_what_is_not_a_dialect(start_server: Callable[..., Any], caplog: pytest.
     with start_server(routers=[letters]) as server, httpx.Client(base_url=server.url) as client:
         assert client.get("/letters/wish").status_code == 404
     assert "skipping the routes under /letters: its dialect is <class" in caplog.text
+
+
+class Broken(Letters):
+    """Fails as a plugin may: by raising, or with what cannot be sent."""
+
+    name: ClassVar[str] = "broken"
+
+    def body(self, problem: ApiError) -> bytes:
+        if problem.status == 404:
+            raise SystemExit("no envelope left")
+        return "a text" if problem.status == 400 else b"whatever"  # type: ignore[return-value]
+
+    def wrong_method(self) -> ErrorReply:
+        return ErrorReply(status=99, body=b"", media_type=None)
+
+
+def test_a_dialect_that_fails(start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Its errors get Ollama's envelope, with the status that they have anyway, and the log says what is wrong."""
+    broken = Router(path="/letters", route_handlers=[wish, no_wish], opt={"dialect": Broken()})
+    with start_server(routers=[broken]) as server, httpx.Client(base_url=server.url) as client:
+        known = client.post("/letters/wish", json={"wish": "pony"})
+        assert (known.status_code, known.json()) == (404, {"error": "no pony"})
+        malformed = client.post("/letters/wish", content=b"{")
+        assert (malformed.status_code, malformed.json()) == (400, {"error": "unexpected EOF"})
+        assert client.put("/letters/wish").status_code == 405
+        foreign = client.get("/letters/wish", headers={"origin": "https://elsewhere.example"})
+        assert (foreign.status_code, foreign.content) == (403, b"whatever")
+    assert "the dialect of /letters/wish cannot answer an error: PluginError: raised SystemExit" in caplog.text
+    assert "TypeError: it gave ErrorReply(status=400, body='a text'" in caplog.text
+    assert "TypeError: it gave ErrorReply(status=99" in caplog.text
 
 
 def test_errors_before_a_route_is_reached(client: httpx.Client) -> None:

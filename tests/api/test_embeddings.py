@@ -53,8 +53,29 @@ def test_an_input_beyond_the_context(client: httpx.Client) -> None:
     """A text that is too long is truncated unless the caller forbids it."""
     body = {"model": MODEL, "input": "word " * 50, "options": {"num_ctx": 8}}
     assert client.post("/api/embed", json=body).json()["prompt_eval_count"] == 8
+    tiny = {**body, "options": {"num_ctx": 3}}  # chats need more, embeddings do not
+    assert client.post("/api/embed", json=tiny).json()["prompt_eval_count"] == 3
     response = client.post("/api/embed", json={**body, "truncate": False})
     assert (response.status_code, response.json()) == (400, {"error": "the input length exceeds the context length"})
+
+
+@pytest.mark.parametrize(("path", "status"), [("/api/embed", 400), ("/api/embeddings", 500)])
+@pytest.mark.parametrize(
+    ("engine", "text"),
+    [
+        ({"num_ctx": 1}, "input after truncation exceeds maximum context length"),
+        ({"cuts_inputs": False}, "input exceeds maximum context length and cannot be truncated further"),
+    ],
+)
+def test_an_input_that_cannot_be_cut(
+    start_server: Callable[..., Any], engine: dict[str, Any], text: str, path: str, status: int
+) -> None:
+    """A model whose own tokens fill the context, and an engine that cuts nothing: Ollama's texts, even if the caller
+    allows a cut."""
+    with start_server(engine) as server:
+        given = {"model": "other", "input": "word " * 5000, "prompt": "word " * 5000}
+        response = httpx.post(f"{server.url}{path}", json=given, timeout=60)
+        assert (response.status_code, response.json()) == (status, {"error": text})
 
 
 def test_the_older_form(client: httpx.Client) -> None:

@@ -76,6 +76,14 @@ def test_show_tells_everything(client: httpx.Client) -> None:
     assert other["messages"] == [{"role": "user", "content": "hi"}]
 
 
+def test_show_names_the_model_for_copilot(client: httpx.Client) -> None:
+    """One client takes the base name for the model's name, so it gets what it asked for."""
+    asked = {"model": "smol:q4"}
+    shown = client.post("/api/show", json=asked, headers={"user-agent": "GitHubCopilotChat/0.30"}).json()
+    assert shown["model_info"]["general.basename"] == "smol:q4"
+    assert "general.basename" not in client.post("/api/show", json=asked).json()["model_info"]
+
+
 def test_copy_and_delete(client: httpx.Client) -> None:
     """A copy answers under its new name until it is deleted; copying and deleting both return no body."""
     response = client.post("/api/copy", json={"source": "smol:q4", "destination": "me/copied"})
@@ -139,7 +147,8 @@ def test_a_model_that_is_absent(client: httpx.Client, path: str, work: Any) -> N
 def test_a_model_that_is_not_named(client: httpx.Client, path: str) -> None:
     """Each route has its own error text for an empty name."""
     assert ask(client, path, {}) == EMPTY[path]
-    assert ask(client, path, {"model": "  "}) == EMPTY[path]
+    status, text = EMPTY[path]
+    assert ask(client, path, {"model": "  "}) == (status, text.replace("''", "'  '"))
 
 
 @pytest.mark.parametrize("path", EMPTY)

@@ -11,7 +11,7 @@ from corral.api.http.errors import ApiError
 from corral.api.http.ollama.dialect import OLLAMA
 from corral.api.http.ollama.naming import without_selector
 from corral.api.http.timestamps import local_timestamp, utc_now
-from corral.api.modelfile.printing import modelfile_text, parameters_text
+from corral.api.modelfile.showing import modelfile_text, parameters_text
 from corral.core.errors import (
     Cancelled,
     CorralError,
@@ -82,7 +82,7 @@ def test_a_modelfile_says_everything_and_quotes_where_it_must() -> None:
     assert 'TEMPLATE """{{ "x" }}\n"""\n' in text
     assert "SYSTEM Be brief.\n" in text
     assert 'PARAMETER stop </s>\nPARAMETER stop " x"\n' in text
-    assert 'LICENSE """MIT\nof somebody"""\n' in text
+    assert 'LICENSE "MIT\nof somebody"\n' in text
     assert "MESSAGE user hi\n" in text
 
 

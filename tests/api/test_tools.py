@@ -17,6 +17,10 @@ from tests.api.conftest import running_server
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 TEMPLATE = "{{ messages[-1].content }}{{ tools | tojson if tools }}{% if false %}<tool_call></tool_call>{% endif %}"
 WEIGHTS = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": TEMPLATE})
+TWO_TEMPLATES = {
+    "tokenizer.chat_template": "plain {{ messages[-1].content }}",
+    "tokenizer.chat_template.tool_use": "tool_use " + TEMPLATE,
+}
 QUESTION = [{"role": "user", "content": "hello"}]
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Bonn"]}}}
 PARAMETERS |= {"required": ["city"]}
@@ -31,6 +35,7 @@ def tool(**more: Any) -> dict[str, Any]:
 def url() -> Iterator[str]:
     with running_server(engine={"answer": f"Let me see.\n{CALL}\n{CALL.replace('weather', 'sunset')}"}) as server:
         server.call(lambda runtime: server.world.add("caller", data=WEIGHTS))
+        server.call(lambda runtime: server.world.add("both", data=gguf_bytes({**SMALL_MODEL, **TWO_TEMPLATES})))
         yield server.url
 
 
@@ -66,6 +71,24 @@ def test_one_object(url: str) -> None:
         assert "tool_calls" not in plain["message"]
 
 
+def test_a_separate_template_for_tools(url: str) -> None:
+    """It is used if there are tools, or were any in the conversation; calls are read as it tells."""
+    shown = {"model": "both", "stream": False, "_debug_render_only": True}
+    assert "tools" in httpx.post(f"{url}/api/show", json={"model": "both"}).json()["capabilities"]
+    calls = [{"function": {"name": "f", "arguments": {}}}]
+    past = [*QUESTION, {"role": "assistant", "content": "", "tool_calls": calls}, {"role": "tool", "content": "r"}]
+    asked: list[tuple[dict[str, Any], str]] = [
+        ({}, "tool_use hello["),
+        ({"tools": []}, "plain hello"),
+        ({"tools": [], "messages": past}, "tool_use r"),
+    ]
+    for fields, begun in asked:
+        [line] = chat(url, **shown, **fields)
+        assert line["_debug_info"]["rendered_template"].startswith(begun)
+    [whole] = chat(url, model="both", stream=False)
+    assert [call["function"]["name"] for call in whole["message"]["tool_calls"]] == ["weather"]
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 def test_a_required_call(url: str, stream: bool, choice: Any) -> None:
@@ -80,6 +103,21 @@ def test_a_required_call(url: str, stream: bool, choice: Any) -> None:
         assert choice == "required" or call["function"]["name"] == "weather"
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_format_beside_a_strict_tool(url: str, seed: int) -> None:
+    """The answer is one or the other, whatever the model would have said."""
+    fields = {"format": {"type": "array", "items": {"const": 7}}, "options": {"seed": seed, "num_predict": 200}}
+    [whole] = chat(url, stream=False, tools=[tool(strict=True)], **fields)
+    if calls := whole["message"].get("tool_calls"):
+        assert whole["message"]["content"] == ""
+        assert {call["function"]["arguments"]["city"] for call in calls} <= {"Paris", "Bonn"}
+    else:
+        assert whole["format_valid"]
+    [plain] = chat(url, stream=False, **fields)
+    assert plain["format_valid"]
+    assert "tool_calls" not in plain["message"]
+
+
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
@@ -89,7 +127,7 @@ def test_a_required_call(url: str, stream: bool, choice: Any) -> None:
         ({"tools": "x"}, "json: cannot unmarshal string into Go struct field ChatRequest.tools of type"),
         (
             {"tools": [{"function": {"name": 7}}]},
-            "json: cannot unmarshal number into Go struct field ChatRequest",
+            "json: cannot unmarshal number into Go struct field ToolFunction.tools.function.name of type string",
         ),
         ({"model": "other"}, "registry.ollama.ai/library/other:latest does not support tools"),
     ],

@@ -9,14 +9,18 @@ from typing import Any, ClassVar
 import pytest
 
 from corral.adapters.answer_parsers.cohere import CohereCalls
+from corral.adapters.answer_parsers.command_r import CommandRCalls
 from corral.adapters.answer_parsers.deepseek import DeepSeekCalls, DeepSeekV31Calls
+from corral.adapters.answer_parsers.deepseek_dsml import DeepSeekDsmlCalls
 from corral.adapters.answer_parsers.gemma import FunctionGemmaCalls, Gemma4Calls
 from corral.adapters.answer_parsers.glm import GlmCalls
 from corral.adapters.answer_parsers.go_tag import GoTagCalls
 from corral.adapters.answer_parsers.granite import GraniteCalls, Phi4Calls
 from corral.adapters.answer_parsers.harmony import HarmonyParser
 from corral.adapters.answer_parsers.harmony_calls import HarmonyCalls
+from corral.adapters.answer_parsers.kimi import KimiCalls
 from corral.adapters.answer_parsers.llama3_json import Llama3JsonCalls
+from corral.adapters.answer_parsers.minimax import MiniMaxCalls
 from corral.adapters.answer_parsers.mistral import MistralCalls, MistralListCalls
 from corral.adapters.answer_parsers.pythonic import Lfm2Calls, PythonicCalls
 from corral.adapters.answer_parsers.qwen3_coder import Qwen3CoderCalls, SeedCalls
@@ -31,7 +35,7 @@ from corral.core.requests.outputs import Delta
 from corral.core.requests.requests import ChatRequest, Constraint
 from corral.core.requests.think_tags import ThinkTags
 from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
-from corral.plugins.testing.tool_call_format import TOOLS, MakeCallFormat, ToolCallFormatContract, _written
+from corral.plugins.testing.tool_call_format import TOOLS, MakeCallFormat, ToolCallFormatContract, _follows, _written
 from tests.unit.call_templates import TEMPLATES
 
 _ROUNDS = int(os.environ.get("CORRAL_TEST_EXAMPLES", "4"))
@@ -79,6 +83,25 @@ class _BuiltIn(ToolCallFormatContract):
                 assert arguments["kind"] in ("a", "b c", 3), text
                 assert arguments.get("fixed", "x") == "x", text
                 assert all(isinstance(arguments[name], kind) for name, kind in TYPES.items() if name in arguments), text
+
+    def test_several_calls_may_be_required(self) -> None:
+        """Two in one answer, as the format writes them, and no endless number: see the contract."""
+        grammar = self.call_format().call_grammar(TOOLS, self.rendered, required=True)
+        texts = [text for text, (_, visible, calls) in self.answers if not visible and len(calls) > 1]
+        assert texts
+        assert all(_follows(grammar, text) for text in texts)
+
+    def test_a_call_that_breaks_off_is_warned_of(self) -> None:
+        """Wherever the answer ends: inside the mark before the call too, but not after its first characters."""
+        text = next(text for text, (_, visible, calls) in self.answers if not visible and calls)
+        for end in range(len(text)):
+            _, calls, warnings = self._read(self.call_format(), text[:end])
+            if calls:
+                break
+            if end < 3:
+                assert warnings == ()
+            if end > 4:
+                assert warnings, text[:end]
 
     @pytest.mark.parametrize("required", [True, False])
     def test_marks_may_be_control_tokens(self, required: bool) -> None:
@@ -310,6 +333,80 @@ class TestDeepSeekV31(_BuiltIn):
         (
             'So:<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{"a": 1, "b": -2}<｜tool▁call▁end｜>'
             "<｜tool▁calls▁end｜>",
+            calls(add(1, -2), text="So:"),
+        ),
+    )
+
+
+class TestDeepSeekV32(_BuiltIn):
+    call_format = DeepSeekDsmlCalls
+    template = TEMPLATES["deepseek_v32"]
+    endings = ("</｜DSML｜parameter>",)
+    answers = (
+        (
+            '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
+            '<｜DSML｜parameter name="city" string="true">São </b></｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+            '<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n'
+            "</｜DSML｜function_calls>",
+            calls(weather("São </b>"), NOW),
+        ),
+        (
+            'So:\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1'
+            '</｜DSML｜parameter>\n<｜DSML｜parameter name="b" string="false">-2</｜DSML｜parameter>\n'
+            "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+            calls(add(1, -2), text="So:"),
+        ),
+    )
+
+
+class TestKimi(_BuiltIn):
+    call_format = KimiCalls
+    template = TEMPLATES["kimi"]
+    answers = (
+        (
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+            '{"city": "é"}<|tool_call_end|><|tool_call_begin|>functions.now:1<|tool_call_argument_begin|>{}'
+            "<|tool_call_end|><|tool_calls_section_end|>",
+            calls(weather("é", id="functions.get_weather:0"), now(id="functions.now:1")),
+        ),
+        (
+            "So:<|tool_calls_section_begin|><|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>"
+            '{"a": 1, "b": -2}<|tool_call_end|><|tool_calls_section_end|>',
+            calls(add(1, -2, id="functions.add:0"), text="So:"),
+        ),
+    )
+
+
+class TestMiniMax(_BuiltIn):
+    call_format = MiniMaxCalls
+    template = TEMPLATES["minimax"]
+    endings = ("</parameter>",)
+    answers = (
+        (
+            '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">São <b></parameter>\n</invoke>\n'
+            '<invoke name="now">\n</invoke>\n</minimax:tool_call>',
+            calls(weather("São <b>"), NOW),
+        ),
+        (
+            'So:\n<minimax:tool_call>\n<invoke name="add">\n<parameter name="a">1</parameter>\n'
+            '<parameter name="b">-2</parameter>\n</invoke>\n</minimax:tool_call>',
+            calls(add(1, -2), text="So:"),
+        ),
+    )
+
+
+class TestCommandR(_BuiltIn):
+    call_format = CommandRCalls
+    template = TEMPLATES["command_r"]
+    answers = (
+        (
+            'Action: ```json\n[\n    {\n        "tool_name": "get_weather",\n        "parameters": {"city": "```"}\n'
+            '    },\n    {\n        "tool_name": "now",\n        "parameters": {}\n    }\n]\n```',
+            calls(weather("```"), NOW),
+        ),
+        (
+            'So:\nAction: ```json\n[\n    {\n        "tool_name": "add",\n        "parameters": {"a": 1, "b": -2}\n'
+            "    }\n]\n```",
             calls(add(1, -2), text="So:"),
         ),
     )

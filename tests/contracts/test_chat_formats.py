@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from corral.adapters.templates.go.chat_format import GoFormat
 from corral.adapters.templates.jinja import JinjaFormat
 from corral.core.generation.plain_format import PlainFormat
+from corral.core.models.effective_template import PLAIN_TEMPLATE
+from corral.core.requests.messages import Message
+from corral.core.requests.requests import ChatRequest
 from corral.plugins.testing.broken.formats import FORMATS, SoundFormat
 from corral.plugins.testing.chat_format import ChatFormatContract, MakeFormat
 from tests.contracts.broken_parts import failures, promises
@@ -77,10 +82,37 @@ class TestReasoning(ChatFormatContract):
         return lambda: JinjaFormat(_REASONING)
 
 
+_NO_SYSTEM = "system: the chat template has no place for it"
+
+
 class TestPlain(ChatFormatContract):
     @pytest.fixture
     def make_format(self) -> MakeFormat:
         return PlainFormat
+
+    def test_every_turn_is_in_the_prompt_in_order(self, make_format: MakeFormat) -> None:
+        """What Ollama's template for such models prints, whatever the roles; what it leaves out is said."""
+        ollamas = GoFormat(PLAIN_TEMPLATE)
+        for roles in itertools.product(("system", "user", "assistant", "tool"), repeat=4):
+            messages = tuple(Message(role=role, content=f"{role} {place}, ") for place, role in enumerate(roles))
+            rendered, expected = (one.render(ChatRequest(messages=messages)) for one in (make_format(), ollamas))
+            assert (rendered.prompt, rendered.ignored) == (expected.prompt, expected.ignored)
+            assert (_NO_SYSTEM in rendered.ignored, len(rendered.ignored)) == (
+                "system" in roles,
+                ("system" in roles) + ("tool" in roles),
+            )
+
+    @pytest.mark.parametrize("role", ["user", "assistant"])
+    def test_no_role_may_write_control_tokens(self, make_format: MakeFormat, role: str) -> None:
+        """The rule holds for the roles that reach the prompt."""
+        super().test_no_role_may_write_control_tokens(make_format, role)
+
+
+@pytest.mark.parametrize(("template", "said"), [("{{ .System }}", ()), ("", (_NO_SYSTEM,))])
+def test_a_go_template_without_a_place_for_the_system_message(template: str, said: tuple[str, ...]) -> None:
+    """It is left out, as in Ollama, and the answer says so."""
+    messages = (Message(role="system", content="s"), Message(role="user", content="u"))
+    assert GoFormat(template + "{{ .Prompt }}").render(ChatRequest(messages=messages)).ignored == said
 
 
 @pytest.mark.parametrize("made", [SoundFormat, *FORMATS])

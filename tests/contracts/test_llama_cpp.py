@@ -160,6 +160,15 @@ def test_a_load_that_is_cancelled(smollm2: Path, capfd: pytest.CaptureFixture[st
     assert "Exception ignored" not in capfd.readouterr().err
 
 
+def test_progress_is_reported_after_the_weights_too(weights: Path) -> None:
+    """What is tried out then takes long with a large model, and must not seem to stall."""
+    request = LoadRequest(model="test", files=(LocalFile(role="weights", path=str(weights)),), load_options={})
+    shares: list[float] = []
+    load(request, shares.append).close()
+    assert shares == sorted(shares)
+    assert shares.count(1.0) > 3
+
+
 # ── Words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

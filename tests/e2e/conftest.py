@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+UNUSED = f"sha256-{'0' * 64}"
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 
 # Python runs a module of this name whenever it starts, in the server and in its children alike.
@@ -123,7 +124,7 @@ def environment(
     user_at: Callable[..., dict[str, str]],
     run_corral: Corral,
 ) -> dict[str, str]:
-    """A user's home with SmolLM2 in its store, imported from its file."""
+    """A user's home with SmolLM2 in its store, imported from its file, and an old blob that no model names."""
     home = tmp_path_factory.mktemp("home")
     guard = connections.parent
     (guard / "sitecustomize.py").write_text(GUARD)
@@ -137,6 +138,9 @@ def environment(
     )
     done = run_corral(environment, "import", str(smollm2), "--name", SMOLLM2)
     assert done.returncode == 0, done.stderr
+    unused = Path(environment["CORRAL_MODELS"]) / "blobs" / UNUSED
+    unused.write_bytes(b"")
+    os.utime(unused, (1, 1))
     return environment
 
 

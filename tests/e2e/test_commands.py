@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,15 @@ def test_one_answer_through_a_server_and_without_one(server: Any, corral: Callab
     assert any("/api/generate" in line for line in server.log[-10:])
     alone = corral("run", "--local", MODEL, "Why is the sky blue?", *GREEDY)
     assert alone.stdout == served.stdout
+
+
+def test_a_server_deletes_what_no_model_needs_when_it_starts(
+    server: Any, environment: dict[str, str], within: Callable[..., bool]
+) -> None:
+    """The old blob of the fixture is gone; the model is whole."""
+    blobs = Path(environment["CORRAL_MODELS"]) / "blobs"
+    assert within(30, lambda: not (blobs / f"sha256-{'0' * 64}").exists())
+    assert server.generate().status_code == 200
 
 
 def test_what_runs_is_listed(server: Any, corral: Callable[..., Any]) -> None:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
+from tests.api.conftest import running_server
 
 PYTHON = os.environ.get("CORRAL_CLIENTS_PYTHON")
 NODE = os.environ.get("CORRAL_CLIENTS_NODE")
@@ -56,16 +60,95 @@ found.structured = JSON.parse(answer.response)
 found.vectors = (await ollama.embed({ model, input: ['a', 'b'] })).embeddings.length
 console.log(JSON.stringify(found))
 """
+LANGCHAIN_TOOLS = """
+from langchain_ollama import ChatOllama
+from langchain_core.tools import tool
+@tool
+def weather(city: str) -> str:
+    '''Tells it.'''
+    return city
+chat = ChatOllama(model=model, base_url=url)
+calls = chat.bind_tools([weather], tool_choice="weather").invoke("hello")
+found["called"] = [(call["name"], call["args"]) for call in calls.tool_calls]
+whole = None
+for chunk in chat.bind_tools([weather]).stream("hello"):
+    whole = chunk if whole is None else whole + chunk
+found["streamed"] = [(call["name"], call["args"]) for call in whole.tool_calls]
+results = [weather.invoke(call) for call in calls.tool_calls]
+found["answered"] = chat.invoke([("user", "hello"), calls, *results]).content
+found["structured"] = chat.with_structured_output(Weather, method="function_calling").invoke("hello").model_dump()
+"""
+LLAMA_INDEX_TOOLS = """
+from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
+from llama_index.llms.ollama import Ollama
+def weather(city: str) -> str:
+    '''Tells it.'''
+    return city
+tools, client = [FunctionTool.from_defaults(weather)], Ollama(model=model, base_url=url)
+def calls(reply):
+    return [(call.tool_name, call.tool_kwargs) for call in client.get_tool_calls_from_response(reply)]
+reply = client.chat_with_tools(tools, "hello", allow_parallel_tool_calls=True)
+found["called"] = calls(reply)
+*_, last = client.stream_chat_with_tools(tools, "hello", allow_parallel_tool_calls=True)
+found["streamed"] = calls(last)
+result = ChatMessage(role="tool", content="Paris", additional_kwargs={"name": "weather"})
+found["answered"] = client.chat([ChatMessage(role="user", content="hello"), reply.message, result]).message.content
+found["structured"] = {"city": client.predict_and_call(tools, "hello").sources[0].raw_output}
+"""
+JAVASCRIPT_TOOLS = """
+import { Ollama } from 'ollama'
+const [url, model] = process.argv.slice(-2), ollama = new Ollama({ host: url })
+const parameters = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] }
+const tools = [{ type: 'function', function: { name: 'weather', description: 'Tells it', parameters } }]
+const messages = [{ role: 'user', content: 'hello' }]
+const calls = (message) => (message.tool_calls ?? []).map((call) => [call.function.name, call.function.arguments])
+const reply = await ollama.chat({ model, messages, tools })
+const found = { called: calls(reply.message), streamed: [], structured: reply.message.tool_calls[0].function.arguments }
+for await (const part of await ollama.chat({ model, messages, tools, stream: true })) {
+  found.streamed.push(...calls(part.message))
+}
+messages.push(reply.message, { role: 'tool', content: 'Paris', tool_name: 'weather' })
+found.answered = (await ollama.chat({ model, messages })).message.content
+console.log(JSON.stringify(found))
+"""
 FRAME = """
 import json, sys
 from pydantic import BaseModel
 class Answer(BaseModel):
     ok: bool
+class Weather(BaseModel):
+    '''Tells it.'''
+    city: str
 url, model = sys.argv[1:]
 found = {}
 %s
 print(json.dumps(found))
 """
+
+
+TEMPLATE = "{{ messages[-1].content }}{{ tools | tojson if tools }}{% if false %}<tool_call></tool_call>{% endif %}"
+
+
+@pytest.fixture(scope="module")
+def caller() -> Iterator[str]:
+    """The address of a server with the model `caller`, which calls the tool `weather` twice, and `Weather`."""
+    weights = gguf_bytes({**SMALL_MODEL, "llama.context_length": 4096, "tokenizer.chat_template": TEMPLATE})
+    calls = "".join(
+        f'<tool_call>\n{{"name": "{name}", "arguments": {{"city": "{city}"}}}}\n</tool_call>'
+        for name, city in (("weather", "Paris"), ("weather", "Bonn"), ("Weather", "Paris"))
+    )
+    with running_server(engine={"answer": f"Let me see.\n{calls}"}) as server:
+        server.call(lambda _: server.world.add("caller", data=weights))
+        yield server.url
+
+
+def _check_tools(output: str) -> None:
+    found = json.loads(output.splitlines()[-1])
+    called = [["weather", {"city": "Paris"}], ["weather", {"city": "Bonn"}]]
+    assert found["called"] == found["streamed"] == called
+    assert found["structured"] == {"city": "Paris"}
+    assert "Let me see." in found["answered"]
 
 
 def _check(output: str) -> None:
@@ -95,3 +178,21 @@ def test_the_client_for_javascript(server: Any) -> None:
             command, check=True, capture_output=True, text=True, timeout=300, input=JAVASCRIPT, cwd=NODE
         ).stdout
     )
+
+
+@pytest.mark.skipif(PYTHON is None, reason="CORRAL_CLIENTS_PYTHON is not set")
+@pytest.mark.parametrize("script", [LANGCHAIN_TOOLS, LLAMA_INDEX_TOOLS], ids=["langchain", "llama-index"])
+def test_tools_of_python_frameworks(caller: str, script: str) -> None:
+    """Their tools are called, in one piece and streamed, and results go back."""
+    command = [str(PYTHON), "-c", FRAME % script, caller, "caller"]
+    _check_tools(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
+
+
+@pytest.mark.skipif(NODE is None, reason="CORRAL_CLIENTS_NODE is not set")
+def test_tools_of_the_client_for_javascript(caller: str) -> None:
+    """The same through the official client for JavaScript."""
+    command = ["node", "--input-type=module", "-", caller, "caller"]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=300, input=JAVASCRIPT_TOOLS, cwd=NODE
+    )
+    _check_tools(done.stdout)

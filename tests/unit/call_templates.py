@@ -78,6 +78,28 @@ name(argument=value)
 {{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + tool.function.name + '<｜tool▁sep｜>' + tool.function.arguments }}
 {{ '<｜tool▁call▁end｜><｜tool▁calls▁end｜>' }}{% endfor %}{% endfor %}
 {% if thinking %}<｜Assistant｜><think>{% else %}<｜Assistant｜></think>{% endif %}""",
+    "deepseek_v32": """{% set dsml_token = "｜DSML｜" %}{% set thinking_start_token = "<think>" %}
+{{ bos_token }}You can invoke functions by writing a "<{{ dsml_token }}function_calls>" block:
+<{{ dsml_token }}function_calls>
+<{{ dsml_token }}invoke name="$FUNCTION_NAME">
+<{{ dsml_token }}parameter name="$PARAMETER_NAME" string="true|false">$PARAMETER_VALUE</{{ dsml_token }}parameter>
+</{{ dsml_token }}invoke>
+</{{ dsml_token }}function_calls>{% for m in messages %}<｜User｜>{{ m.content }}<｜Assistant｜></think>{% endfor %}""",
+    "kimi": """{% if tools %}<|im_system|>tool_declare<|im_middle|>{{ tools | tojson }}<|im_end|>{% endif %}
+{% for m in messages %}<|im_user|>{{ m.role }}<|im_middle|>{{ m.content }}
+{% if m.tool_calls %}<|tool_calls_section_begin|>{% for c in m.tool_calls %}
+<|tool_call_begin|>{{ c.id }}<|tool_call_argument_begin|>{{ c.function.arguments | tojson }}<|tool_call_end|>
+{% endfor %}<|tool_calls_section_end|>{% endif %}<|im_end|>{% endfor %}""",
+    "minimax": """{% set toolcall_begin_token = '<minimax:tool_call>' %}
+{% set toolcall_end_token = '</minimax:tool_call>' %}]~b]system
+When making tool calls, use XML format to invoke tools and pass parameters:
+{{ toolcall_begin_token }}
+<invoke name="tool-name-1">
+<parameter name="param-key-1">param-value-1</parameter>
+</invoke>
+{{ toolcall_end_token }}[e~[
+{% for m in messages %}]~b]{{ m.role }}
+{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}[e~[{% endfor %}""",
     "gemma4": """{{ bos_token }}{% for m in messages %}<|turn>{{ m.role }}
 {% for c in m.tool_calls %}{{ '<|tool_call>call:' + c.function.name + '{' }}<|"|>{{ '}<tool_call|>' }}{% endfor %}
 {% for part in m.content.split('<channel|>') %}{% if '<|channel>' in part %}{% endif %}{% endfor %}<turn|>{% endfor %}
@@ -96,6 +118,11 @@ name(argument=value)
 {% for c in m.tool_calls %}{"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ c.function.name }}",
  "parameters": {{ c.function.arguments | tojson }}}{% endfor %}]<|END_ACTION|>{% endif %}
 <|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>{% endfor %}""",
+    "command_r": """{{ bos_token }}<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{{ tools }}<|END_OF_TURN_TOKEN|>
+{% for m in messages %}<|START_OF_TURN_TOKEN|>{{ m.content }}<|END_OF_TURN_TOKEN|>{% endfor %}
+<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>Write 'Action:' followed by a json-formatted list of actions:
+```json
+[{"tool_name": title of the tool, "parameters": a dict of parameters}]```<|END_OF_TURN_TOKEN|>""",
     "granite": """<|start_of_role|>system<|end_of_role|>When a tool is required to answer the user's query, respond with
 <|tool_call|> followed by a JSON list of tools used.
 Write your thoughts after 'Here is my thought process:' and write your response after 'Here is my response:'.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import msgspec
 import pytest
 
 from corral.adapters.engines.upstream.spec import SPEC, UpstreamOptions
+from corral.adapters.registries.oci.registry import OciRegistry
+from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.event_loop import EventLoopRunner
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
@@ -17,6 +21,7 @@ from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.models.model import RemoteModel
 from corral.core.ports.running import RunningModel
 from corral.core.specs.engines import LoadRequest
+from corral.plugins.testing.fake_registry import FakeRegistry
 from corral.plugins.testing.scripted_server import ScriptedServer
 
 
@@ -59,3 +64,23 @@ def either_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tup
         blobs.close()
     else:
         yield FilesystemBlobs(tmp_path / "models"), FilesystemManifests(tmp_path / "models")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeRegistry]:
+    """An empty registry that demands no login."""
+    with FakeRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def oci_client(tmp_path: Path) -> Callable[..., OciRegistry]:
+    """A client of a user whose home is `tmp_path`; keyword arguments are settings, `environment` and `clock`."""
+
+    def make(environment: Mapping[str, str] = {}, clock: Callable[[], float] = time.monotonic, **settings: Any) -> Any:
+        key = str(tmp_path / "id_ed25519")
+        stated: dict[str, Any] = {"ollama_key": key, "upload_chunk_bytes": 65536} | settings
+        home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+        return OciRegistry(OciRegistrySettings(**stated), environment=home | dict(environment), clock=clock)
+
+    return make

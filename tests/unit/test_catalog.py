@@ -590,7 +590,7 @@ def test_a_pull_streams_into_the_store(store: Store) -> None:
         assert await store.catalog().capabilities(record) == ("completion", "vision")
         for name, data in (("a-model.Q8_0.gguf", gguf_bytes()), ("mmproj.gguf", projector)):
             counted = [step.completed_bytes for step in told if step.status == f"storing {name}"]
-            assert counted == [*range(100, len(data), 100), len(data)]
+            assert counted == [*range(0, len(data), 100), len(data)]
         assert told[-1].status == "success"
         assert source.closed == 1
 

@@ -110,7 +110,6 @@ def test_a_path_that_is_no_text(corral: Corral, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--license", "--template"),
         ("--system", "--json"),
         ("--modelfile", "--verbose"),
         ("--parameters", "--modelfile", "--json"),
@@ -122,6 +121,14 @@ def test_flags_of_show_that_exclude_each_other(corral: Corral, flags: tuple[str,
     assert ended.returncode == 2
     assert "exclude each other" in ended.stderr
     assert all(flag in ended.stderr for flag in flags)
+
+
+def test_show_prints_one_part(corral: Corral) -> None:
+    """Several flags for a part are an error with Ollama's text."""
+    ended = corral("show", "absent", "--license", "--template")
+    assert ended.returncode == 2
+    names = "'--license', '--modelfile', '--parameters', '--system', or '--template'"
+    assert f"only one of {names} can be specified" in ended.stderr
 
 
 @pytest.mark.parametrize(

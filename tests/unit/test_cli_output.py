@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from corral.api.cli.model_facts import facts_of_reply, print_facts
 from corral.api.cli.output import human_bytes, human_duration, human_time, iso_time, print_table
 from corral.core.models.digests import short_digest
 
@@ -52,11 +53,16 @@ def test_times(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("duration_ns", "text"),
     [
-        (0, "0ms"),
+        (0, "0s"),
+        (17, "17ns"),
+        (293_900, "293.9µs"),
+        (999_999, "1ms"),
         (1_234_567, "1.235ms"),
         (310_000_000, "310ms"),
         (1_523_000_000, "1.523s"),
+        (59_999_900_000, "1m0s"),
         (123_400_000_000, "2m3.4s"),
+        (179_990_000_000, "3m0s"),
         (3_723_000_000_000, "1h2m3s"),
     ],
 )
@@ -75,3 +81,17 @@ def test_dates_and_digests() -> None:
     """Times are RFC 3339 in UTC; digests are shown as their first 12 digits."""
     assert iso_time(0.5) == "1970-01-01T00:00:00.500000Z"
     assert short_digest("sha256:" + "ab" * 32) == "abababababab"
+
+
+def test_facts_of_a_model_that_sees(capsys: pytest.CaptureFixture[str]) -> None:
+    """The projector has a section of its own; each section is as wide as its longest name and four spaces."""
+    projector = {"general.architecture": "clip", "general.parameter_count": 42_560}
+    projector |= {"clip.vision.embedding_length": 32, "clip.vision.projection_dim": 64}
+    reply = {"details": {"family": "llama"}, "projector_info": projector, "parameters": "top_k                 7"}
+    print_facts(facts_of_reply("m", reply))
+    assert capsys.readouterr().out == (
+        "  Model\n    architecture    llama\n\n"
+        "  Projector\n    architecture        clip\n    parameters          43K\n"
+        "    embedding length    32\n    dimensions          64\n\n"
+        "  Parameters\n    top_k    7\n\n"
+    )

@@ -249,7 +249,7 @@ def test_show_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     chat("/show info", "/show license", "/show system", "/show", "/list", "/?", "/? set", "/help shortcuts", "/nosuch")
     out = capsys.readouterr().out
     for text in (
-        "architecture        echo",
+        "architecture    echo",
         "one\ntwo\nthree",
         "No system message was specified",
         "/show template",

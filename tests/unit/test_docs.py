@@ -20,6 +20,7 @@ from corral.api.library import AsyncCorral
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.assembly import ENGINES as ENGINE_KIND
 from corral.plugins.assembly import load_plugins, read_layers
+from corral.plugins.testing.fake_registry import FakeRegistry
 from corral.plugins.testing.gguf import gguf_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,42 @@ def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert "smollm2-135m-instruct:q4_1" in done.stdout
+
+
+def test_the_shell_examples_of_the_page_on_storage_run(environment: dict[str, str], tmp_path: Path) -> None:
+    """They create an image layout, and a model in it answers."""
+    [example] = blocks((ROOT / "docs" / "storage.md").read_text(encoding="utf-8"), "bash")
+    done = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\n{example}"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert (tmp_path / "layout" / "index.json").exists()
+
+
+def test_the_shell_examples_of_the_page_on_registries_run(environment: dict[str, str], tmp_path: Path) -> None:
+    """A model is pushed to a registry on this machine, and pulled again under the name of its reference."""
+    [example] = blocks((ROOT / "docs" / "registries.md").read_text(encoding="utf-8"), "bash")
+    with FakeRegistry() as registry:
+        done = subprocess.run(
+            ["bash", "-c", f"set -euo pipefail\n{example.replace('localhost:5000', registry.host)}"],
+            cwd=tmp_path,
+            env=environment | {"HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert list(registry.repositories["models/smollm2"].tags) == ["q4_1"]
 
 
 def test_every_command_of_the_shell_examples_exists() -> None:

@@ -21,6 +21,7 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.unused_blobs import every_manifest
 from corral.core.errors import BlobNotFound, Conflict, InvalidModelFile, ModelNotFound, OutOfSpace, Unsupported
 from corral.core.models.digests import Digest, digest_of
+from corral.core.models.folder_facts import folder_facts
 from corral.core.models.model import FileRole, Model, ModelFile, StoredModel, TemplateText
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.blobs import BlobInfo
@@ -104,6 +105,29 @@ def _folder(tmp_path: Path, files: Mapping[str, bytes], name: str = "My-Encoder-
 
 def _shown(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"additional_chat_templates/tool_use.jinja": b"{{ tools }}"},
+        {
+            "tokenizer_config.json": json.dumps(
+                {
+                    "chat_template": [
+                        {"name": "default", "template": "{{ bos_token }}{{ messages }}"},
+                        {"name": "tool_use", "template": "{{ tools }}"},
+                    ]
+                }
+            ).encode()
+        },
+    ],
+)
+def test_a_separate_template_for_tools(files: Mapping[str, bytes]) -> None:
+    """It is in a folder of its own, or among the named templates of the tokenizer."""
+    template = folder_facts({**GENERATOR, **files}).template
+    assert template is not None
+    assert (template.text, template.tools_text) == ("{{ bos_token }}{{ messages }}", "{{ tools }}")
 
 
 def test_a_sentence_encoder_is_imported(store: Store, tmp_path: Path) -> None:

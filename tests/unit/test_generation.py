@@ -264,10 +264,22 @@ def test_a_raw_prompt_is_sent_as_it_is() -> None:
 
 
 def test_without_a_template_the_texts_are_the_prompt() -> None:
-    """A base model gets the system text and the prompt, with a blank line between them."""
+    """A base model gets the questions and answers, as in Ollama; what has no place in the prompt is said."""
     bench = Bench(template=None)
-    bench.generate(GenerateCall(model="tiny", prompt="Once", system="A tale."))
-    assert bench.request().prompt == (TextPart(text="A tale.\n\nOnce", parse_special=True),)
+    assert _ignored(bench.generate(GenerateCall(model="tiny", prompt="Once"))) == ()
+    assert bench.request().prompt == (TextPart(text="Once", parse_special=True),)
+    [said] = _ignored(bench.generate(GenerateCall(model="tiny", prompt="Once", system="A tale.")))
+    assert said == "system: the chat template has no place for it"
+    assert bench.request().prompt == (TextPart(text="Once", parse_special=True),)
+    call = ToolCall(name="time")
+    asked = (Message(role="user", content="?"), Message(role="assistant", content="!", tool_calls=(call,)))
+    [said] = _ignored(bench.chat(ChatCall(model="tiny", messages=asked)))
+    assert said.startswith("messages: the chat template has no place for tool calls")
+    assert bench.request().prompt == (TextPart(text="?!", parse_special=True),)
+
+
+def _ignored(outputs: Sequence[Output]) -> tuple[str, ...]:
+    return next(output.ignored_options for output in outputs if isinstance(output, Started))
 
 
 def test_typed_control_tokens_stay_text() -> None:
@@ -292,13 +304,6 @@ def test_nothing_is_asked_of_a_model_before_its_request() -> None:
     asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("word " * 4000,))))
     assert len(bench.model.requests) == 3
     assert bench.model.tokenized == 0
-
-
-def test_tool_calls_need_a_template() -> None:
-    """Without a template nothing says how they are written: they are refused, not dropped."""
-    asked = (Message(role="user", content="?"), Message(role="assistant", tool_calls=(ToolCall(name="time"),)))
-    with pytest.raises(InvalidRequest, match="tool_calls"):
-        Bench(template=None).chat(ChatCall(model="tiny", messages=asked))
 
 
 def test_chat_assembles_messages_as_ollama_does() -> None:

@@ -57,6 +57,15 @@ def test_every_field_is_filled(write: Write) -> None:
     assert found.pooling is None
 
 
+def test_a_separate_template_for_tools_is_read(write: Write) -> None:
+    """It has a key of its own, and is none of the values to show."""
+    key = "tokenizer.chat_template.tool_use"
+    found = read_metadata(write(gguf_bytes({**SMALL_MODEL, key: "{{ tools }}"})))
+    assert (found.chat_template, found.tools_template) == (SMALL_MODEL["tokenizer.chat_template"], "{{ tools }}")
+    assert key not in found.keys
+    assert read_metadata(write(gguf_bytes())).tools_template is None
+
+
 def test_keys_hold_numbers_and_texts_but_no_arrays(write: Write) -> None:
     """`keys` has the scalars with their own types; arrays and the chat template are left out."""
     keys = read_metadata(write(gguf_bytes())).keys

@@ -610,3 +610,25 @@ def test_ids_link_calls_and_results() -> None:
     assert (len(called), result) == (9, f"{called}f")
     own = [*_USER, Message(role="assistant", tool_calls=(ToolCall(name="f", id="abcDEF123"),))]
     assert prompt_text(_prompt(JinjaFormat(_CALLS + picky + shown), own)) == "abcDEF123"
+
+
+def test_ids_instead_of_names() -> None:
+    """A template that writes no names gets ids with the names in them, as Kimi's models write them themselves."""
+    kimi = JinjaFormat(
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}<{{ c.id }}|{{ c.function.arguments | tojson }}>"
+        "{% endfor %}{% if m.role == 'tool' %}({{ m.tool_call_id }})={{ m.content }}{% endif %}{% endfor %}"
+    )
+    calls = (ToolCall(name="f"), ToolCall(name="g.h", id="functions.g.h:7"))
+    called = [
+        *_USER,
+        Message(role="assistant", tool_calls=calls),
+        Message(role="tool", content="2", tool_name="g.h"),
+        Message(role="tool", content="1"),
+        Message(role="assistant", tool_calls=(ToolCall(name="f", id="call_x"),)),
+        Message(role="tool", content="3", tool_call_id="call_x"),
+        Message(role="tool", content="4", tool_call_id="lost"),
+    ]
+    assert prompt_text(_prompt(kimi, called)) == (
+        "<functions.f:0|{}><functions.g.h:7|{}>(functions.g.h:7)=2(functions.f:0)=1"
+        "<functions.f:2|{}>(functions.f:2)=3(lost)=4"
+    )

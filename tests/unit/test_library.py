@@ -251,11 +251,14 @@ def test_settings_are_checked_at_the_first_use(settings: dict[str, Any], message
         client.list()
 
 
-def test_a_registry_without_a_plugin() -> None:
-    """The error says that there is none to choose from."""
+def test_a_registry_that_nobody_has() -> None:
+    """The error says what there is to choose from."""
     with Corral(settings={"registry": "shop"}) as client, pytest.raises(SettingsError) as caught:
         client.list()
-    assert (caught.value.message, caught.value.remedy) == ("registry: unknown name 'shop'", "none is installed")
+    assert (caught.value.message, caught.value.remedy) == (
+        "registry: unknown name 'shop'",
+        "choose one of oci, ollama, docker, hf",
+    )
 
 
 def test_wrong_calls(client: Corral) -> None:
@@ -367,30 +370,35 @@ def test_an_interrupt_cancels_the_call_and_not_the_loop(slow: Corral, streamed: 
     assert slow.generate(MODEL, "hello", options={"num_predict": 1}).text
 
 
+def answered_in(client: Corral) -> list[threading.Thread]:
+    """The threads in which a new Corral has answered a question: those of its event loop and of its model's engine."""
+    before = set(threading.enumerate())
+    client.generate(MODEL, "hello")
+    engines = [one for one in threading.enumerate() if one not in before and one.name == f"engine {MODEL}"]
+    assert len(engines) == 1
+    return [client._portal._thread, *engines]
+
+
 def test_a_forgotten_corral_is_closed(setup: dict[str, Any]) -> None:
     """The thread of a forgotten Corral ends with it."""
-    before = threading.active_count()
     client = Corral(**setup)
-    client.generate(MODEL, "hello")
-    assert threading.active_count() > before
+    threads = answered_in(client)
     del client
     gc.collect()
-    assert eventually(lambda: threading.active_count() <= before)
+    assert eventually(lambda: not any(thread.is_alive() for thread in threads))
 
 
 def test_a_corral_forgotten_on_its_own_thread_is_closed(setup: dict[str, Any]) -> None:
     """The garbage collector runs on any thread; on the loop's own, which would wait for itself, it closes nothing."""
-    before = threading.active_count()
     holder = [Corral(**setup)]
-    holder[0].generate(MODEL, "hello")
-    portal = holder[0]._portal
+    portal, threads = holder[0]._portal, answered_in(holder[0])
 
     async def forget() -> None:
         holder.clear()
         gc.collect()
 
     portal.call(forget)
-    assert eventually(lambda: portal.closed and threading.active_count() <= before)
+    assert eventually(lambda: portal.closed and not any(thread.is_alive() for thread in threads))
 
 
 def test_a_program_that_never_closes_still_ends(setup: dict[str, Any]) -> None:

@@ -117,10 +117,16 @@ def test_unknown_keywords_name_what_was_called(client: Any) -> None:
     """The error names the class and the method that were called, and the closest argument."""
     with pytest.raises(TypeError, match=r"^Corral\(\) has no argument 'model'; did you mean models\?"):
         Corral(model="x")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"^AsyncCorral\(\) has no argument 'zzz'; its arguments are models, engine"):
+    with pytest.raises(TypeError, match=r"^AsyncCorral\(\) has no argument 'zzz'; its arguments are models, store"):
         AsyncCorral(zzz="x")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"^Corral\.chat\(\) has no argument 'temperature'; did you mean options="):
         client.chat(MODEL, "hello", temperature=1)
+    with pytest.raises(TypeError, match=r"^Corral\.chat\(\) has no argument 'template'; generate\(\) has it"):
+        client.chat(MODEL, "hello", template="x")
+    with pytest.raises(TypeError, match=r"^Corral\.chat\(\) has no argument 'images'; images belong to a message"):
+        client.chat(MODEL, "hello", images=[b"x"])
+    with pytest.raises(TypeError, match=r"^Corral\.generate\(\) has no argument 'tools'; chat\(\) has it"):
+        client.generate(MODEL, "hello", tools=[])
     with pytest.raises(TypeError, match=r"^Corral\.embed\(\) has no argument 'system'"):
         client.embed(MODEL, "hello", system="x")
     with pytest.raises(TypeError, match=r"^Corral\.load\(\) has no argument 'keepalive'; did you mean keep_alive"):

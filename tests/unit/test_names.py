@@ -33,7 +33,7 @@ def test_names_in_the_grammar(text: str, short: str, full: str) -> None:
     [
         *("", ":", "m:", ":t", "/m", "ns/", "a/b/c/d", "m:t:u", "m@sha256:00", " m", "m ", "m\n", "-m", ".m", "m:.t"),
         *("n.s/m", "../m", "a/../m", "h/ns/..", "m:..", "a\\b", "m\0", "ftp://h/ns/m", "ä", "m:" + "t" * 81, "m" * 81),
-        *("n" * 81 + "/m", "h" * 351 + "/n/m", "://m", "http://"),
+        *("n" * 81 + "/m", "h" * 351 + "/n/m", "://m", "http://", "http://n/m", "https://m"),
     ],
 )
 def test_names_outside_the_grammar(text: str) -> None:

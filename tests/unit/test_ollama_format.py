@@ -196,7 +196,7 @@ def test_what_is_written_is_what_ollama_writes() -> None:
     assert (manifest["schemaVersion"], manifest["mediaType"]) == (2, _DOCKER)
     assert manifest["config"] == {"mediaType": _CONFIG, "digest": digest_of(blobs[0]), "size": len(blobs[0])}
     kinds = [layer["mediaType"].removeprefix(_IMAGE) for layer in manifest["layers"]]
-    assert kinds == ["model", "template", "system", "params", "messages", "license"]
+    assert kinds == ["model", "template", "system", "license", "params", "messages"]
     assert manifest["layers"][0] == {"mediaType": _IMAGE + "model", "digest": _WEIGHTS, "size": 7}
     assert [layer["digest"] for layer in manifest["layers"][1:]] == [digest_of(blob) for blob in blobs[1:]]
     config = json.loads(blobs[0])

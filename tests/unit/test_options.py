@@ -128,6 +128,8 @@ def test_num_ctx_is_at_least_four() -> None:
     """Ollama's minimum, for the load and the request alike."""
     resolved = resolve_options({"num_ctx": 1})
     assert (resolved.context.num_ctx, resolved.load["num_ctx"]) == (4, 4)
+    assert resolve_options({"num_ctx": 1}, least_num_ctx=2048).load == {"num_ctx": 2048}
+    assert resolve_options({}, least_num_ctx=2048).load == {}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.core.catalog.catalog import ModelCatalog
-from corral.core.catalog.fetching import side_by_side
+from corral.core.catalog.side_by_side import side_by_side
+from corral.core.catalog.transfer_policy import TransferPolicy
 from corral.core.errors import (
     BlobNotFound,
     DigestMismatch,
@@ -20,6 +21,7 @@ from corral.core.errors import (
     ModelNotFound,
     NotFound,
     SourceError,
+    SourceUnavailable,
     StorageError,
 )
 from corral.core.models.digests import Digest, digest_of
@@ -82,6 +84,7 @@ class Store:
             readers=[GgufReader()],
             registries=[self.registry],
             default_registry=default_registry,
+            policy=TransferPolicy(pause_s=0),
         )
 
     async def digests(self) -> set[Digest]:
@@ -157,6 +160,21 @@ def test_a_pull_that_broke_is_resumed(store: Store) -> None:
     asyncio.run(scenario())
 
 
+def test_many_pulls_of_one_model_at_once(store: Store) -> None:
+    """All succeed, under one name or several, and each blob is fetched once."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        catalog = store.catalog()
+        names = [None, None, *(parse_name(f"copy-{number}") for number in range(10)), None]
+        records = await asyncio.gather(*(catalog.pull(str(SMALL), name) for name in names))
+        assert len({record.digest for record in records}) == 1
+        assert len(store.registry.ranges) == 4
+        assert len(await catalog.list()) == 11
+
+    asyncio.run(scenario())
+
+
 def test_a_pull_that_is_cancelled_leaves_nothing_running(store: Store) -> None:
     """All streams are closed and the partials released: the next pull continues where this one stopped."""
 
@@ -188,7 +206,7 @@ def test_a_pushed_model_is_the_stored_one(store: Store) -> None:
         assert (told[0].status, told[-1].status) == ("retrieving manifest", "success")
         status = f"pushing {digest_of(WEIGHTS)[7:19]}"
         counted = [step.completed_bytes or 0 for step in told if step.status == status]
-        assert counted == [*range(1 << 20, len(WEIGHTS), 1 << 20), len(WEIGHTS), len(WEIGHTS)]
+        assert counted == [*range(1 << 20, len(WEIGHTS), 1 << 20), len(WEIGHTS)]
         assert (await store.catalog().pull("mem://me/other:1")).digest == digest
 
     asyncio.run(scenario())
@@ -208,6 +226,72 @@ def test_a_push_sends_only_what_is_not_there(store: Store, monkeypatch: pytest.M
         await store.catalog().push(parse_name("house/small:q4"), "mem://me/other")
         await store.catalog().copy(parse_name("house/small:q4"), parse_name("mine"))
         await store.catalog().push(parse_name("mine"), str(SMALL))
+
+    asyncio.run(scenario())
+
+
+def test_a_push_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blob whose line breaks is sent again, with progress that never goes backward; not for ever."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        await store.catalog().pull(str(SMALL), parse_name("mine"))
+        begin, faults = store.registry.begin, [3 << 20, 1 << 20]
+
+        async def breaking(reference: Reference, blob: Digest, size_bytes: int) -> Any:
+            writer = await begin(reference, blob, size_bytes)
+            write, sent = writer.write, 0
+
+            async def write_some(data: bytes) -> None:
+                nonlocal sent
+                if faults and sent >= faults[0]:
+                    faults.pop(0)
+                    raise SourceUnavailable("the line went dead")
+                await write(data)
+                sent += len(data)
+
+            writer.write = write_some  # type: ignore[method-assign]
+            return writer
+
+        monkeypatch.setattr(store.registry, "begin", breaking)
+        told: list[FetchProgress] = []
+        await store.catalog().push(parse_name("mine"), "mem://me/other", told.append)
+        assert faults == []
+        counted = [step.completed_bytes or 0 for step in told if step.digest == digest_of(WEIGHTS)]
+        assert counted == [*range(1 << 20, len(WEIGHTS), 1 << 20), len(WEIGHTS)]
+        faults.extend([0] * 24)
+        with pytest.raises(SourceUnavailable):
+            await store.catalog().push(parse_name("mine"), "mem://me/third")
+
+    asyncio.run(scenario())
+
+
+def test_a_push_in_the_other_format(store: Store) -> None:
+    """The same weights, texts and parameters, as a ModelPack and back; a model that has the format is sent as it is."""
+
+    async def scenario() -> None:
+        texts = [
+            (f"{_IMAGE}template", b"{{ .Prompt }}!"),
+            (f"{_IMAGE}params", b'{"temperature":0.5}'),
+            (f"{_IMAGE}messages", b'[{"role":"user","content":"Hi"}]'),
+        ]
+        manifest = await push_model(store.registry, SMALL, CONFIG, *LAYERS, *texts)
+        catalog, mine = store.catalog(), parse_name("mine")
+        record = await catalog.pull(str(SMALL), mine)
+        assert await catalog.push(mine, "mem://me/same", manifest_format="ollama") == digest_of(manifest)
+        for name, reference, form in (
+            (mine, "mem://me/pack:1", "modelpack"),
+            (parse_name("me/pack:1"), "mem://me/ollama:1", "ollama"),
+        ):
+            digest = await catalog.push(name, reference, manifest_format=form)
+            found = await catalog.pull(reference)
+            assert found.digest == digest
+            assert [file.digest for file in found.files_of("weights")] == [digest_of(WEIGHTS)]
+            for field in ("format", "template", "system", "parameters", "messages", "licenses", "parameter_size"):
+                assert getattr(found, field) == getattr(record, field), field
+        assert b"vnd.cncf.model.weight" in (await store.registry.manifest(parse_reference("mem://me/pack:1"))).data
+        with pytest.raises(InvalidRequest, match="choose one of ollama, modelpack"):
+            await catalog.push(mine, "mem://me/other", manifest_format="zip")
 
     asyncio.run(scenario())
 
@@ -321,6 +405,9 @@ def test_a_reference_without_a_scheme(store: Store) -> None:
         ("oci://reg.example/house/m:1", ("oci", "reg.example", "house/m", "1"), "reg.example/house/m:1"),
         ("localhost/m", ("", "localhost", "m", "latest"), "localhost/library/m:latest"),
         ("oci://h:5000/a/b:t", ("oci", "h:5000", "a/b", "t"), "h:5000/a/b:t"),
+        ("docker://ai/smol:1", ("docker", "docker.io", "ai/smol", "1"), "docker.io/ai/smol:1"),
+        ("docker://smol", ("docker", "docker.io", "smol", "latest"), "docker.io/library/smol:latest"),
+        ("hf://owner/Repo.x:Q4_K_M", ("hf", "hf.co", "owner/Repo.x", "Q4_K_M"), "hf.co/owner/Repo.x:Q4_K_M"),
     ],
 )
 def test_the_parts_of_a_reference(text: str, parts: tuple[str, ...], name: str) -> None:
@@ -383,8 +470,10 @@ def test_an_error_keeps_its_cause() -> None:
     assert ended == ["cleaned up"] * 2
 
 
-def test_a_path_of_many_parts_needs_a_name() -> None:
-    """Model names have only one namespace level: the remedy is to choose a name."""
-    with pytest.raises(InvalidRequest, match="more parts") as caught:
-        name_from_reference(parse_reference("mem://a/b/c"))
+def test_a_path_of_many_parts() -> None:
+    """Model names have only one namespace: those of a path are joined. What is too long needs a name."""
+    joined = name_from_reference(parse_reference("oci://reg.example/team.one/models/small:q4"))
+    assert joined.short == "reg.example/team-one--models/small:q4"
+    with pytest.raises(InvalidRequest, match="too long") as caught:
+        name_from_reference(parse_reference(f"oci://reg.example/{'a/' * 50}b"))
     assert "--name" in (caught.value.remedy or "")

@@ -187,6 +187,28 @@ def test_a_load_that_ends_after_it_was_cancelled() -> None:
     asyncio.run(main())
 
 
+def test_a_model_that_dies_as_soon_as_it_is_loaded() -> None:
+    """Requests that waited for it get it even if another one has found it dead by then: it can say how it died."""
+
+    async def main() -> None:
+        residents = Residents()
+        one = added(residents, at_once)
+        one.lease(NAME, UNSET)
+        waiting = asyncio.create_task(one.loaded(None))
+        while one.loading:  # noqa: ASYNC110 - the waiter must not run after the load before we do
+            await asyncio.sleep(0)
+        model = one.model
+        assert isinstance(model, IdleModel)
+        model.alive = False
+        assert residents.find(RECORD, CHOICE) is None
+        assert (one.gone, waiting.done()) == (True, False)
+        assert await waiting is model
+        residents.give_back(one)
+        await residents.aclose()
+
+    asyncio.run(main())
+
+
 def test_another_derivation_is_another_load() -> None:
     """A model converted one way does not serve a request for which it would be converted another way."""
 

@@ -543,6 +543,25 @@ def test_out_of_memory_while_loading() -> None:
     scheduled(check)
 
 
+def test_out_of_memory_beside_a_busy_model() -> None:
+    """A busy model is waited for as well, and takes no new requests meanwhile; then the load is tried once more."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(view_of(A)):
+            runner.error = OutOfMemory("the allocation failed")
+            other = asyncio.create_task(touch(scheduler, B))
+            while "load b:latest" not in runner.events:  # noqa: ASYNC110 - nothing tells that it has begun
+                await asyncio.sleep(0)
+            later = asyncio.create_task(touch(scheduler, A))
+            await asyncio.sleep(0.01)
+            assert runner.events == ["load a:latest", "load b:latest"]
+            runner.error = None
+        await asyncio.gather(other, later)
+        assert runner.events[2:] == ["unload a:latest", "load b:latest", "load a:latest"]
+
+    scheduled(check)
+
+
 class TightDeriver:
     """Converts nothing, and needs more memory than there is while a model is loaded."""
 

@@ -27,7 +27,7 @@ from corral.plugins.engine_status import engine_status
 from corral.plugins.hooks import ENGINES, HOOKS
 from corral.plugins.manager import PluginManager
 from corral.plugins.settings.environment import VARIABLES
-from corral.plugins.settings.schema import SECTIONS, ModelSettings, Settings
+from corral.plugins.settings.schema import SECTIONS, ModelSettings, TopSettings
 from corral.plugins.settings.types import encode_setting_type
 from corral.plugins.testing.gguf import gguf_bytes
 
@@ -77,16 +77,7 @@ def plugin_sections() -> Mapping[str, type[msgspec.Struct]]:
 
 def settings_tables() -> str:
     """Everything that can be set, as Markdown."""
-    lines = [
-        "### Which store and registry",
-        "",
-        "| setting | type | default | variables | what it is |",
-        "|---|---|---|---|---|",
-    ]
-    hints = get_type_hints(Settings, include_extras=True)
-    for top, default in (("store", f'`"{Settings().store}"`'), ("registry", "unset")):
-        help_text = hints[top].__metadata__[0].description
-        lines.append(f"| `{top}` | str | {default} | {variables_of((top,))} | {help_text} |")
+    lines = ["### Outside of any section", "", *rows(TopSettings, ())]
     sections: dict[str, type[msgspec.Struct]] = {**SECTIONS, 'models."NAME"': ModelSettings, **plugin_sections()}
     for name, kind in sections.items():
         lines += ["", f"### `[{name}]`", "", *rows(kind, tuple(name.split(".")))]

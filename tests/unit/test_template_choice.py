@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from corral.core.generation.template_choice import choose_template
+from corral.core.models.effective_template import template_capabilities
 from corral.core.models.manifest_or_weights import shown_template
 from corral.core.models.model import Model, ModelMetadata, TemplateText
 
@@ -48,7 +50,25 @@ def test_the_better_template_is_used(own: str, weights: str | None, go_template:
     model, metadata = Model(template=TemplateText(kind="go", text=own)), _metadata(weights)
     chosen = choose_template(model, metadata, ("go", "jinja"), go_template)
     assert (chosen and chosen.kind) == kind
-    assert shown_template(model, metadata, go_template) == (chosen.text if chosen else "")
+    assert shown_template(model, metadata, go_template) == (chosen.text if chosen else "{{ .Prompt }}")
+
+
+@pytest.mark.parametrize(
+    ("text", "tools_text", "found"),
+    [
+        ("plain", _TOOLS, TemplateText(kind="jinja", text="plain", tools_text=_TOOLS)),
+        (None, _TOOLS, TemplateText(kind="jinja", text=_TOOLS, tools_text=_TOOLS)),
+    ],
+)
+def test_weights_with_a_separate_template_for_tools(text: str | None, tools_text: str, found: TemplateText) -> None:
+    """They can do what either template can, but a Go template is compared with the usual one alone, as in Ollama."""
+    metadata = msgspec.structs.replace(_metadata(text), tools_template=tools_text)
+    assert choose_template(Model(), metadata, ("go", "jinja")) == found
+    assert template_capabilities(found) == {"tools"}
+    model = Model(template=TemplateText(kind="go", text=_GO_TOOLS))
+    chosen = choose_template(model, msgspec.structs.replace(metadata, tools_template=_THINKING), ("go", "jinja"))
+    assert chosen is not None
+    assert chosen.kind == ("go" if text else "jinja")
 
 
 def test_a_template_for_a_part_of_ollama_is_not_used() -> None:

@@ -52,6 +52,8 @@ THINKING = {
     "mistral": "[THINK]",
     "deepseek": "<think>",
     "deepseek_v31": "<think>",
+    "deepseek_v32": "<think>",
+    "minimax": "<think>",
     "gemma4": "<|channel>",
     "harmony": "<|channel|>analysis<|message|>",
     "cohere": "<|START_THINKING|>",

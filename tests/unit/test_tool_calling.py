@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from corral.adapters.answer_parsers.hermes import HermesCalls
+from corral.adapters.answer_parsers.qwen3_coder import Qwen3CoderCalls
 from corral.adapters.constraints.control_literals import with_control_tokens
 from corral.adapters.constraints.embedded_schemas import with_enforceable_schemas
 from corral.adapters.constraints.masks import GrammarMasks
+from corral.adapters.runners.request_masks import RequestMasks
 from corral.core.errors import InvalidRequest, Unsupported
 from corral.core.models.model import RemoteModel
+from corral.core.ports.chat import RenderedChat
+from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.call_grammars import calls_after, json_text, literal
 from corral.core.requests.call_ids import with_call_ids
@@ -189,10 +197,90 @@ def test_calls_are_held(tools: Sequence[Tool], choice: ToolChoice, text: str, po
     assert follows(made(constraint), text.encode()) is possible
 
 
-def test_a_format_goes_before_strict_tools() -> None:
-    """The whole answer has it then."""
+def test_a_format_goes_before_tools() -> None:
+    """The whole answer has it, and there is no place for a call, as in Ollama."""
     constraint = Constraint(kind="regex", source="a")
-    assert ask(bench(), STRICT, constraint=constraint).constraint == constraint
+    assert ask(bench(), TOOL, constraint=constraint).constraint == constraint
+
+
+@pytest.mark.parametrize(
+    ("text", "possible"),
+    [
+        ("[1, 2]", True),
+        (CALL, True),
+        (f"{CALL}\n{CALL}", True),
+        (CALL.replace("1", '"x"'), False),
+        (CALL.replace("add", "now"), True),
+        (f"[1]{CALL}", False),
+        (f"{CALL}[1]", False),
+        ("So.", False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("marks", [(), (b"<tool_call>", b"</tool_call>")])
+def test_a_format_beside_strict_tools(text: str, possible: bool, marks: Sequence[bytes]) -> None:
+    """The answer has the format, or consists of calls whose arguments fit their schemas."""
+    constraint = Constraint(kind="json_schema", source='{"type": "array", "items": {"type": "integer"}}')
+    mask = mask_of(ask(bench(), STRICT, OTHER, constraint=constraint), *marks)
+    numbers = {mark: 257 + number for number, mark in enumerate(marks)}
+    parts = [part.encode() for part in re.split("(</?tool_call>)", text)]
+    assert follows(mask, [one for part in parts for one in ([numbers[part]] if part in numbers else part)]) is possible
+
+
+def test_what_a_format_and_strict_tools_cannot_enforce() -> None:
+    """Both say so, once each."""
+    schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    constraint = Constraint(kind="json_schema", source=json.dumps(schema))
+    mask = mask_of(ask(bench(), Tool(name="f", parameters=schema, strict=True), constraint=constraint))
+    assert [one.partition(":")[0] for one in mask.ignored] == ["format", "tools"]
+
+
+SAY = Tool(name="say", parameters={"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]})
+
+
+@pytest.mark.parametrize("most", [100, 150, 400])
+def test_a_required_call_is_complete_within_the_limit(most: int) -> None:
+    """A model that would talk on and on in an argument, and then call again, is led to the end of the call."""
+    mask = mask_of(ask(bench(), SAY, tool_choice=REQUIRED))
+    mask.limit(most)
+    said = b""
+    while True:
+        token = next((one for one in (*(b"a" if len(said) < most // 2 else b'"'), 10) if has(mask, one)), None)
+        token = next(one for one in range(256, -1, -1) if has(mask, one)) if token is None else token
+        if token == 256:
+            break
+        mask.accept(token)
+        said += bytes([token])
+    assert len(said) < most
+    parser = HermesCalls().open(ChatRequest(messages=(), tools=(SAY,)), RenderedChat(prompt=()))
+    heard = [*parser.feed(Delta(text=said.decode())), *parser.finish()]
+    assert [call.name for one in heard for call in one.tool_calls]
+    assert not [one for one in heard if one.text or one.warnings]
+
+
+def test_a_call_whose_end_is_not_known_is_left_alone() -> None:
+    """Texts without quotes may have anything in them: nothing is forbidden near the limit either."""
+    grammar = Qwen3CoderCalls().call_grammar((SAY,), RenderedChat(prompt=()), required=True)
+    free, limited = (masks()[0](Constraint(kind="lark", source=grammar, complete=one)) for one in (False, True))
+    limited.limit(120)
+    for token in b"<tool_call>\n<function=say>\n<parameter=text>\n" + b"a" * 100:
+        assert free.allowed() == limited.allowed()
+        free.accept(token)
+        limited.accept(token)
+
+
+def has(mask: RequestMask, token_id: int) -> bool:
+    return bool((mask.allowed() or b"")[token_id >> 3] >> (token_id & 7) & 1)
+
+
+def mask_of(request: CompletionRequest, *extra: bytes) -> RequestMask:
+    """The mask that a runner makes, for an engine with this vocabulary."""
+    tokenizer = SimpleNamespace(vocabulary=lambda: masks(*extra)[1])
+    info = ModelInfo(tasks=frozenset({"completion"}), features=frozenset({"constraints"}))
+    engine: Any = SimpleNamespace(info=info, tokenizer=tokenizer)
+    mask = RequestMasks(engine).mask(request)
+    assert mask is not None
+    return mask
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ import pytest
 from corral.adapters.engines.upstream import answer_tracking as progress
 from corral.adapters.engines.upstream import lines, openai_answers
 from corral.adapters.engines.upstream.lines import read_events, read_lines
-from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.tool_calls import Fragment, Function, ToolCallFragments
+from corral.adapters.system.secrets import Secrets
 from corral.core.errors import CorralError, InvalidRequest, Unsupported, UpstreamError
 from corral.core.requests.messages import Message
 from corral.core.requests.outputs import Delta, Finished, Output

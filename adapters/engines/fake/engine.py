@@ -194,7 +194,7 @@ class FakeEngine:
         num_ctx = min(request.num_ctx or self._options.num_ctx, self._options.num_ctx)
         rows, tokens = [], 0
         for ids in self._tokenizer.encode(request.inputs):
-            if len(ids) > num_ctx and not request.truncate:
+            if len(ids) > num_ctx and not (request.truncate and self._options.cuts_inputs):
                 problem = PromptTooLong(f"an input has {len(ids)} tokens, but the context holds {num_ctx}")
                 return EngineFailed(error=problem.info)
             tokens += min(len(ids), num_ctx)

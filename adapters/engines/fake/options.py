@@ -13,7 +13,8 @@ class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     `answer` is the answer to everything; without it, made-up words of a length that depends on the prompt. `*_after`
     count the tokens generated since loading: `fail_after` fails one request, `raise_after` breaks a step, `hang_after`
     never returns from one, `crash_after` kills the process. `infinite_vectors` makes embeddings that JSON cannot
-    represent. With `longest_token_bytes`, texts are refused because of their size, as if no token were longer.
+    represent. Without `cuts_inputs`, an input to embed that is too long is refused even if it may be cut. With
+    `longest_token_bytes`, texts are refused because of their size, as if no token were longer.
     """
 
     num_ctx: int = 4096
@@ -32,4 +33,5 @@ class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     hang_after: int | None = None
     crash_after: int | None = None
     infinite_vectors: bool = False
+    cuts_inputs: bool = True
     longest_token_bytes: int | None = None

@@ -67,7 +67,8 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        engine = _Builder(model, options, gpu=gpu, projector=next(iter(files["projector"]), None)).build(failed)
+        builder = _Builder(model, options, gpu=gpu, projector=next(iter(files["projector"]), None))
+        engine = builder.build(failed, on_progress)
         failed.pop_all()
     return engine
 
@@ -91,7 +92,7 @@ class _Builder:
         causal = model.metadata(f"{architecture}.attention.causal") != "false"
         self._generates = model.has_decoder and causal and self._pooling in (None, "0")
 
-    def build(self, failed: contextlib.ExitStack) -> LlamaCppEngine:
+    def build(self, failed: contextlib.ExitStack, on_progress: OnLoadProgress) -> LlamaCppEngine:
         model, options = self._model, self._options
         tokenizer = LlamaTokenizer(model)
         batch = Batch(max(self._chunk, _MAX_STREAMS))
@@ -117,10 +118,13 @@ class _Builder:
         count = self._stream_count()
         context = self._context(count)
         failed.callback(context.close)
+        on_progress(1.0)  # again and again: each trial takes long if the model is large, and is no stall
         context.set_threads(tuner.begin(lambda threads: time_decode(context, batch, threads)))
         trimmable = can_trim(context, batch)
         can_shift = trimmable and context.can_shift
+        on_progress(1.0)
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
+        on_progress(1.0)
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
         encoder = None

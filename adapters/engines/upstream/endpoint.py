@@ -15,8 +15,8 @@ import httpx
 import msgspec
 
 from corral.adapters.engines.upstream.refusals import Unavailable, refusal
-from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.spec import HostOptions, UpstreamOptions
+from corral.adapters.system.secrets import Secrets
 from corral.core.errors import InvalidRequest, SettingsError, UpstreamError
 from corral.core.requests.caller import PASSED_HEADER
 

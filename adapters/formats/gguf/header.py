@@ -16,6 +16,8 @@ __all__ = ("MAGIC", "Array", "Header", "HeaderFile", "Tensor")
 
 MAGIC = b"GGUF"
 
+_ALIGNMENT = "general.alignment"
+
 _KEY_LIMIT_BYTES = 65535
 _STRING_LIMIT_BYTES = 16 * 1024 * 1024
 _ARRAY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -28,6 +30,8 @@ _TEXT_LIMIT_BYTES = 32 * 1024 * 1024
 _TENSOR_NAME_LIMIT_BYTES = 255
 _ARRAY_LENGTH_LIMIT = 1_048_576  # of the arrays that are read; the file may have longer ones
 _MAX_DIMENSIONS = 4
+_EXACT_INTEGERS = 1 << 24  # up to here, every integer is a float of its own
+_LENGTH = struct.Struct("<Q")
 _MIN_PAIR_BYTES = 8 + 4 + 1  # an empty key, a type, one byte of value
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 _PAST_FORMATS = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT"}
@@ -75,25 +79,39 @@ class HeaderFile:
         pairs: dict[str, Any] = {}
         for _ in range(pair_count):
             key = self._text(_KEY_LIMIT_BYTES, "a key")
+            if not key:
+                raise self._at.error("a key is empty")
             if key in pairs:
                 raise self._at.error(f"the key {key!r} occurs twice")
             pairs[key] = self._value(key)
-        alignment = pairs.get("general.alignment", 32)
+        alignment = pairs.get(_ALIGNMENT, 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise self._at.error(f"general.alignment is {alignment!r}, not a power of two")
+            raise self._at.error(f"{_ALIGNMENT} is {alignment!r}, not a power of two")
         found = [self._tensor() for _ in range(tensor_count)]
+        return Header(version, pairs, self._placed(found, alignment))
+
+    def _placed(self, found: list[Tensor], alignment: int) -> tuple[Tensor, ...]:
+        """The tensors with their offsets in the file. Each must begin where the one before it ends, as in llama.cpp:
+        so none overlap, and none are where they are not aligned."""
         start = -(-self._at.offset_bytes // alignment) * alignment
-        tensors = tuple(tensor._replace(offset_bytes=start + tensor.offset_bytes) for tensor in found)
-        for tensor in tensors:
-            end = tensor.offset_bytes + tensor.size_bytes
+        tensors, names, expected = list[Tensor](), set[str](), 0
+        for tensor in found:
+            if tensor.name in names:
+                raise self._at.error(f"the tensor {tensor.name!r} occurs twice")
+            if tensor.offset_bytes != expected:
+                raise self._at.error(
+                    f"the tensor {tensor.name!r} begins at byte {tensor.offset_bytes} of the data instead of {expected}"
+                )
+            end = start + expected + tensor.size_bytes
             if end > self._at.size_bytes:
                 raise self._at.error(
                     f"the tensor {tensor.name!r} ends at byte {end}, but the file at {self._at.size_bytes}: "
                     "it is truncated"
                 )
-        if sum(tensor.size_bytes for tensor in tensors) > self._at.size_bytes:
-            raise self._at.error(f"the tensors together are larger than the file ({self._at.size_bytes} bytes)")
-        return Header(version, pairs, tensors)
+            names.add(tensor.name)
+            tensors.append(tensor._replace(offset_bytes=start + expected))
+            expected += -(-tensor.size_bytes // alignment) * alignment
+        return tuple(tensors)
 
     def values(self, array: Array, *, limit_bytes: int = _ARRAY_LIMIT_BYTES) -> list[Any] | None:
         """The values of an array; None if it is too long to be useful, or larger than `limit_bytes`."""
@@ -101,7 +119,7 @@ class HeaderFile:
             return None
         self._at.seek(array.offset_bytes)
         if array.element_type == STRING:
-            return self._strings(array.length, limit_bytes)
+            return self._strings(array, limit_bytes)
         code = SCALARS[array.element_type]
         size_bytes = struct.calcsize(f"<{code}") * array.length
         if size_bytes > limit_bytes:
@@ -153,6 +171,8 @@ class HeaderFile:
         if kind not in SCALARS:
             raise self._at.error(f"the value of {key!r} has the unknown type {kind}")
         code = SCALARS[kind]
+        if key == _ALIGNMENT and code != "I":
+            raise self._at.error(f"{_ALIGNMENT} is not a 32-bit number")
         if code == "?":
             return self._at.take(1) != b"\0"
         number = struct.unpack(f"<{code}", self._at.take(struct.calcsize(f"<{code}")))[0]
@@ -182,6 +202,8 @@ class HeaderFile:
                 f"the tensor {name!r} has {dimensions} dimensions; at most {_MAX_DIMENSIONS} are allowed"
             )
         shape = tuple(self._at.u64() for _ in range(dimensions))
+        if 0 in shape:
+            raise self._at.error(f"the tensor {name!r} has the shape {shape}, so it is empty")
         kind, offset = self._at.u32(), self._at.u64()
         if kind not in TENSOR_TYPES:
             raise self._at.error(f"the tensor {name!r} has the unknown type {kind}")
@@ -192,13 +214,19 @@ class HeaderFile:
             )
         return Tensor(name, type_name, shape, math.prod(shape) // block * block_bytes, offset)
 
-    def _strings(self, count: int, limit_bytes: int) -> list[str] | None:
-        found, size_bytes = [], 0
-        for _ in range(count):
-            found.append(self._at.string(_STRING_LIMIT_BYTES, "a string"))
-            size_bytes += len(found[-1])
-            if size_bytes > limit_bytes:
-                return None
+    def _strings(self, array: Array, limit_bytes: int) -> list[str] | None:
+        # A tight loop over one piece of the file: vocabularies have hundreds of thousands of entries.
+        if array.size_bytes > limit_bytes + 8 * array.length:
+            return None
+        data, position, length_at = self._at.take(array.size_bytes), 0, _LENGTH.unpack_from
+        found = []
+        try:
+            for _ in range(array.length):
+                start = position + 8
+                position = start + length_at(data, position)[0]
+                found.append(data[start:position].decode("utf-8", "replace"))
+        except struct.error as error:
+            raise self._at.error("the file changed while it was being read") from error
         return found
 
     def _text(self, limit_bytes: int, what: str) -> str:
@@ -219,7 +247,7 @@ class HeaderFile:
 
 def _shortest(number: float) -> float:
     """The shortest decimal that is the same 32-bit float: 1e-05 instead of 9.999999747378752e-06."""
-    if not math.isfinite(number):
+    if not math.isfinite(number) or (abs(number) < _EXACT_INTEGERS and number == int(number)):
         return number
     packed = struct.pack("<f", number)
     candidates = (float(f"{number:.{digits}g}") for digits in (6, 7, 8))

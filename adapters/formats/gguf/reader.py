@@ -8,6 +8,7 @@ from typing import Any
 
 from corral.adapters.formats.gguf.fill_in_the_middle import fim_ids
 from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
+from corral.adapters.formats.gguf.native_traps import refuse_traps
 from corral.adapters.formats.gguf.tables import FILE_TYPES, POOLING_TYPES, STRING
 from corral.adapters.formats.magic import begins_with
 from corral.core.errors import InvalidModelFile
@@ -17,6 +18,7 @@ from corral.core.random_access import RandomAccess
 __all__ = ("GgufReader",)
 
 _CHAT_TEMPLATE = "tokenizer.chat_template"
+_TOOLS_TEMPLATE = "tokenizer.chat_template.tool_use"
 _ARCHITECTURE = "general.architecture"
 _NAME = "general.name"
 _TOKENS = "tokenizer.ggml.tokens"
@@ -135,6 +137,7 @@ def _metadata(
     if not architecture:
         raise InvalidModelFile(f"{file_name}: it has no general.architecture, so no engine can run it")
     _check(file_name, header, architecture)
+    refuse_traps(file_name, pairs)
     tensor_types: dict[str, int] = {}
     for tensor in header.tensors:
         tensor_types[tensor.type_name] = tensor_types.get(tensor.type_name, 0) + tensor.size_bytes
@@ -157,6 +160,7 @@ def _metadata(
         sliding_window=_integer(pairs, f"{architecture}.attention.sliding_window"),
         pooling=None if pooling is None else POOLING_TYPES.get(pooling, str(pooling)),
         chat_template=_text(pairs, _CHAT_TEMPLATE) or None,
+        tools_template=_text(pairs, _TOOLS_TEMPLATE) or None,
         bos_text=texts[0],
         eos_text=texts[1],
         fim_ids=fim,
@@ -172,7 +176,11 @@ def _check(file_name: str, header: Header, architecture: str) -> None:
     def refuse(what: str) -> InvalidModelFile:
         return InvalidModelFile(f"{file_name}: {what}, which no real model has", "fetch or convert the file again")
 
-    for key, limit in ((_ARCHITECTURE, _NAME_LIMIT), (_CHAT_TEMPLATE, _TEMPLATE_LIMIT)):
+    for key, limit in (
+        (_ARCHITECTURE, _NAME_LIMIT),
+        (_CHAT_TEMPLATE, _TEMPLATE_LIMIT),
+        (_TOOLS_TEMPLATE, _TEMPLATE_LIMIT),
+    ):
         if len(_text(header.pairs, key)) > limit:
             raise refuse(f"{key} has {len(_text(header.pairs, key))} characters")
     for name, limit in _LIMITS.items():
@@ -187,7 +195,7 @@ def _check(file_name: str, header: Header, architecture: str) -> None:
 def _is_kept(key: str, value: object) -> bool:
     """Whether it goes into `ModelMetadata.keys`, which stays in memory for every model."""
     if isinstance(value, str):
-        return key != _CHAT_TEMPLATE and len(value) <= _KEPT_TEXT_LIMIT
+        return key not in (_CHAT_TEMPLATE, _TOOLS_TEMPLATE) and len(value) <= _KEPT_TEXT_LIMIT
     return not isinstance(value, Array)
 
 

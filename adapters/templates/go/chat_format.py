@@ -7,13 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.adapters.templates.go.conversation import (
-    chat_variables,
-    fill_in_variables,
-    merged,
-    turn_variables,
-    turns,
-)
+from corral.adapters.templates.go.conversation import chat_variables, fill_in_variables, turn_variables
 from corral.adapters.templates.go.evaluation import TemplateError
 from corral.adapters.templates.go.execution import execute
 from corral.adapters.templates.go.last_turn import cut_after_response, with_response
@@ -34,6 +28,7 @@ from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import ThinkTags, think_tags_in, without_old_thinking
+from corral.core.requests.turns import left_out, merged, turns
 from corral.core.requests.typed_text import ROLES, TypedText, unmarked
 
 __all__ = ("GoFormat",)
@@ -59,6 +54,7 @@ class GoFormat:
             raise InvalidModelFile(str(error)) from error
         variables = used_variables(self._tree)
         self._has_messages = "messages" in variables
+        self._has_system = "system" in variables
         self._has_suffix = "suffix" in variables
         self._root: Sequence[Node] = self._tree.root
         if not self._has_messages and "response" not in variables:
@@ -77,12 +73,11 @@ class GoFormat:
             raise TemplateFailed(unmarked(valid_text(str(error)))) from error
         except LimitReached as error:
             raise InvalidRequest(f"chat template: {error}") from error
-        prompt = typed.prompt(valid_text(text))
-        if (
-            self._think is None or self._think == self._usual_think or request.think is False
-        ):  # core finds the usual ones itself
-            return RenderedChat(prompt=prompt, call_tag=self._call_tag)
-        return RenderedChat(prompt=prompt, parsers=("think_tags",), think=self._think, call_tag=self._call_tag)
+        ignored = () if self._has_messages else left_out(request.messages, system=self._has_system)
+        chat = RenderedChat(prompt=typed.prompt(valid_text(text)), call_tag=self._call_tag, ignored=ignored)
+        if self._think is None or self._think == self._usual_think or request.think is False:
+            return chat  # core finds the usual tags itself
+        return msgspec.structs.replace(chat, parsers=("think_tags",), think=self._think)
 
     def _rendered(self, request: ChatRequest, typed: TypedText) -> str:
         messages = _without_old_thinking(request.messages, self._think or self._usual_think)

@@ -2,69 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from corral.adapters.templates.go.encoding import json_text
 from corral.adapters.templates.go.limits import Limits
 from corral.adapters.templates.go.tools import AsText, go_value, tool_list
 from corral.adapters.templates.go.values import GoMap, GoPointer, GoSlice, GoStruct
 from corral.core.requests.messages import Message, Tool, ToolCall
+from corral.core.requests.turns import Turn
 from corral.core.requests.typed_text import TypedText
 
-__all__ = ("Turn", "chat_variables", "fill_in_variables", "merged", "think_variables", "turn_variables", "turns")
-
-
-class Turn(msgspec.Struct, frozen=True):
-    """What a template without ``.Messages`` writes at a time: a question and its answer."""
-
-    system: str = ""
-    prompt: str = ""
-    response: str = ""
-
-
-def merged(messages: Sequence[Message]) -> list[Message]:
-    """Consecutive messages of one role as one, their texts separated by a blank line; those of tools stay apart."""
-    groups: list[list[Message]] = []
-    for message in messages:
-        if groups and groups[-1][0].role == message.role != "tool":
-            groups[-1].append(message)
-        else:
-            groups.append([message])
-    return [_as_one(group) if len(group) > 1 else group[0] for group in groups]
-
-
-def _as_one(messages: Sequence[Message]) -> Message:
-    return msgspec.structs.replace(
-        messages[0],
-        content="\n\n".join([message.content for message in messages]),
-        thinking=next((message.thinking for message in messages if message.thinking), messages[-1].thinking),
-        tool_calls=tuple(chain.from_iterable(message.tool_calls for message in messages)),
-        images=tuple(chain.from_iterable(message.images for message in messages)),
-    )
-
-
-def turns(messages: Sequence[Message]) -> Iterator[Turn]:
-    """The conversation in turns; the last one is to be answered."""
-    turn = Turn()
-    for message in messages:
-        match message.role:
-            case "system":
-                if turn.prompt or turn.response:
-                    yield turn
-                    turn = Turn()
-                turn = msgspec.structs.replace(turn, system=message.content)
-            case "user":
-                if turn.response:
-                    yield turn
-                    turn = Turn()
-                turn = msgspec.structs.replace(turn, prompt=message.content)
-            case "assistant":
-                turn = msgspec.structs.replace(turn, response=message.content)
-    yield turn
+__all__ = ("chat_variables", "fill_in_variables", "think_variables", "turn_variables")
 
 
 def think_variables(think: bool | str | None) -> dict[str, Any]:

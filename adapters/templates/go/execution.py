@@ -9,7 +9,7 @@ from typing import Any
 from corral.adapters.templates.go.evaluation import Evaluator
 from corral.adapters.templates.go.limits import LimitReached, Limits
 from corral.adapters.templates.go.printing import printable, sprint, sprintf
-from corral.adapters.templates.go.values import GoMap, GoPointer, GoSlice, Interface, is_true
+from corral.adapters.templates.go.values import GoMap, GoPointer, GoSequence, GoSlice, Interface, is_true
 from corral.core.go.quoting import quote
 from corral.core.go.templates.nodes import (
     Action,
@@ -81,6 +81,8 @@ class _Execution(Evaluator):
         value = self.pipeline(dot, node.pipeline)
         if not node.pipeline.variables:
             self.at(node)
+            if isinstance(value, GoSequence):
+                self.fail(f"can't print {node} of type {value.type}")
             self._print(value if isinstance(value, str) else sprint((printable(value),), self._limits))
 
     def _break(self, dot: Any, node: Node) -> _Leaving:
@@ -126,6 +128,9 @@ class _Execution(Evaluator):
             return ((index, value.at(index)) for index in range(len(value.items)))
         if isinstance(value, GoMap):
             return ((key, Interface(item) if value.boxed else item) for key, item in value.sorted())
+        if isinstance(value, GoSequence):
+            # A single variable is the key.
+            return value.pairs if len(node.pipeline.variables) > 1 else ((None, key) for key, _ in value.pairs)
         if isinstance(value, int) and not isinstance(value, bool):
             if len(node.pipeline.variables) > 1:
                 self.fail(f"can't use {value:d} to iterate over more than one variable")

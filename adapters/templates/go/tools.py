@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from corral.adapters.templates.go.values import GoMap, GoPointer, GoSlice, GoStruct
+from corral.adapters.templates.go.values import GoMap, GoPointer, GoSequence, GoSlice, GoStruct
 from corral.core.requests.messages import Tool
 from corral.core.requests.typed_text import unmarked
 
@@ -26,7 +26,9 @@ _TYPE_SCRIPT = {
     "object": "Record<string, any>", "null": "null",
 }  # fmt: skip
 _DEEPEST = 100
+_SEQUENCE = "iter.Seq2[string,github.com/ollama/ollama/api.ToolProperty]"
 _NO_PROPERTIES: Mapping[str, Callable[[Any], Any]] = {
+    "All": lambda _: GoSequence(_SEQUENCE, ()),
     "Len": lambda _: 0,
     "ToMap": lambda _: _properties(None, "map[string]api.ToolProperty", None),
 }
@@ -153,6 +155,9 @@ def _ordered(value: Any, depth: int) -> GoStruct | None:
         "api.ToolPropertiesMap",
         {"om": properties},
         methods={
+            "All": lambda _: GoSequence(
+                _SEQUENCE, [(properties.labels.get(key, key), one) for key, one in properties.entries.items()]
+            ),
             "Len": lambda _: len(properties.entries),
             "ToMap": lambda _: GoMap(properties.type, properties.entries, properties.labels, zero=properties.zero),
         },

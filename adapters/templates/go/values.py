@@ -13,6 +13,7 @@ __all__ = (
     "ANY",
     "GoMap",
     "GoPointer",
+    "GoSequence",
     "GoSlice",
     "GoStruct",
     "Interface",
@@ -160,6 +161,16 @@ class GoPointer:
         self.methods: Mapping[str, Callable[[Any], Any]] = methods or {}
 
 
+class GoSequence:
+    """An ``iter.Seq2``, a function that loops go through: `pairs` are the keys and values."""
+
+    __slots__ = ("pairs", "type")
+
+    def __init__(self, type_: str, pairs: Sequence[tuple[str, Any]]) -> None:
+        self.type = type_
+        self.pairs = pairs
+
+
 def fail(complaint: str) -> NoReturn:
     raise TemplateFailure(complaint)
 
@@ -189,7 +200,7 @@ def is_true(value: Any) -> bool:
         return bool(value.items)
     if isinstance(value, GoMap):
         return bool(value.entries)
-    if isinstance(value, GoStruct):
+    if isinstance(value, GoStruct | GoSequence):
         return True
     if isinstance(value, GoPointer):
         return value.to is not None

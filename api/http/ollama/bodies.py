@@ -1,10 +1,10 @@
-"""The request bodies of Ollama's native routes. `go_name` is what Ollama calls the struct in error texts."""
+"""The request bodies of Ollama's native routes. `go_name`, `go_types` and `decodes_itself` shape its error texts."""
 
 from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import Any, ClassVar
 
 import msgspec
@@ -24,6 +24,7 @@ __all__ = (
     "ShowBody",
     "ToolBody",
     "decoded_images",
+    "require_few",
 )
 
 
@@ -35,6 +36,12 @@ _MOST_MESSAGES = 10_000
 _MOST_TOOLS = 2048
 _LEGAL = re.compile(r"[A-Za-z0-9+/\r\n]*")
 _LINE_BREAKS = re.compile(r"[\r\n]*")
+
+
+GoTypes = Mapping[str, tuple[str, str]]
+"""Fields whose types have names of their own in Go: that of the field, and that of its elements."""
+
+_GO_IMAGES = ("[]api.ImageData", "api.ImageData")
 
 
 class ToolCallFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +61,8 @@ class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
     """One turn of a conversation."""
 
     go_name: ClassVar[str] = "Message"
+    go_types: ClassVar[GoTypes] = {"images": _GO_IMAGES}
+    decodes_itself: ClassVar[bool] = True
 
     role: str = ""
     content: str = ""
@@ -85,6 +94,7 @@ class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
 
 class ToolFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
     go_name: ClassVar[str] = "ToolFunction"
+    go_types: ClassVar[GoTypes] = {"parameters": ("api.ToolFunctionParameters", "")}
     name: str = ""
     description: str = ""
     parameters: dict[str, Any] = {}
@@ -115,7 +125,7 @@ class NativeBody(Body, frozen=True, kw_only=True):
         for field in _NAMES:
             if len(getattr(self, field, "")) > _LONGEST_NAME:
                 raise ApiError(400, "invalid model name")
-        _require_few("options", getattr(self, "options", {}), _MOST_OPTIONS)
+        require_few("options", getattr(self, "options", {}), _MOST_OPTIONS)
 
 
 class ModelBody(NativeBody, frozen=True, kw_only=True):
@@ -143,6 +153,7 @@ class GenerateBody(InferenceBody, frozen=True, kw_only=True):
     """``POST /api/generate``."""
 
     go_name: ClassVar[str] = "GenerateRequest"
+    go_types: ClassVar[GoTypes] = {"images": _GO_IMAGES}
 
     prompt: str = ""
     system: str = ""
@@ -157,6 +168,7 @@ class ChatBody(InferenceBody, frozen=True, kw_only=True):
     """``POST /api/chat``. `tool_choice` is Corral's addition, as in OpenAI's API."""
 
     go_name: ClassVar[str] = "ChatRequest"
+    go_types: ClassVar[GoTypes] = {"messages": ("[]api.Message", "api.Alias"), "tools": ("api.Tools", "api.Tool")}
 
     messages: tuple[MessageBody, ...] = ()
     tools: tuple[ToolBody, ...] = ()
@@ -164,8 +176,8 @@ class ChatBody(InferenceBody, frozen=True, kw_only=True):
 
     def check(self) -> None:
         super().check()
-        _require_few("messages", self.messages, _MOST_MESSAGES)
-        _require_few("tools", self.tools, _MOST_TOOLS)
+        require_few("messages", self.messages, _MOST_MESSAGES)
+        require_few("tools", self.tools, _MOST_TOOLS)
 
 
 class EmbedBody(ModelBody, frozen=True, kw_only=True):
@@ -180,7 +192,7 @@ class EmbedBody(ModelBody, frozen=True, kw_only=True):
     def check(self) -> None:
         super().check()
         if isinstance(self.input, list):
-            _require_few("input", self.input, _MOST_INPUTS)
+            require_few("input", self.input, _MOST_INPUTS)
 
 
 class EmbeddingBody(ModelBody, frozen=True, kw_only=True):
@@ -205,7 +217,7 @@ class NamedBody(NativeBody, frozen=True, kw_only=True):
 
 
 class ShowBody(NamedBody, frozen=True, kw_only=True):
-    """``POST /api/show``. `system` and `options` only affect the modelfile's text."""
+    """``POST /api/show``. `system` and `options` only affect the modelfile's text; `template` nothing."""
 
     go_name: ClassVar[str] = "ShowRequest"
 
@@ -213,6 +225,7 @@ class ShowBody(NamedBody, frozen=True, kw_only=True):
 
     verbose: bool = False
     system: str = ""
+    template: str = ""
     options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -233,7 +246,8 @@ class CopyBody(NativeBody, frozen=True, kw_only=True):
     destination: str = ""
 
 
-def _require_few(field: str, values: Sized, limit: int) -> None:
+def require_few(field: str, values: Sized, limit: int) -> None:
+    """Raises `ApiError` if `values` has more entries than that."""
     if len(values) > limit:
         raise ApiError(400, f"{field} has {len(values)} entries; at most {limit} are accepted")
 

@@ -1,17 +1,51 @@
-"""The routes that only ollama.com can answer: refused, as Ollama refuses them when its cloud is disabled."""
+"""The routes about ollama.com, which Corral never contacts: answered as by an Ollama whose cloud is disabled."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from litestar import Request, post
+import msgspec
+from litestar import Request, Response, delete, get, post
 from litestar.types import ASGIApp
 
 from corral.api.http.body import read_json
-from corral.api.http.errors import ApiError
+from corral.api.http.errors import JSON, ApiError
 from corral.api.http.go_json import Body
+from corral.api.http.ollama.replies import Reply
 
-__all__ = ("WebFetchBody", "WebSearchBody", "web_fetch", "web_search")
+__all__ = (
+    "WebFetchBody",
+    "WebSearchBody",
+    "account",
+    "cloud_status",
+    "forget_key",
+    "recommendations",
+    "sign_out",
+    "web_fetch",
+    "web_search",
+)
+
+_NOT_SIGNED_IN = "you are not currently signed in"
+
+
+class CloudState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether ollama.com may be used, and what decides it."""
+
+    disabled: bool = True
+    source: Literal["none", "env", "config", "both"] = "config"
+
+
+class CloudStatusReply(Reply, frozen=True, kw_only=True):
+    cloud: CloudState
+
+
+class Recommendation(Reply, frozen=True, kw_only=True):
+    model: str
+    description: str
+
+
+class RecommendationsReply(Reply, frozen=True, kw_only=True):
+    recommendations: tuple[Recommendation, ...]
 
 
 class WebSearchBody(Body, frozen=True, kw_only=True):
@@ -43,3 +77,38 @@ async def web_fetch(request: Request[Any, Any, Any]) -> ASGIApp:
     """Refuses to fetch a page of the web."""
     await read_json(request, WebFetchBody)
     raise ApiError(403, "ollama cloud is disabled: web fetch is unavailable")
+
+
+@get("/api/status", operation_id="status", opt={"reply": CloudStatusReply})
+async def cloud_status(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Says that ollama.com is not used."""
+    return Response(msgspec.json.encode(CloudStatusReply(cloud=CloudState())), media_type=JSON)
+
+
+@get("/api/experimental/model-recommendations", operation_id="recommendations", opt={"reply": RecommendationsReply})
+async def recommendations(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Recommends nothing: the list is ollama.com's."""
+    return Response(msgspec.json.encode(RecommendationsReply(recommendations=())), media_type=JSON)
+
+
+@post("/api/me", operation_id="me", opt={"succeeds": False})
+async def account(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Knows no account."""
+    raise ApiError(503, "account unavailable")
+
+
+@post("/api/signout", operation_id="signOut", opt={"succeeds": False, "statuses": (401,)})
+async def sign_out(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Nobody is signed in."""
+    raise ApiError(401, _NOT_SIGNED_IN)
+
+
+@delete(
+    "/api/user/keys/{key:str}",
+    status_code=200,
+    operation_id="forgetKey",
+    opt={"succeeds": False, "statuses": (401,)},
+)
+async def forget_key(request: Request[Any, Any, Any]) -> ASGIApp:
+    """The older form of signing out."""
+    raise ApiError(401, _NOT_SIGNED_IN)

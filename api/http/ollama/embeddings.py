@@ -24,7 +24,6 @@ __all__ = ("embed", "embeddings")
 BodyT = TypeVar("BodyT", bound=ModelBody)
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
-_TOO_LONG = "the input length exceeds the context length"
 _ROWS_PER_TURN = 32
 
 _encode = msgspec.json.Encoder().encode
@@ -41,8 +40,7 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     begun = await begin(
         request,
         EmbedBody,
-        check=lambda body: _check_input(body.input),
-        no_model=ApiError(404, "model '' not found"),
+        no_model=ApiError(404, "model '{}' not found"),
         not_found=_NOT_FOUND,
     )
     body = begun.body
@@ -56,10 +54,7 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
         options=body.options,
         keep_alive_s=begun.keep_alive_s,
     )
-    try:
-        result = await _run(begun, call)
-    except InvalidEmbedding as error:
-        raise ApiError(400, error.message) from error
+    result = await _run(begun, call, failed=400)
     rest: dict[str, Any] = {}
     if inputs:
         rest["total_duration"] = result.total_ns
@@ -88,33 +83,31 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         options=body.options,
         keep_alive_s=begun.keep_alive_s,
     )
-    result = await _run(begun, call)
+    result = await _run(begun, call, failed=500)
     vectors = [_encode(row.tolist()) for row in rows(result.vectors)]
     return Response(b'{"embedding":' + (vectors[0] if vectors else b"[]") + b"}", media_type=JSON)
 
 
-async def _run(begun: InferenceRequest[BodyT], call: EmbedCall) -> EmbedResult:
+async def _run(begun: InferenceRequest[BodyT], call: EmbedCall, *, failed: int) -> EmbedResult:
+    """`failed` is the status for inputs that are too long and for vectors that are not numbers."""
     try:
         with begun:
             result = await begun.unless_client_leaves(begun.runtime.inference.embed(call))
-    except PromptTooLong as error:
-        raise ApiError(400, _TOO_LONG) from error
+    except (PromptTooLong, InvalidEmbedding) as error:
+        raise ApiError(failed, error.message) from error
     begun.log.prompt_tokens = result.prompt_tokens
     return result
 
 
-def _check_input(given: Any) -> None:
-    if isinstance(given, str) or given is None:
-        return
-    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
-        raise ApiError(400, "invalid input type")
-
-
 def _inputs(given: Any) -> tuple[str, ...]:
-    """The texts of a checked input. None, an empty string and an empty list all mean that the model is only loaded."""
+    """The texts of an input. None, an empty string and an empty list all mean that the model is only loaded."""
     if isinstance(given, str):
         return (given,) if given else ()
-    return tuple(given or ())
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+        raise ApiError(400, "invalid input type")
+    return tuple(given)
 
 
 class _Embeddings:

@@ -45,7 +45,7 @@ _MOST_TOP_LOGPROBS = 20
 async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
     """Completes a prompt. Without one, loads the model, or unloads it if `keep_alive` is 0."""
     begun = await begin(
-        request, GenerateBody, check=_check, no_model=ApiError(404, "model '' not found"), not_found=_NOT_FOUND
+        request, GenerateBody, check=_check, no_model=ApiError(404, "model '{}' not found"), not_found=_NOT_FOUND
     )
     body = begun.body
     writer = GenerateWriter(body.model, begun.log.started_ns, with_context=not body.raw)
@@ -58,7 +58,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
             await begun.runtime.catalog.get(begun.name)
             raise
         if not body.prompt and not body.images:
-            return await _load(begun, writer, "generate")
+            return await _load(begun, writer, "generate", ("insert",) if body.suffix else ())
         constraint = await _constraint(begun)
     call = GenerateCall(
         prompt=body.prompt,
@@ -98,7 +98,7 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
         if not body.messages and begun.keep_alive_s == 0:
             return await _unload(begun, writer)
         if not body.messages:
-            return await _load(begun, writer, "chat")
+            return await _load(begun, writer, "chat", ("tools",) if body.tools else ())
         constraint = await _constraint(begun)
         tool_choice = read_tool_choice(body.tool_choice)
     call = ChatCall(
@@ -178,7 +178,10 @@ async def _render(
 
 
 async def _load(
-    begun: InferenceRequest[BodyT], writer: AnswerWriter[Any], task: Literal["generate", "chat"]
+    begun: InferenceRequest[BodyT],
+    writer: AnswerWriter[Any],
+    task: Literal["generate", "chat"],
+    needed: tuple[str, ...],
 ) -> ASGIResponse:
     """Answers with one object, never a stream."""
     call = LoadCall(
@@ -188,6 +191,7 @@ async def _load(
         keep_alive_s=begun.keep_alive_s,
         task=task,
         think=begun.body.think,
+        needed_capabilities=needed,
     )
     await begun.unless_client_leaves(begun.runtime.inference.load(call))
     return ASGIResponse(body=writer.empty("load"), media_type=JSON)

@@ -28,7 +28,7 @@ from corral.api.http.ollama.replies import (
 )
 from corral.api.http.request_log import request_log
 from corral.api.http.timestamps import local_timestamp
-from corral.api.modelfile.printing import modelfile_text, parameters_text
+from corral.api.modelfile.showing import modelfile_text, parameters_text
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, ModelNotFound
 from corral.core.models.manifest_or_weights import completed
@@ -43,6 +43,7 @@ OLLAMA_VERSION = "0.33.0"
 """The Ollama release whose contract these routes keep. Clients switch features on by it."""
 
 _FOREVER_S = 292 * 365.25 * 86400  # what Ollama shows for a model that is kept forever: the maximum of its clock
+_COPILOT = "GitHubCopilotChat/"
 _LEFT_OUT_OF_INFO = ("general.name", "tokenizer.chat_template")
 
 _encode = msgspec.json.Encoder().encode
@@ -96,7 +97,9 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
         record = await runtime.catalog.get(name)
     except ModelNotFound as error:
         raise ApiError(404, f"model '{name.short}' not found") from error
-    return _respond(request, _encode(await _shown(runtime, record, body)))
+    # Copilot Chat shows this key as the model's name.
+    is_copilot = request.headers.get("user-agent", "").startswith(_COPILOT)
+    return _respond(request, _encode(await _shown(runtime, record, body, body.subject if is_copilot else None)))
 
 
 @post("/api/copy", status_code=200, operation_id="copy", opt={"body": CopyBody, "statuses": (404,)})
@@ -104,8 +107,8 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     """Gives a model a second name."""
     body = await read_json(request, CopyBody)
     request_log(request.scope).model = body.source
-    source = read_name(without_selector(body.source), f'source "{body.source}" is invalid')
-    destination = read_name(without_selector(body.destination), f'destination "{body.destination}" is invalid')
+    source = read_name(body.source, f'source "{body.source}" is invalid')
+    destination = read_name(body.destination, f'destination "{body.destination}" is invalid')
     try:
         await _runtime(request).catalog.copy(source, destination)
     except ModelNotFound as error:
@@ -113,14 +116,14 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     return _nothing
 
 
-@delete_route("/api/delete", status_code=200, operation_id="delete", opt={"body": DeleteBody, "statuses": (404,)})
+@delete_route("/api/delete", status_code=200, operation_id="delete", opt={"body": DeleteBody, "statuses": (403, 404)})
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Removes a name and the blobs that only it used. If the model is loaded, it stays so until its keep-alive ends."""
     body = await read_json(request, DeleteBody)
     request_log(request.scope).model = body.subject
     if not body.subject.strip():
         raise ApiError(400, "model is required")
-    name = read_name(without_selector(body.subject), f'name "{body.subject}" is invalid')
+    name = read_name(body.subject, f'name "{body.subject}" is invalid')
     try:
         await _runtime(request).delete(name)
     except ModelNotFound as error:
@@ -203,7 +206,7 @@ def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowReply:
+async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody, base_name: str | None) -> ShowReply:
     catalog = runtime.catalog
     corral: dict[str, Any] = {}
     info: dict[str, object] = {}
@@ -217,6 +220,8 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
         projector = await catalog.describe_projector(record, verbose=body.verbose)
     except CorralError as error:
         corral["problem"] = error.message
+    if base_name is not None:
+        info["general.basename"] = base_name
     unused = unused_parts(record)
     if unused:
         corral["unused"] = unused

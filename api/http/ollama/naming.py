@@ -12,21 +12,28 @@ __all__ = ("read_name", "without_selector")
 def without_selector(typed: str, *, cloud_text: str = "remote model is unavailable") -> str:
     """The name without ``:local``, which says where a model is rather than which model it is.
 
-    Raises `ApiError` for ``:cloud`` and ``-cloud``: those models are at ollama.com, which Corral never contacts.
+    Raises `ApiError` for two selectors, and for ``:cloud`` and ``-cloud``: those models are at ollama.com, which Corral
+    never contacts.
     """
     name = typed.strip()
-    cloud, local = _is_cloud(name), name.lower().endswith(":local")
-    base = name[: -len(":local")] if local else name
-    if (local and _is_cloud(base)) or (cloud and name.lower().removesuffix(":cloud").endswith(":local")):
-        raise ApiError(400, f'use either :local or :cloud, not both: "{typed}"')
-    if cloud:
+    base, selector = _split(name)
+    if selector and _split(base)[1]:
+        raise ApiError(400, f'use either :local or :cloud, not both: "{name}"')
+    if selector == "cloud":
+        read_name(base)
         raise ApiError(403, f"ollama cloud is disabled: {cloud_text}")
     return base
 
 
-def _is_cloud(name: str) -> bool:
-    tag = name.rpartition("/")[2].partition(":")[2].lower()
-    return tag == "cloud" or tag.endswith((":cloud", "-cloud"))
+def _split(name: str) -> tuple[str, str]:
+    """What is left of a name without its selector, and the selector: ``local``, ``cloud``, or nothing."""
+    base, colon, last = name.rpartition(":")
+    tag = last.strip().lower()
+    if colon and tag in ("local", "cloud"):
+        return base, tag
+    if colon and tag.endswith("-cloud") and "/" not in tag:
+        return f"{base}:{last.strip()[: -len('-cloud')]}", "cloud"
+    return name, ""
 
 
 def read_name(base: str, invalid_text: str = "invalid model name") -> ModelName:

@@ -60,8 +60,8 @@ async def begin(
     not_found: str,
 ) -> InferenceRequest[BodyT]:
     """Reads the body and checks the fields that all of these routes have, in Ollama's order. `check` is the route's own
-    part. `no_model` answers a request without a model. `not_found` answers one for an unknown model, whose name
-    replaces ``{}``.
+    part. `no_model` answers a request without a model, and `not_found` one for an unknown model; the name as it was
+    typed replaces ``{}``.
     """
     body = await read_json(request, kind)
     begun = InferenceRequest(request, body, not_found)
@@ -69,7 +69,7 @@ async def begin(
     begun.keep_alive_s = parse_keep_alive_s(body.keep_alive)
     check(body)
     if not body.model.strip():
-        raise ApiError(no_model.status, no_model.text)
+        raise ApiError(no_model.status, no_model.text.format(body.model))
     begun.model = without_selector(body.model)
     begun.name = read_name(begun.model)
     return begun

@@ -28,6 +28,7 @@ __all__ = (
     "ReplyMessage",
     "RunningModelReply",
     "ShowReply",
+    "StatusReply",
     "TensorReply",
     "ToolCallReply",
     "TopLogprobReply",
@@ -229,6 +230,21 @@ class VersionReply(Reply, frozen=True, kw_only=True):
 
     version: str
     corral: str
+
+
+class StatusReply(Reply, frozen=True, kw_only=True):
+    """A line of progress, and the whole answer if it is not streamed.
+
+    Corral adds to the last line: `model`, the name of the model that a pull has stored, and `manifest`, the digest of
+    what a push has published.
+    """
+
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+    model: str = ""
+    manifest: str = ""
 
 
 class ErrorEnvelope(Reply, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from corral.api.http.ollama import bodies, cloud, replies
+from corral.api.http.ollama import bodies, cloud, create_body, replies, transfer_bodies
 from corral.api.http.schemas import DocumentedSchema
 from corral.core.requests.option_values import OptionKind
 from corral.core.requests.options import OPTIONS
@@ -83,6 +83,16 @@ SCHEMAS: Mapping[type[Any], DocumentedSchema] = {
     ),
     bodies.EmbeddingBody: DocumentedSchema(name="EmbeddingsRequest", required=("model",), fields=_REQUEST),
     bodies.ShowBody: DocumentedSchema(name="ShowRequest", required=("model",), fields={"options": _OPTIONS}),
+    create_body.CreateBody: DocumentedSchema(
+        name="CreateRequest",
+        required=("model",),
+        fields={
+            "license": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+            "parameters": _OPTIONS,
+        },
+    ),
+    transfer_bodies.PullBody: DocumentedSchema(name="PullRequest", required=("model",)),
+    transfer_bodies.PushBody: DocumentedSchema(name="PushRequest", required=("model",)),
     bodies.CopyBody: DocumentedSchema(name="CopyRequest", required=("source", "destination")),
     cloud.WebSearchBody: DocumentedSchema(
         name="WebSearchRequest",
@@ -110,6 +120,7 @@ SCHEMAS: Mapping[type[Any], DocumentedSchema] = {
     replies.ProcessReply: DocumentedSchema(name="PsResponse"),
     replies.RunningModelReply: DocumentedSchema(name="Ps"),
     replies.ShowReply: DocumentedSchema(name="ShowResponse"),
+    replies.StatusReply: DocumentedSchema(name="StatusResponse", stream_name="StatusEvent"),
     replies.VersionReply: DocumentedSchema(name="VersionResponse"),
     replies.ErrorEnvelope: DocumentedSchema(name="ErrorResponse"),
 }

@@ -124,6 +124,15 @@ class ChattyGrammar(SoundCalls):
         return grammar.replace("start: ", 'start: "Yes." | ', 1) if len(tools) > 1 else grammar
 
 
+class EndlessGrammar(SoundCalls):
+    """A grammar of required calls that lets any number of them follow the first."""
+
+    breaks = "test_required_calls_come_to_an_end"
+
+    def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
+        return super().call_grammar(tools, rendered, required=required).replace("{0,3}", "*")
+
+
 class AbsentGrammar(SoundCalls):
     """A grammar of free answers that holds nothing."""
 
@@ -141,6 +150,7 @@ CALL_FORMATS: tuple[type[SoundCalls], ...] = (
     OtherGrammar,
     LooseGrammar,
     ChattyGrammar,
+    EndlessGrammar,
     AbsentGrammar,
 )
 """The broken formats."""

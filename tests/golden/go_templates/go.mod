@@ -1,3 +1,3 @@
 module corral.test/go_templates
 
-go 1.22
+go 1.23

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"strings"
 )
 
@@ -167,6 +168,19 @@ func (m *ToolPropertiesMap) Len() int {
 		return 0
 	}
 	return len(m.om.names)
+}
+
+func (m *ToolPropertiesMap) All() iter.Seq2[string, ToolProperty] {
+	return func(yield func(string, ToolProperty) bool) {
+		if m == nil {
+			return
+		}
+		for _, name := range m.om.names {
+			if !yield(name, m.om.values[name]) {
+				return
+			}
+		}
+	}
 }
 
 func (m *ToolPropertiesMap) ToMap() map[string]ToolProperty {

@@ -1,0 +1,128 @@
+"""What creates models, as methods of `AsyncCorral`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from corral.api.library.arguments import checked, checked_callback, checked_options, checked_path, refuse_unknown
+from corral.api.library.messages import spoken
+from corral.api.modelfile.create_calls import call_of
+from corral.api.modelfile.local_files import files_at, named_relatively
+from corral.api.modelfile.parsing import decode_modelfile, parse_modelfile
+from corral.core.catalog.create_calls import CreateCall, GivenFiles
+from corral.core.errors import InvalidRequest, NotFound
+from corral.core.models.model import StoredModel
+from corral.core.models.names import parse_name
+from corral.core.ports.sources import OnProgress, ignore_progress
+from corral.core.requests.messages import Message
+from corral.core.runtime import Runtime
+
+__all__ = ("AsyncCreation", "CreateOptions", "modelfile_call")
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class CreateOptions(TypedDict, total=False):
+    """What a new model has instead of, or in addition to, what it is created from; what is absent stays as it is there.
+
+    `files` are weights in GGUF, and projectors (or the folder of them); `adapters` a LoRA adapter; `draft_files` a
+    draft model. `template` is a Go template, `parameters` are options by name, merged with those of the other model;
+    `messages` open each chat; `license` is a text, or several, appended. `renderer`, `parser` and `requires` are for
+    Ollama. With `remote_host`, the model runs on that server. `info` overrides what the model says about itself.
+    """
+
+    files: Paths
+    adapters: Paths
+    draft_files: Paths
+    template: str
+    system: str
+    parameters: Mapping[str, Any]
+    messages: Sequence[Message | Mapping[str, Any]]
+    license: str | Sequence[str]
+    renderer: str
+    parser: str
+    requires: str
+    remote_host: str
+    info: Mapping[str, Any]
+    quantize: str
+
+
+class AsyncCreation(ABC):
+    """A base of `AsyncCorral`."""
+
+    _name: str
+
+    @abstractmethod
+    async def runtime(self) -> Runtime: ...
+
+    async def create(
+        self, model: str, from_: str = "", *, on_progress: OnProgress | None = None, **how: Unpack[CreateOptions]
+    ) -> StoredModel:
+        """Creates a model from the model `from_`, which is pulled if it is missing, or from `files`.
+
+        A name that is taken is replaced. Raises `InvalidRequest`, `NotFound` for a missing file, `InvalidModelFile`,
+        `Unsupported` for what has to be converted first, and what `pull` raises.
+        """
+        refuse_unknown(f"{self._name}.create()", how, CreateOptions.__annotations__)
+        report = checked_callback("on_progress", on_progress) or ignore_progress
+        texts = ("template", "system", "renderer", "parser", "requires", "remote_host", "quantize")
+        call = CreateCall(
+            name=parse_name(checked("model", model, str)),
+            base=checked("from_", from_, str),
+            files=await _found("files", how.get("files", ())),
+            adapters=await _found("adapters", how.get("adapters", ())),
+            draft_files=await _found("draft_files", how.get("draft_files", ())),
+            parameters=checked_options(how.get("parameters"), "parameters"),
+            messages=await spoken(how.get("messages", ())),
+            licenses=_licenses(how.get("license", ())),
+            info=checked_options(how.get("info"), "info"),
+            **{name: checked(name, how.get(name, ""), str) for name in texts},
+        )
+        return await (await self.runtime()).catalog.creator.create(call, report)
+
+    async def create_from_modelfile(
+        self, model: str, modelfile: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+    ) -> StoredModel:
+        """Creates the model that a Modelfile describes: a `Path` to one, or its text.
+
+        Paths in it begin in its folder, those in a text in the current one. Raises `InvalidModelfile`, and as `create`.
+        """
+        report = checked_callback("on_progress", on_progress) or ignore_progress
+        call = await asyncio.to_thread(modelfile_call, model, modelfile)
+        return await (await self.runtime()).catalog.creator.create(call, report)
+
+
+def modelfile_call(model: str, modelfile: str | os.PathLike[str]) -> CreateCall:
+    """The call that creates `model` from a Modelfile, as `create_from_modelfile`. Blocking."""
+    name = parse_name(checked("model", model, str))
+    if isinstance(modelfile, str):
+        return call_of(parse_modelfile(modelfile), name, Path.cwd())
+    path = Path(checked_path("modelfile", modelfile))
+    try:
+        text = decode_modelfile(path.read_bytes())
+    except OSError as error:
+        raise NotFound(f"cannot read the Modelfile {path}: {error.strerror}") from error
+    return call_of(parse_modelfile(text), name, path.parent)
+
+
+async def _found(argument: str, paths: Paths) -> GivenFiles | None:
+    several = paths if isinstance(paths, list | tuple) else (paths,)
+    places = [checked_path(argument, path) for path in several]
+    return await asyncio.to_thread(_files_at, places) if places else None
+
+
+def _files_at(places: Sequence[str]) -> GivenFiles:
+    return named_relatively(file for place in places for file in files_at(Path(place).expanduser()))
+
+
+def _licenses(license: object) -> tuple[str, ...]:
+    if isinstance(license, str):
+        return (license,) if license else ()
+    if isinstance(license, list | tuple) and all(isinstance(text, str) for text in license):
+        return tuple(license)
+    raise InvalidRequest("license: expected a text or a list of texts")

@@ -1,0 +1,198 @@
+"""Creates models from other models and from files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from corral.core.catalog.create_calls import CreateCall
+from corral.core.catalog.given_files import GivenFileReader, check_paths, model_files
+from corral.core.catalog.info_overrides import with_info
+from corral.core.catalog.inspection import WeightsInspector
+from corral.core.catalog.lookup import ModelLookup
+from corral.core.catalog.manifest_reading import blobs_of
+from corral.core.catalog.new_models import Part, file_model, file_role
+from corral.core.catalog.new_texts import with_texts
+from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
+from corral.core.catalog.pulling import ModelPuller
+from corral.core.catalog.quantizing import check_quantization
+from corral.core.catalog.unused_blobs import discard_blobs
+from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound
+from corral.core.models.file_addresses import is_web_file
+from corral.core.models.known_templates import template_family
+from corral.core.models.manifest_or_weights import completed
+from corral.core.models.model import Model, ModelFile, RemoteModel, StoredModel
+from corral.core.models.names import parse_name
+from corral.core.models.remote_addresses import remote_address
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.manifests import ManifestFormat, ManifestStore
+from corral.core.ports.sources import FetchProgress, OnProgress
+from corral.core.specs.converters import refuse_derived
+
+__all__ = ("ModelCreator",)
+
+_REMOTE_CAPABILITIES = ("completion",)
+_LOADED = ("weights", "projector", "adapter", "draft")
+
+
+class ModelCreator:
+    """Reports Ollama's events. What only a model had that is replaced is deleted."""
+
+    def __init__(
+        self,
+        *,
+        publisher: ManifestPublisher,
+        puller: ModelPuller,
+        lookup: ModelLookup,
+        manifests: ManifestStore,
+        blobs: BlobStore,
+        local: LocalBlobs,
+        formats: Sequence[ManifestFormat],
+        inspector: WeightsInspector,
+    ) -> None:
+        self._publisher = publisher
+        self._puller = puller
+        self._lookup = lookup
+        self._manifests = manifests
+        self._blobs = blobs
+        self._local = local
+        self._formats = tuple(formats)
+        self._inspector = inspector
+
+    async def create(self, call: CreateCall, on_progress: OnProgress) -> StoredModel:
+        """The new model. A name that is taken is replaced.
+
+        Raises `InvalidRequest`, `InvalidName`, `Unsupported` for what has to be converted first, `InvalidModelFile`,
+        `BlobNotFound` for a blob that was not uploaded, and what `ModelCatalog.pull` raises if the store does not have
+        the model that it is created from.
+        """
+        refuse_derived(call.name)
+        for files in (call.files, call.adapters, call.draft_files):
+            check_paths(files)
+        if call.draft_quantize and not call.draft_files:
+            raise InvalidRequest("--draft-quantize requires a DRAFT model")
+        with_info(with_texts(Model(), call), call.info)  # what is wrong with them is said before anything is done
+        reader = GivenFileReader(blobs=self._blobs, local=self._local, inspector=self._inspector)
+        try:
+            published = await until_published(partial(self._attempt, call, reader, on_progress))
+        except BaseException:
+            await discard_blobs(reader.adopted, manifests=self._manifests, blobs=self._blobs)
+            raise
+        for files in (call.files, call.adapters, call.draft_files):
+            for file in (files or {}).values():
+                if not isinstance(file, Path):
+                    await self._blobs.release(file)  # it goes with the model from now on
+        await self._publisher.delete_replaced(published)
+        on_progress(FetchProgress(status="success"))
+        return published.record
+
+    async def _attempt(self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress) -> Published:
+        model, family = await self._source(call, reader, on_progress)
+        model = with_info(with_texts(model, call), call.info)
+        manifest, texts = self._publisher.written(call.name, model)
+        _, *layers = blobs_of(call.name, manifest, self._formats)  # without the config
+        for layer in layers:
+            if layer.is_text and family is not None:
+                on_progress(FetchProgress(status=f"using autodetected template {family}"))
+                family = None
+            is_new = await self._blobs.stat(layer.digest) is None
+            on_progress(FetchProgress(status=f"{'creating new' if is_new else 'using existing'} layer {layer.digest}"))
+        if family is not None:
+            on_progress(FetchProgress(status=f"using autodetected template {family}"))
+        on_progress(FetchProgress(status="writing manifest"))
+        return await self._publisher.put(call.name, manifest, texts)
+
+    async def _source(
+        self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress
+    ) -> tuple[Model, str | None]:
+        """The model without what the call says about it, and the family of its template if it comes from a file."""
+        if call.base and call.remote_host:
+            if call.draft_files:
+                raise InvalidRequest("DRAFT cannot be used with remote models")
+            remote = RemoteModel(host=remote_address(call.remote_host), model=call.base)
+            is_bare = not call.info.get("capabilities")
+            return Model(remote=remote, capabilities=_REMOTE_CAPABILITIES if is_bare else ()), None
+        family = None
+        if call.base:
+            model = await self._base(call, on_progress)
+            if call.files:
+                model = _with_files(model, _additions(await reader.parts(call.files, on_progress)))
+        elif call.files is not None:
+            model, family = await self._from_files(call, reader, on_progress)
+        else:
+            raise InvalidRequest("neither 'from' or 'files' was specified")
+        if call.adapters:
+            if len(call.adapters) > 1:
+                raise InvalidRequest("only one adapter is currently supported")
+            model = _with_files(model, _adapter(await reader.parts(call.adapters, on_progress)))
+        if call.draft_files:
+            model = _with_files(model, model_files(await reader.parts(call.draft_files, on_progress), "draft"))
+        return model, family
+
+    async def _base(self, call: CreateCall, on_progress: OnProgress) -> Model:
+        record = await self._stored_base(call.base, on_progress)
+        metadata = None
+        if record.weights is not None:
+            try:
+                metadata = await self._inspector.metadata(record.weights.digest)
+            except BlobNotFound as error:
+                raise BlobNotFound(f"'{record.name}': {error.message}", error.remedy) from error
+        if call.quantize:
+            check_quantization(call.quantize, metadata)
+        # Without the layers' kinds, any format can hold the files, whatever the manifest of the base was.
+        files = tuple(
+            msgspec.structs.replace(file, media_type="") if file.role in _LOADED and file.path is None else file
+            for file in record.files
+        )
+        return msgspec.structs.replace(completed(record.content(), metadata), files=files)
+
+    async def _stored_base(self, base: str, on_progress: OnProgress) -> StoredModel:
+        def report(progress: FetchProgress) -> None:
+            if progress.status != "success":
+                on_progress(progress)
+
+        scheme, separator, _ = base.partition("://")
+        if not separator or (scheme in ("http", "https") and not is_web_file(base)):
+            try:
+                return await self._lookup.get(parse_name(base))
+            except ModelNotFound:
+                pass
+        return await self._puller.pull(base, None, report)
+
+    async def _from_files(
+        self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress
+    ) -> tuple[Model, str | None]:
+        parts = await reader.parts(call.files or {}, on_progress)
+        weights = [part for part in parts if file_role(part.metadata) == "weights"]
+        if len(weights) != 1:
+            found = ", ".join(f"{part.file_name} ({file_role(part.metadata)})" for part in parts)
+            raise InvalidRequest(f"a model needs exactly one file of weights, but this has {len(weights)}: {found}")
+        if call.quantize:
+            check_quantization(call.quantize, weights[0].metadata)
+        on_progress(FetchProgress(status="verifying conversion"))
+        template = weights[0].metadata.chat_template
+        return file_model(parts, weights[0]), template_family(template) if template else None
+
+
+def _with_files(model: Model, files: Sequence[ModelFile]) -> Model:
+    return msgspec.structs.replace(model, files=(*model.files, *files))
+
+
+def _additions(parts: Sequence[Part]) -> tuple[ModelFile, ...]:
+    """The files beside the model that is named in `base`, which has its weights already."""
+    for part in parts:
+        if file_role(part.metadata) == "weights":
+            raise InvalidRequest(
+                f"{part.file_name} has weights, and so has the model that is named with it: choose one"
+            )
+    return model_files(parts)
+
+
+def _adapter(parts: Sequence[Part]) -> tuple[ModelFile, ...]:
+    for part in parts:
+        if file_role(part.metadata) != "adapter":
+            raise InvalidRequest(f"{part.file_name} is no adapter: general.type of its header does not say so")
+    return model_files(parts)

@@ -1,0 +1,449 @@
+"""``/api/create``: Ollama's events, layers, texts and statuses, from models and from uploaded files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ollama
+import pytest
+from click.testing import CliRunner
+
+from corral.api.cli import main
+from corral.core.models.digests import Digest, digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.references import parse_reference
+from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
+from corral.plugins.testing.registry import MemoryRegistry, push_model
+
+CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
+WEIGHTS = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": CHATML})
+FLOATS = gguf_bytes({**SMALL_MODEL, "general.file_type": 1})
+PLAIN = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": "{{ messages }}"})
+PROJECTOR = gguf_bytes({"general.architecture": "clip", "clip.has_vision_encoder": True})
+ADAPTER = gguf_bytes({"general.architecture": "llama", "general.type": "adapter"})
+PART = gguf_bytes({**SMALL_MODEL, "split.count": 3})
+TRUNCATED = gguf_bytes(tensors=[TensorEntry("w", size_bytes=128, data=b"short")])
+SEED = b'{"seed":1}\n'
+STOP = '{"num_ctx":2048,"stop":["\\u003c|a|\\u003e"],"temperature":0.5}\n'
+
+
+@pytest.fixture(scope="module")
+def server(start_server: Callable[..., Any]) -> Iterator[Any]:
+    with start_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def api(server: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+def uploaded(api: httpx.Client, **files: bytes) -> dict[str, Digest]:
+    """The digests of these files, which are uploaded; ``_`` in a name stands for a dot."""
+    for data in files.values():
+        assert api.post(f"/api/blobs/{digest_of(data)}", content=data).status_code in (200, 201)
+    return {name.replace("_", "."): digest_of(data) for name, data in files.items()}
+
+
+def created(api: httpx.Client, name: str, **body: Any) -> list[str]:
+    """The statuses of the events."""
+    response = api.post("/api/create", json={"model": name, **body})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    events = [json.loads(line) for line in response.text.splitlines()]
+    assert all("error" not in event for event in events), events
+    return [event["status"] for event in events]
+
+
+def shown(api: httpx.Client, name: str) -> Any:
+    return api.post("/api/show", json={"model": name}).json()
+
+
+def refused(api: httpx.Client, **body: Any) -> tuple[int, str]:
+    response = api.post("/api/create", json={"model": "refused", **body})
+    assert api.post("/api/show", json={"model": "refused"}).status_code == 404
+    return response.status_code, response.json()["error"]
+
+
+def manifest_of(server: Any, name: str) -> tuple[bytes, Mapping[str, Any], dict[str, bytes]]:
+    """A model's manifest, as bytes and decoded, and its small blobs by the kind of their layer."""
+
+    async def read(runtime: Any) -> Any:
+        stored = await server.world.manifests.get(parse_name(name))
+        plain = json.loads(stored.data)
+        texts = {}
+        for layer in (plain["config"], *plain["layers"]):
+            kind = layer["mediaType"].rpartition(".")[2]
+            texts[kind] = b"".join([chunk async for chunk in server.world.blobs.read(layer["digest"])])
+        return stored.data, plain, texts
+
+    found: tuple[bytes, Mapping[str, Any], dict[str, bytes]] = server.call(read)
+    return found
+
+
+def test_from_a_model(api: httpx.Client, server: Any) -> None:
+    """Layers of the model are used, new ones are created, and the events say so in order; the model runs."""
+    weights = digest_of(b"weights of other")
+    system, params = digest_of(b"Be brief."), digest_of(STOP.encode())
+    messages = b'[{"role":"user","content":"hi"}]\n'
+    statuses = created(
+        api,
+        "mario",
+        **{"from": "OTHER:latest"},
+        system="Be brief.",
+        parameters={"stop": ["<|a|>"], "temperature": 0.5, "num_ctx": 2048},
+    )
+    assert statuses == [
+        f"using existing layer {weights}",
+        f"creating new layer {system}",
+        f"creating new layer {params}",
+        f"using existing layer {digest_of(messages)}",
+        "writing manifest",
+        "success",
+    ]
+    found = shown(api, "mario")
+    assert (found["system"], found["messages"]) == ("Be brief.", [{"role": "user", "content": "hi"}])
+    data, manifest, texts = manifest_of(server, "mario")
+    assert data.endswith(b"}\n")
+    assert manifest["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json"
+    assert [layer["mediaType"].rpartition(".")[2] for layer in manifest["layers"]] == [
+        "model", "system", "params", "messages",
+    ]  # fmt: skip
+    assert texts["params"] == STOP.encode()
+    assert texts["messages"] == messages
+    answer = api.post("/api/generate", json={"model": "mario", "prompt": "x", "stream": False, "keep_alive": 0}).json()
+    assert answer["done_reason"] == "stop"
+
+
+def test_what_is_merged_and_what_is_replaced(api: httpx.Client) -> None:
+    """Parameters are merged, licences appended, everything else is replaced if it is given, and kept if not."""
+    created(
+        api, "first", **{"from": "other"}, template="{{ .Prompt }}", license="A", parameters={"top_k": 1, "seed": 2},
+        messages=[{"role": "USER", "content": "a"}], renderer="r", parser="p", requires="0.14.0",
+    )  # fmt: skip
+    created(
+        api, "second", **{"from": "first"}, license=["B", "C"], parameters={"seed": 3, "stop": "x", "top_k": None},
+        messages=[{"role": "assistant", "content": "b"}], renderer="q",
+    )  # fmt: skip
+    found = shown(api, "second")
+    assert found["license"] == "A\nB\nC"
+    assert found["parameters"].split() == ["seed", "3", "stop", '"x"']
+    assert found["messages"] == [{"role": "assistant", "content": "b"}]
+    assert found["requires"] == "0.14.0"
+    lines = found["modelfile"].splitlines()
+    assert {"RENDERER q", "PARSER p", "REQUIRES 0.14.0", "TEMPLATE {{ .Prompt }}"} <= set(lines)
+    assert "SYSTEM You are other." in lines
+
+
+def test_messages_with_everything(api: httpx.Client, server: Any) -> None:
+    """Tool calls, results, thinking and images of messages are kept, in the form in which Ollama writes them."""
+    call = {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": {"b": 1, "a": "<"}}}
+    messages = [
+        {"role": "user", "content": "", "images": ["aGk="]},
+        {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [call]},
+        {"role": "tool", "content": "1", "tool_name": "f", "tool_call_id": "call_1"},
+    ]
+    created(api, "talker", **{"from": "smol:q4"}, messages=messages)
+    _, _, texts = manifest_of(server, "talker")
+    assert json.loads(texts["messages"]) == messages
+    created(api, "talker2", **{"from": "talker"}, system="x")
+    assert manifest_of(server, "talker2")[2]["messages"] == texts["messages"]
+
+
+def test_from_a_file(api: httpx.Client, server: Any) -> None:
+    """A GGUF is read, its template is named if its family is known, and what its header says is in the config."""
+    files = uploaded(api, model_gguf=WEIGHTS)
+    statuses = created(api, "small", files=files, system="Be kind.")
+    assert statuses == [
+        "parsing GGUF",
+        "verifying conversion",
+        f"using existing layer {digest_of(WEIGHTS)}",
+        "using autodetected template chatml",
+        f"creating new layer {digest_of(b'Be kind.')}",
+        "writing manifest",
+        "success",
+    ]
+    found = shown(api, "small")
+    assert found["template"] == CHATML
+    assert found["model_info"]["general.architecture"] == "llama"
+    assert found["tensors"] == [{"name": "token_embd.weight", "type": "F32", "shape": [32]}]
+    config = json.loads(manifest_of(server, "small")[2]["v1+json"])
+    assert {name: config[name] for name in ("model_format", "model_family", "model_type", "file_type", "os")} == {
+        "model_format": "gguf", "model_family": "llama", "model_type": "32", "file_type": "Q4_1", "os": "linux",
+    }  # fmt: skip
+    assert "autodetected" not in " ".join(created(api, "plain", files=uploaded(api, x=PLAIN)))
+
+
+def test_with_a_projector_and_an_adapter(api: httpx.Client) -> None:
+    """A projector beside the weights makes the model see; an adapter is stored, and running the model refuses it."""
+    files = uploaded(api, model_gguf=WEIGHTS, mmproj_gguf=PROJECTOR)
+    assert created(api, "sees", files=files)[:3] == ["parsing GGUF", "parsing GGUF", "verifying conversion"]
+    found = shown(api, "sees")
+    assert "vision" in found["capabilities"]
+    assert found["projector_info"]["clip.has_vision_encoder"] is True
+    created(api, "sees-too", **{"from": "sees"}, system="x")
+    assert "vision" in shown(api, "sees-too")["capabilities"]
+    created(api, "adds", **{"from": "small"}, files=uploaded(api, p_gguf=PROJECTOR))
+    assert "vision" in shown(api, "adds")["capabilities"]
+    created(api, "tuned", **{"from": "small"}, adapters=uploaded(api, lora_gguf=ADAPTER))
+    assert "\nADAPTER /" in shown(api, "tuned")["modelfile"]
+
+
+def test_without_a_stream(api: httpx.Client) -> None:
+    """The answer is the last event; errors have their status in both cases."""
+    response = api.post("/api/create", json={"name": "quiet", "from": "smol:q4", "stream": False})
+    assert (response.json(), response.headers["content-type"]) == ({"status": "success"}, "application/json")
+    for stream in (True, False):
+        response = api.post("/api/create", json={"model": "quiet", "stream": stream})
+        assert response.status_code == 400
+        assert response.json() == {"error": "neither 'from' or 'files' was specified"}
+
+
+REMOTE = {"from": "far", "remote_host": "10.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        ({"model": "a b"}, 400, "invalid model name"),
+        ({"model": ""}, 400, "invalid model name"),
+        ({"from": "a b"}, 400, "invalid model name"),
+        ({"from": "x:cloud"}, 403, "ollama cloud is disabled: remote model is unavailable"),
+        ({"files": {"/x": "sha256:" + "0" * 64}}, 400, "file path must be relative"),
+        ({"files": {"a/../x": "sha256:" + "0" * 64}}, 400, "file path must be relative"),
+        ({"files": {"x": ""}}, 400, "invalid digest format"),
+        ({"files": {}}, 400, "unknown type"),
+        ({"files": {"x": 1}}, 400, "json: cannot unmarshal number into Go struct field CreateRequest.files of type "
+         "string"),
+        ({"files": {"x.safetensors": "sha256:" + "0" * 64}}, 400, "this version cannot create a model from safeten"),
+        ({"files": {"x.gguf": "sha256:" + "0" * 64}}, 404, f'blob "sha256:{"0" * 64}" not found'),
+        ({"from": "smol:q4", "adapters": {"a": "sha256:" + "0" * 64, "b": "sha256:" + "0" * 64}}, 400,
+         "only one adapter is currently supported"),
+        ({"from": "smol:q4", "template": "{{ .Prompt"}, 400, "template error: template: :1: unclosed action"),
+        ({"from": "smol:q4", "parameters": {"top_k": "many"}}, 400, 'option "top_k" must be of type integer'),
+        ({"from": "smol:q4", "license": 1}, 400, "license must be a string or an array of strings"),
+        ({"from": "smol:q4", "info": {"base_name": 1}}, 400, 'info field "base_name" must be a string'),
+        ({"from": "smol:q4", "info": {"context_length": "1"}}, 400, 'info field "context_length" must be a number'),
+        ({"from": "smol:q4", "info": {"context_length": -1}}, 400,
+         'info field "context_length" must be a non-negative integer'),
+        ({"from": "smol:q4", "draft_quantize": "q8_0"}, 400, "--draft-quantize requires a DRAFT model"),
+        ({**REMOTE, "draft_files": {"x": "sha256:" + "0" * 64}}, 400, "DRAFT cannot be used with remote models"),
+        ({"from": "far", "remote_host": "ftp://x"}, 400, "bad remote"),
+        ({"from": "smol:q4", "quantize": "q3"}, 400, "unsupported quantization type Q3 - supported types are F32, F16, "
+         "Q4_K_S, Q4_K_M, Q8_0"),
+        ({"from": "smol:q4", "quantize": "q8_0"}, 400, "quantization is only supported for F16, BF16 and F32 models"),
+        ({"model": "corral.derived/x/y", "from": "smol:q4"}, 400, "corral.derived/x/y:latest is a name that"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(api: httpx.Client, body: Any, status: int, text: str) -> None:
+    """Each error has Ollama's text and a status that says whose fault it is; nothing is created."""
+    found = refused(api, **body)
+    assert found[0] == status
+    assert found[1].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "text"),
+    [
+        ("text.gguf", b"no weights at all", "supplied file was not in GGUF format"),
+        ("text.bin", b"no weights at all", "unknown type"),
+        ("empty.gguf", b"", "supplied file was not in GGUF format"),
+        ("cut.gguf", WEIGHTS[:200], "cut.gguf: "),
+        ("cut.gguf", WEIGHTS[:-64], "cut.gguf: "),
+        ("part-00001-of-00003.gguf", PART, "split GGUF 'part-00001-of-00003.gguf' is one of 3 parts"),
+        (
+            "mmproj.gguf",
+            PROJECTOR,
+            "a model needs exactly one file of weights, but this has 0: mmproj.gguf (projector)",
+        ),
+    ],
+)
+def test_a_file_that_is_no_model(api: httpx.Client, name: str, data: bytes, text: str) -> None:
+    """The error names the file as the client does; it comes after the first event, or with its status alone."""
+    assert api.post(f"/api/blobs/{digest_of(data)}", content=data).status_code in (200, 201)
+    body = {"model": "broken", "files": {name: digest_of(data)}}
+    last = json.loads(api.post("/api/create", json=body).text.splitlines()[-1])
+    assert last["error"].startswith(text)
+    response = api.post("/api/create", json={**body, "stream": False})
+    assert response.status_code == 400
+    assert response.json()["error"] == last["error"]
+    assert api.post("/api/show", json={"model": "broken"}).status_code == 404
+
+
+def test_quantizing_what_has_the_type(api: httpx.Client) -> None:
+    """The type that the weights have needs no work; another one is not supported yet, and the error says what to do."""
+    files = uploaded(api, f16_gguf=FLOATS)
+    assert created(api, "floats", files=files, quantize="f16")[-1] == "success"
+    status, text = refused(api, files=files, quantize="q4_K_m", stream=False)
+    assert status == 400
+    assert "llama-quantize INPUT.gguf OUTPUT.gguf Q4_K_M" in text
+
+
+def test_a_model_on_another_server(api: httpx.Client) -> None:
+    """`remote_host` makes a model without weights; its address is completed as Ollama does, and `info` describes it."""
+    info = {
+        "capabilities": ["completion", "tools"],
+        "model_family": "big",
+        "base_name": "Big",
+        "context_length": 8192.0,
+        "parameter_size": "1T",
+        "quantization_level": "FP8",
+        "embedding_length": 64,
+    }
+    assert created(api, "stub", **REMOTE, info=info) == ["writing manifest", "success"]
+    found = shown(api, "stub")
+    assert (found["remote_model"], found["remote_host"]) == ("far", "http://10.0.0.1:11434")
+    assert found["model_info"] == {
+        "general.architecture": "big",
+        "general.basename": "Big",
+        "big.context_length": 8192,
+        "big.embedding_length": 64,
+    }
+    assert found["details"]["parameter_size"] == "1T"
+    assert found["capabilities"] == ["completion", "tools"]
+
+
+def test_a_model_that_is_replaced(api: httpx.Client, server: Any) -> None:
+    """The new model takes the name as it was spelt; what only the old one had is gone, but not what was uploaded."""
+    files = uploaded(api, old_gguf=FLOATS)
+    created(api, "Replaced", files=files, system="only here")
+    created(api, "replaced", **{"from": "smol:q4"})
+    names = [model["name"] for model in api.get("/api/tags").json()["models"]]
+    assert "Replaced:latest" in names
+    assert "replaced:latest" not in names
+    assert api.head(f"/api/blobs/{digest_of(b'only here')}").status_code == 404
+    assert api.head(f"/api/blobs/{digest_of(FLOATS)}").status_code == 200
+    assert created(api, "again", files=files)[-1] == "success"
+
+
+def test_a_model_from_itself(api: httpx.Client) -> None:
+    """A model can be changed in place."""
+    created(api, "self", **{"from": "smol:q4"}, system="one")
+    created(api, "self", **{"from": "self"}, system="two")
+    assert shown(api, "self")["system"] == "two"
+
+
+def test_a_model_that_is_pulled_first(start_server: Callable[..., Any]) -> None:
+    """A model that the store lacks is pulled, under its own name; one that the registry lacks too is Ollama's error."""
+    registry = MemoryRegistry()
+    layers = (("application/vnd.ollama.image.model", WEIGHTS), ("application/vnd.ollama.image.system", b"Be far."))
+    asyncio.run(push_model(registry, parse_reference("house/far:q4"), b'{"model_format":"gguf"}', *layers))
+    with start_server(registry=registry) as server, httpx.Client(base_url=server.url, timeout=60) as api:
+        statuses = created(api, "near", **{"from": "house/far:q4"}, parameters={"seed": 1})
+        assert statuses[0] == "pulling manifest"
+        assert f"pulling {digest_of(WEIGHTS)[7:19]}" in statuses
+        assert statuses.count("writing manifest") == 2
+        assert statuses[-5:-2] == [
+            f"using existing layer {digest_of(WEIGHTS)}",
+            f"using existing layer {digest_of(b'Be far.')}",
+            f"creating new layer {digest_of(SEED)}",
+        ]
+        assert statuses.count("success") == 1
+        assert {"house/far:q4", "near:latest"} <= {model["name"] for model in api.get("/api/tags").json()["models"]}
+        assert shown(api, "near")["system"] == "Be far."
+        response = api.post("/api/create", json={"model": "x", "from": "house/gone", "stream": False})
+        assert response.status_code == 500
+        assert response.json() == {"error": "pull model manifest: file does not exist"}
+
+
+def test_many_at_once(api: httpx.Client) -> None:
+    """Fifty models made from one at the same time, and fifty copies of it, all succeed."""
+
+    def make(number: int) -> int:
+        if number % 2:
+            return api.post("/api/copy", json={"source": "other", "destination": f"many{number}"}).status_code
+        body = {"model": f"many{number}", "from": "other", "system": f"number {number % 3}", "stream": False}
+        return api.post("/api/create", json=body).status_code
+
+    with ThreadPoolExecutor(50) as pool:
+        assert set(pool.map(make, range(100))) == {200}
+    for number in range(100):
+        assert api.request("DELETE", "/api/delete", json={"model": f"many{number}"}).status_code == 200
+
+
+MODELFILE = '''
+FROM ./small.gguf
+FROM ./mmproj.gguf
+SYSTEM """Two
+lines"""
+PARAMETER stop "a "
+MESSAGE user hi
+LICENSE MIT
+'''
+
+
+@pytest.fixture
+def command(
+    server: Any, tmp_path: Path, user_at: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Runs ``corral`` in this process, in a folder with files, for the server."""
+    (tmp_path / "small.gguf").write_bytes(WEIGHTS)
+    (tmp_path / "mmproj.gguf").write_bytes(PROJECTOR)
+    (tmp_path / "Modelfile").write_text(MODELFILE)
+    monkeypatch.chdir(tmp_path)
+    environment = user_at(tmp_path, CORRAL_HOST=server.url)
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        with CliRunner().isolation(env=environment) as (out, err, _):
+            status: object = 0
+            try:
+                main(arguments)
+            except SystemExit as end:
+                status = end.code
+            return status, out.getvalue().decode(), err.getvalue().decode()
+
+    return run
+
+
+def test_the_command_line_creates_on_the_server(command: Any, api: httpx.Client, server: Any, tmp_path: Path) -> None:
+    """`corral create` uploads what the server lacks, and the server creates the model; nothing is stored here."""
+    assert command("create", "by-cli") == (0, f"created by-cli:latest on the server at {server.url}\n", "")
+    found = shown(api, "by-cli")
+    assert (found["system"], found["license"]) == ("Two\nlines", "MIT")
+    assert found["messages"] == [{"role": "user", "content": "hi"}]
+    assert "vision" in found["capabilities"]
+    assert not (tmp_path / "models").exists()
+    (tmp_path / "Modelfile").write_text("FROM by-cli\nPARAMETER seed 1")
+    assert command("create", "by-cli", "--json")[1:] == (
+        f'{{\n  "name": "by-cli:latest",\n  "server": "{server.url}"\n}}\n', "",
+    )  # fmt: skip
+    assert shown(api, "by-cli")["parameters"].split() == ["seed", "1", "stop", '"a', '"']
+    (tmp_path / "Modelfile").write_text("FROM ./small.gguf\n")
+    assert command("create", "here", "--local") == (0, "created here:latest\n", "")
+    assert (tmp_path / "models").exists()
+    assert shown(api, "here")["error"] == "model 'here:latest' not found"
+    (tmp_path / "Modelfile").write_text("FROM ./small.gguf\nTEMPLATE {{ .Prompt")
+    status, _, err = command("create", "bad")
+    assert (status, err) == (1, "Error: template error: template: :1: unclosed action\n")
+
+
+def test_the_official_client(server: Any, api: httpx.Client, tmp_path: Path) -> None:
+    """The official Python client uploads, creates, copies, shows and deletes."""
+    (tmp_path / "small.gguf").write_bytes(WEIGHTS)
+    with ollama.Client(host=server.url) as client:
+        digest = client.create_blob(tmp_path / "small.gguf")
+        assert digest == digest_of(WEIGHTS)
+        events = list(client.create("by-client", files={"small.gguf": digest}, system="Hi.", stream=True))
+        assert events[-1].status == "success"
+        assert f"using existing layer {digest}" in [event.status for event in events]
+        license = ["A", "B"]
+        assert client.create("by-client2", from_="by-client", license=license, stream=False).status == "success"
+        assert client.copy("by-client2", "by-client3").status == "success"
+        found = client.show("by-client3")
+        assert (found.license, found.template) == ("A\nB", CHATML)
+        assert found.modelinfo is not None
+        assert found.modelinfo["general.architecture"] == "llama"
+        with pytest.raises(ollama.ResponseError, match="neither 'from' or 'files' was specified") as caught:
+            client.create("nothing")
+        assert caught.value.status_code == 400
+        for name in ("by-client", "by-client2", "by-client3"):
+            assert client.delete(name).status == "success"
+        with pytest.raises(ollama.ResponseError, match="model 'by-client:latest' not found"):
+            client.show("by-client")
