@@ -28,7 +28,6 @@ from corral.core.values import Value
 
 __all__ = ("Hub", "HubAuthorizing", "Revision", "hub_place")
 
-_USUAL_ENDPOINT = "https://huggingface.co"
 _MOST_BYTES = 8 * 1024 * 1024
 _MOST_PAGES = 50
 _NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
@@ -80,9 +79,10 @@ class HubAuthorizing:
 
 def hub_place(settings: HuggingFaceSettings, environment: Mapping[str, str]) -> tuple[str, Place]:
     """The hub's address, and the server that has it. Raises `InvalidRequest` for an address that cannot be used."""
-    endpoint = (settings.endpoint or environment.get("HF_ENDPOINT", "").strip() or _USUAL_ENDPOINT).rstrip("/")
-    if endpoint == _USUAL_ENDPOINT:
-        return endpoint, host_place(HUGGING_FACE)
+    usual = host_place(HUGGING_FACE)
+    endpoint = (settings.endpoint or environment.get("HF_ENDPOINT", "")).strip().rstrip("/")
+    if not endpoint:
+        return f"https://{usual.authority}", usual
     return endpoint, server_place(urlsplit(endpoint), settings.insecure, "sources.hf")
 
 
