@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,8 +182,41 @@ def test_references_that_mean_nothing(shop: Shop, server: FakeWebServer, referen
 
 
 @pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"sha": "../main"}', b"\xff"])
-def test_a_hub_that_answers_nonsense(shop: Shop, server: FakeWebServer, answer: bytes) -> None:
+def test_a_hub_that_says_no_commit(shop: Shop, server: FakeWebServer, answer: bytes) -> None:
     """It is told as a fault of the source."""
     server.answers["/api/models/o/r/revision/main"] = (200, answer, {})
     with pytest.raises(SourceError):
+        shop.pull("hf://o/r")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"type": "file", "path": "a.gguf", "size": -1},
+        {"type": "file", "path": "a.gguf", "size": 1, "lfs": {"oid": "12"}},
+        {"type": "file"},
+        "a.gguf",
+    ],
+)
+def test_a_hub_that_lists_nonsense(shop: Shop, server: FakeWebServer, entry: object) -> None:
+    """Neither sizes nor digests are taken on trust."""
+    commit = serve_repository(server, "o/r", {"a.gguf": GGUF})
+    listing = f"/api/models/o/r/tree/{commit}?recursive=true"
+    server.answers[listing] = (200, json.dumps([entry]).encode(), {})
+    with pytest.raises(SourceError):
+        shop.pull("hf://o/r")
+
+
+@pytest.mark.parametrize("path", ["../../up.json", "/etc/passwd.json", "a/../../up.json"])
+def test_a_hub_that_lists_paths_outside_of_the_folder(shop: Shop, server: FakeWebServer, path: str) -> None:
+    """They are not fetched, whatever else there is."""
+    serve_repository(server, "o/r", {**ONNX_FOLDER, path: b"{}"})
+    assert path not in {file.path for file in shop.pull("hf://o/r").files}
+
+
+@pytest.mark.parametrize("endpoint", ["http://[", "ftp://host", "http://192.0.2.1", "host"])
+def test_an_endpoint_that_cannot_be_used(shop: Shop, endpoint: str) -> None:
+    """HF_ENDPOINT is an address with TLS, or one of this machine."""
+    shop.environment["HF_ENDPOINT"] = endpoint
+    with pytest.raises(InvalidRequest):
         shop.pull("hf://o/r")
