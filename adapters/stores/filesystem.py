@@ -122,6 +122,10 @@ class FilesystemBlobs:
     async def hold(self, digest: Digest) -> None:
         await in_thread(lambda _: self._holds.add(digest))
 
+    async def release(self, digest: Digest) -> None:
+        if self._holds.has(digest):
+            await in_thread(lambda _: self._holds.remove(digest))
+
     async def held(self) -> frozenset[Digest]:
         return await in_thread(lambda _: self._holds.all())
 

@@ -6,11 +6,12 @@ import os
 import threading
 import uuid
 import weakref
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.system.files import storage_errors
+from corral.adapters.system.files import replace_file, storage_errors
 from corral.core.errors import Conflict, InvalidDigest
 from corral.core.models.digests import Digest, parse_digest
 
@@ -27,14 +28,15 @@ class Holds:
         self._folder = folder
         self._busy = threading.Lock()
         self._file: Path | None = None
-        self._noted: set[Digest] = set()
+        self._counts: Counter[Digest] = Counter()
 
     def add(self, digest: Digest) -> None:
-        """Holds the blob until this object or its process is gone."""
+        """Holds the blob until this object or its process is gone, or until as many calls of `remove`."""
         digest = parse_digest(digest)
         line = f"{digest}\n".encode()
         with self._busy, storage_errors(f"cannot write to {self._folder}"):
-            if digest in self._noted:
+            self._counts[digest] += 1
+            if self._counts[digest] > 1:
                 return
             if self._file is None:
                 self._file = self._begin()
@@ -43,7 +45,21 @@ class Holds:
                 os.write(descriptor, line)
             finally:
                 os.close(descriptor)
-            self._noted.add(digest)
+
+    def has(self, digest: Digest) -> bool:
+        """Whether this object holds the blob. Does not block."""
+        return self._counts.get(digest, 0) > 0
+
+    def remove(self, digest: Digest) -> None:
+        """Ends one hold, if there is any."""
+        with self._busy, storage_errors(f"cannot write to {self._folder}"):
+            if not self.has(digest):
+                return
+            self._counts[digest] -= 1
+            if not self.has(digest) and self._file is not None:
+                del self._counts[digest]
+                left = "".join(f"{one}\n" for one in self._counts)
+                replace_file(self._file, left.encode(), self._folder, durable=False)
 
     def all(self) -> frozenset[Digest]:
         """What any living process holds. Removes what dead ones left."""

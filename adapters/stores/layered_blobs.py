@@ -50,6 +50,9 @@ class LayeredBlobs:
     async def hold(self, digest: Digest) -> None:
         await self._upper.blobs.hold(digest)
 
+    async def release(self, digest: Digest) -> None:
+        await self._upper.blobs.release(digest)
+
     async def held(self) -> frozenset[Digest]:
         return await self._upper.blobs.held()
 

@@ -37,7 +37,7 @@ class MemoryBlobs:
         self._modified_at: dict[Digest, float] = {}
         self._partials: dict[Digest, _Partial] = {}
         self._pins: Counter[Digest] = Counter()
-        self._held: set[Digest] = set()
+        self._held: Counter[Digest] = Counter()
         self._folder: Path | None = None
         self._remove_folder: weakref.finalize[[str], MemoryBlobs] | None = None
 
@@ -85,7 +85,10 @@ class MemoryBlobs:
             yield self._info(digest, data)
 
     async def hold(self, digest: Digest) -> None:
-        self._held.add(parse_digest(digest))
+        self._held[parse_digest(digest)] += 1
+
+    async def release(self, digest: Digest) -> None:
+        self._held -= Counter({digest: 1})  # a count of 0 is dropped
 
     async def held(self) -> frozenset[Digest]:
         return frozenset(self._held)

@@ -89,6 +89,9 @@ class RemoteBlobs:
     async def hold(self, digest: Digest) -> None:
         await self._cache.hold(digest)
 
+    async def release(self, digest: Digest) -> None:
+        await self._cache.release(digest)
+
     async def held(self) -> frozenset[Digest]:
         return await self._cache.held()
 

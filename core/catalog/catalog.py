@@ -66,6 +66,7 @@ class ModelCatalog:
         left_out: Mapping[str, str] = {},
         go_template: bool | None = None,
         policy: TransferPolicy = USUAL_POLICY,
+        preferred_formats: Sequence[str] = (),
         prune: bool = True,
     ) -> None:
         self._manifests = manifests
@@ -73,7 +74,9 @@ class ModelCatalog:
         self._local = local
         self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
-        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats, prune=prune)
+        self._publisher = ManifestPublisher(
+            manifests=manifests, blobs=blobs, local=local, formats=formats, preferred=preferred_formats, prune=prune
+        )
         self.uploads = BlobUploads(manifests=manifests, blobs=blobs)
         self._importer = ModelImporter(
             publisher=self._publisher,
@@ -155,11 +158,8 @@ class ModelCatalog:
 
         If no reader knows the format, it is what the manifest says, under GGUF's names. Raises as `metadata`.
         """
-        if record.weights is not None:
-            found = await self._inspector.describe(record.weights.digest, verbose=verbose)
-            if found:
-                return found
-        return described_by_manifest(record)
+        found = await self._inspector.describe(record.weights.digest, verbose=verbose) if record.weights else {}
+        return found or described_by_manifest(record)
 
     async def describe_projector(self, record: Model, *, verbose: bool) -> dict[str, object]:
         """``projector_info`` of ``/api/show``, as `describe`; empty for a model without a projector."""

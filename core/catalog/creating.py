@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -79,6 +80,10 @@ class ModelCreator:
         except BaseException:
             await discard_blobs(reader.adopted, manifests=self._manifests, blobs=self._blobs)
             raise
+        for files in (call.files, call.adapters, call.draft_files):
+            for file in (files or {}).values():
+                if not isinstance(file, Path):
+                    await self._blobs.release(file)  # it goes with the model from now on
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))
         return published.record

@@ -152,12 +152,21 @@ class _Work:
 
     async def _blob(self, blob: BlobInfo, *, held: bool, former: bool) -> None:
         garbage = Garbage(kind="blob", name=blob.digest, size_bytes=blob.size_bytes)
-        if held:
-            self._keep(garbage, "a running server needs it")
-        elif not former and self._is_young(blob.modified_at, _HOUR_S):
-            self._keep(garbage, "it was stored within the last hour")
+        reason = self._spared(blob, held=held, former=former)
+        if reason:
+            self._keep(garbage, reason)
         elif await self._succeeds(blob.digest, partial(self._drop_blob, blob)):
             self.removed.append(garbage)
+
+    def _spared(self, blob: BlobInfo, *, held: bool, former: bool) -> str:
+        """Why the blob stays, empty if it goes."""
+        if held:
+            return "a running server needs it"
+        if former:
+            return ""
+        if blob.modified_at is None:
+            return "this store cannot tell how old it is"
+        return "it was stored within the last hour" if self._is_young(blob.modified_at, _HOUR_S) else ""
 
     async def _drop_blob(self, blob: BlobInfo) -> bool:
         found = await self._blobs.stat(blob.digest)
@@ -191,6 +200,5 @@ class _Work:
     def _keep(self, garbage: Garbage, reason: str) -> None:
         self.kept.append(Garbage(kind=garbage.kind, name=garbage.name, size_bytes=garbage.size_bytes, reason=reason))
 
-    def _is_young(self, modified_at: float | None, limit_s: float) -> bool:
-        """Also true if the store cannot tell."""
-        return modified_at is None or self._now - modified_at < limit_s
+    def _is_young(self, modified_at: float, limit_s: float) -> bool:
+        return self._now - modified_at < limit_s

@@ -102,8 +102,13 @@ class BlobStore(Protocol):
     async def hold(self, digest: Digest) -> None:
         """Notes that this process needs the blob until it ends, although no manifest names it yet.
 
-        What deletes unused blobs spares it, in every process on the store; `delete` itself does not ask.
+        What deletes unused blobs spares it, in every process on the store; `delete` itself does not ask. Holds are
+        counted: each is ended by a `release`.
         """
+        ...
+
+    async def release(self, digest: Digest) -> None:
+        """Ends one hold of this process, if it has any: a manifest names the blob by now."""
         ...
 
     async def held(self) -> frozenset[Digest]:

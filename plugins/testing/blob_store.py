@@ -167,7 +167,7 @@ class BlobStoreContract(BlobWritingPromises):
         asyncio.run(scenario())
 
     def test_held_blobs_are_known(self, store: BlobStore) -> None:
-        """What is held is in `held`, once, whether it is there yet or not; a text that is not a digest is refused."""
+        """What is held is in `held`, there yet or not, until it is released as often; what is no digest is refused."""
 
         async def scenario() -> None:
             assert await store.held() == frozenset()
@@ -178,6 +178,12 @@ class BlobStoreContract(BlobWritingPromises):
             with pytest.raises(InvalidDigest):
                 await store.hold(Digest("sha256:../../x"))
             assert await store.held() == {there, coming}
+            await store.release(there)
+            await store.release(coming)
+            assert await store.held() == {there}  # it was held twice
+            for _ in range(2):
+                await store.release(there)
+                assert await store.held() == frozenset()
 
         asyncio.run(scenario())
 

@@ -88,7 +88,7 @@ class Bytes:
         return found + bytes(max(0, missing))
 
 
-def _read_everything(data: bytes, claimed_bytes: int = 0) -> bool:
+def _read_everything(data: bytes, claimed_bytes: int = 0, *, verbose: bool = True) -> bool:
     """Whether the header was accepted. Raises anything but a `CorralError`."""
     accepted = True
     for reader in (GgufReader(), GgmlReader()):
@@ -98,7 +98,7 @@ def _read_everything(data: bytes, claimed_bytes: int = 0) -> bool:
             continue
         questions: tuple[Callable[[Bytes], object], ...] = (
             reader.read,
-            partial(reader.describe, verbose=True),
+            partial(reader.describe, verbose=verbose),
             reader.tensors,
         )
         for question in questions:
@@ -159,7 +159,7 @@ def test_mutated_headers_of_real_weights_only_raise_errors() -> None:
     assert headers
     for number in range(REAL_HEADERS):
         header, size_bytes = headers[number % len(headers)]
-        _read_everything(mutated([header], number), size_bytes)
+        _read_everything(mutated([header], number), size_bytes, verbose=number % 16 == 0)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from corral.adapters.formats.gguf import GgufReader
@@ -17,12 +19,14 @@ from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.upkeep import FilesystemUpkeep
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.garbage import GarbageCollector, GarbageReport
 from corral.core.catalog.verifying import StoreVerifier, VerifyReport
 from corral.core.errors import ModelNotFound, StorageError
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import Model, ModelFile
 from corral.core.models.names import ModelName, parse_name
+from corral.core.ports.blobs import BlobInfo
 from corral.core.ports.sources import FetchProgress
 from corral.core.specs.converters import DERIVED_HOST
 from corral.plugins.settings.environment import read_environment
@@ -311,6 +315,24 @@ def test_a_store_without_upkeep_is_cleaned_of_blobs() -> None:
     asyncio.run(scenario())
 
 
+def test_a_store_that_cannot_tell_the_age_keeps_its_blobs() -> None:
+    """What may have been stored just now stays, and the report says why."""
+
+    class Ageless(MemoryBlobs):
+        async def list(self) -> AsyncIterator[BlobInfo]:
+            async for info in super().list():
+                yield msgspec.structs.replace(info, modified_at=None)
+
+    async def scenario() -> None:
+        blobs = Ageless()
+        await store_bytes(blobs, b"lone")
+        collector = GarbageCollector(manifests=MemoryManifests(), blobs=blobs, local=blobs)
+        report = await collector.collect()
+        assert [garbage.reason for garbage in report.kept] == ["this store cannot tell how old it is"]
+
+    asyncio.run(scenario())
+
+
 def test_broken_blobs_are_put_aside_and_named(tmp_path: Path) -> None:
     """A damaged blob is moved, never deleted; the report names its models; after another upload all is whole."""
 
@@ -438,5 +460,26 @@ def test_a_manifest_with_an_invalid_name_stops_deletions(tmp_path: Path) -> None
         with pytest.raises(StorageError, match="its name is invalid"):
             await store.collector.collect()
         assert await store.blobs.stat(weights) is not None
+
+    asyncio.run(scenario())
+
+
+def test_an_uploaded_blob_goes_with_the_last_model_that_was_created_from_it(tmp_path: Path) -> None:
+    """It is held from its upload until a model has it; another upload of it holds it for that client."""
+    data = gguf_bytes({"general.architecture": "llama"})
+
+    async def body() -> AsyncIterator[bytes]:
+        yield data
+
+    async def scenario() -> None:
+        store = Store(tmp_path)
+        digest = digest_of(data)
+        await store.catalog.uploads.receive(digest, body())
+        assert await store.catalog.uploads.has(digest)  # another client, which need not upload it
+        for number, name in enumerate(("one", "two")):
+            call = CreateCall(name=parse_name(name), files={"model.gguf": digest})
+            await store.catalog.creator.create(call, lambda progress: None)
+            await store.catalog.delete(parse_name(name))
+            assert (await store.blobs.stat(digest) is None) == (number == 1)
 
     asyncio.run(scenario())

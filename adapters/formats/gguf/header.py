@@ -30,6 +30,8 @@ _TEXT_LIMIT_BYTES = 32 * 1024 * 1024
 _TENSOR_NAME_LIMIT_BYTES = 255
 _ARRAY_LENGTH_LIMIT = 1_048_576  # of the arrays that are read; the file may have longer ones
 _MAX_DIMENSIONS = 4
+_EXACT_INTEGERS = 1 << 24  # up to here, every integer is a float of its own
+_LENGTH = struct.Struct("<Q")
 _MIN_PAIR_BYTES = 8 + 4 + 1  # an empty key, a type, one byte of value
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 _PAST_FORMATS = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT"}
@@ -117,7 +119,7 @@ class HeaderFile:
             return None
         self._at.seek(array.offset_bytes)
         if array.element_type == STRING:
-            return self._strings(array.length, limit_bytes)
+            return self._strings(array, limit_bytes)
         code = SCALARS[array.element_type]
         size_bytes = struct.calcsize(f"<{code}") * array.length
         if size_bytes > limit_bytes:
@@ -212,13 +214,19 @@ class HeaderFile:
             )
         return Tensor(name, type_name, shape, math.prod(shape) // block * block_bytes, offset)
 
-    def _strings(self, count: int, limit_bytes: int) -> list[str] | None:
-        found, size_bytes = [], 0
-        for _ in range(count):
-            found.append(self._at.string(_STRING_LIMIT_BYTES, "a string"))
-            size_bytes += len(found[-1])
-            if size_bytes > limit_bytes:
-                return None
+    def _strings(self, array: Array, limit_bytes: int) -> list[str] | None:
+        # A tight loop over one piece of the file: vocabularies have hundreds of thousands of entries.
+        if array.size_bytes > limit_bytes + 8 * array.length:
+            return None
+        data, position, length_at = self._at.take(array.size_bytes), 0, _LENGTH.unpack_from
+        found = []
+        try:
+            for _ in range(array.length):
+                start = position + 8
+                position = start + length_at(data, position)[0]
+                found.append(data[start:position].decode("utf-8", "replace"))
+        except struct.error as error:
+            raise self._at.error("the file changed while it was being read") from error
         return found
 
     def _text(self, limit_bytes: int, what: str) -> str:
@@ -239,7 +247,7 @@ class HeaderFile:
 
 def _shortest(number: float) -> float:
     """The shortest decimal that is the same 32-bit float: 1e-05 instead of 9.999999747378752e-06."""
-    if not math.isfinite(number):
+    if not math.isfinite(number) or (abs(number) < _EXACT_INTEGERS and number == int(number)):
         return number
     packed = struct.pack("<f", number)
     candidates = (float(f"{number:.{digits}g}") for digits in (6, 7, 8))
