@@ -158,11 +158,8 @@ class ModelCatalog:
 
         If no reader knows the format, it is what the manifest says, under GGUF's names. Raises as `metadata`.
         """
-        if record.weights is not None:
-            found = await self._inspector.describe(record.weights.digest, verbose=verbose)
-            if found:
-                return found
-        return described_by_manifest(record)
+        found = await self._inspector.describe(record.weights.digest, verbose=verbose) if record.weights else {}
+        return found or described_by_manifest(record)
 
     async def describe_projector(self, record: Model, *, verbose: bool) -> dict[str, object]:
         """``projector_info`` of ``/api/show``, as `describe`; empty for a model without a projector."""
