@@ -326,31 +326,6 @@ def test_processes_that_store_at_once_lose_nothing(layout: Layout) -> None:
     assert layout.files() == {digest_of(b"same")}
 
 
-def test_names_come_back_as_they_were(layout: Layout) -> None:
-    """Hosts with ports, namespaces and odd but valid names are the same after they were written and read again."""
-
-    async def scenario() -> None:
-        names = [
-            parse_name(text)
-            for text in (
-                "localhost:5000/ns/model:v1.0",
-                "_a/__b:c-",
-                "m:latest",
-                "a.b/c-d/E_F:G..h",
-                "hf.co/O/m:Q4_K_M",
-            )
-        ]
-        for name in names:
-            await layout.manifests.put(name, name.full.encode())
-        fresh = Layout(layout.root)
-        for name in names:
-            found = await fresh.manifests.get(name)
-            assert found is not None
-            assert (found.name, found.data) == (name, name.full.encode())
-
-    asyncio.run(scenario())
-
-
 async def _imported(layout: Layout, name: ModelName) -> Path:
     file = layout.root.parent / "model.gguf"
     file.write_bytes(gguf_bytes())
