@@ -383,6 +383,22 @@ def test_skopeo_copies_models_out_of_a_layout_and_into_it(layout: Layout, tmp_pa
     asyncio.run(scenario())
 
 
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+def test_an_imported_model_answers_from_the_layout_that_skopeo_copied_it_to(layout: Layout, tmp_path: Path) -> None:
+    """A GGUF file becomes a ModelPack, which skopeo finds by the model's full name."""
+
+    async def scenario() -> None:
+        await _imported(layout, M)
+        other = tmp_path / "other"
+        command = ["skopeo", "copy", f"oci:{layout.root}:{M.full}", f"oci:{other}:copied:latest"]
+        await asyncio.to_thread(subprocess.run, command, check=True, timeout=60, capture_output=True)
+        async with AsyncCorral(store=f"oci-layout:{other}", engine="fake", config="") as corral:
+            assert [model.name.short for model in await corral.list()] == ["copied:latest"]
+            assert (await corral.generate("copied", "hello")).text
+
+    asyncio.run(scenario())
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
