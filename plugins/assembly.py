@@ -175,6 +175,7 @@ async def assemble(
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,
         go_template=settings.go_template,
+        preferred_formats=stores.preferred_formats,
         prune=settings.prune,
     )
     jobs, installation = ProcessJobs(), InstalledPackages()

@@ -50,7 +50,8 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     """What the factory of a store returns: blobs, manifests, and the blobs as local files that engines can map.
 
     `cache`, if any, remembers the metadata of weights files, so that they need not be read again. `upkeep`, if any,
-    lets `corral gc` find what is neither blob nor manifest, and `corral verify` move broken blobs aside.
+    lets `corral gc` find what is neither blob nor manifest, and `corral verify` move broken blobs aside. New models are
+    written in the first of `preferred_formats`, names of manifest formats, that can hold them.
     """
 
     blobs: BlobStore
@@ -58,6 +59,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     local: LocalBlobs
     cache: MetadataCache | None = None
     upkeep: StoreUpkeep | None = None
+    preferred_formats: tuple[str, ...] = ()
 
 
 def resolve(target: str) -> Any:

@@ -57,6 +57,7 @@ class StoreChooser(Generic[Spec]):
             local=blobs,
             cache=upper.cache,
             upkeep=LayeredUpkeep(upper.upkeep, own, below) if upper.upkeep is not None else None,
+            preferred_formats=upper.preferred_formats,
         )
 
     def _opened(self, setting: str, address: str) -> Stores:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from corral.adapters.stores.cache_limit import CacheLimit
 from corral.adapters.stores.filesystem import FilesystemBlobs
+from corral.adapters.stores.layered_upkeep import LayeredUpkeep
+from corral.adapters.stores.layers import StoreLayer
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
@@ -27,6 +29,9 @@ from corral.plugins.hook_kinds import require_port
 from corral.plugins.specs import Stores
 
 __all__ = ("filesystem", "memory", "oci", "oci_layout")
+
+
+_LONGEST_UPLOAD_S = 6 * 3600.0  # a deletion waits for models that are being sent to a registry
 
 
 def filesystem(settings: FilesystemStoreSettings) -> Stores:
@@ -58,6 +63,7 @@ def oci_layout(settings: OciLayoutStoreSettings) -> Stores:
         local=blobs,
         cache=FilesystemMetadataCache(root),
         upkeep=FilesystemUpkeep(root, files),
+        preferred_formats=("modelpack",),  # other tools find OCI manifests only
     )
 
 
@@ -69,16 +75,25 @@ def oci(settings: OciStoreSettings, registry: StorageRegistry) -> Stores:
     root = _folder("stores.oci.cache", settings.cache) / _cache_name(names)
     folders, cache = StoreFolders(root), FilesystemBlobs(root)
     index = RemoteIndex(registry, names, folders, repositories=settings.repositories, fresh_s=settings.fresh.seconds)
-    blobs = RemoteBlobs(registry, index, cache, CacheLimit(cache, folders, settings.cache_bytes))
+    limit = CacheLimit(cache, folders, settings.cache_bytes)
+    blobs = RemoteBlobs(registry, index, cache, limit)
     manifests = RemoteManifests(
-        index, RemoteWriting(registry, index, cache), StoreLocks(folders), FilesystemManifests(root)
+        index,
+        RemoteWriting(registry, index, cache),
+        StoreLocks(folders, guard_timeout_s=_LONGEST_UPLOAD_S),
+        FilesystemManifests(root),
+        limit,
     )
     return Stores(
         blobs=blobs,
         manifests=manifests,
         local=blobs,
         cache=FilesystemMetadataCache(root),
-        upkeep=FilesystemUpkeep(root),
+        upkeep=LayeredUpkeep(
+            FilesystemUpkeep(root),
+            StoreLayer(name=str(root), blobs=cache, manifests=manifests, local=cache),
+            [StoreLayer(name=str(names), blobs=blobs, manifests=manifests, local=blobs)],
+        ),
     )
 
 

@@ -65,6 +65,7 @@ def user_at() -> Callable[..., dict[str, str]]:
         ours = {
             "CORRAL_MODELS": str(home / "models"),
             "CORRAL_HOST": f"unix:{home / 's'}",  # where nobody listens
+            "CORRAL_REGISTRY": "oci",  # whose references need a host, so that no plain name is looked up anywhere
             "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
         }
         return kept | folders | ours | more

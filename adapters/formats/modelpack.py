@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
 
+from corral.adapters.formats.modelpack_paths import (
+    GO_TEMPLATE,
+    MESSAGES,
+    PARAMS,
+    SYSTEM,
+    TEMPLATE,
+    files_with_paths,
+    layer_kind,
+    role_of,
+)
 from corral.adapters.formats.oci import (
     Descriptor,
     Word,
@@ -27,7 +36,7 @@ from corral.adapters.formats.oci import (
 from corral.core.errors import InvalidModelFile, StorageError, Unsupported
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.folder_facts import FACT_FILES, folder_facts
-from corral.core.models.model import FileRole, Model, ModelFile
+from corral.core.models.model import FileRole, Model, ModelFile, TemplateText
 from corral.core.models.names import ModelName
 from corral.core.models.paths import check_together
 from corral.core.ports.manifests import ManifestBlob
@@ -42,23 +51,6 @@ _RAW_SUFFIX = ".v1.raw"
 _PATH = "org.cncf.model.filepath"
 _UNTESTED = "org.cncf.model.file.mediatype.untested"
 
-_TEMPLATE, _SYSTEM, _PARAMS, _MESSAGES = "chat_template.jinja", "system.txt", "params.json", "messages.json"
-_TEXT_FILES: Mapping[str, FileRole] = {
-    _TEMPLATE: "template",
-    _SYSTEM: "system",
-    _PARAMS: "params",
-    _MESSAGES: "messages",
-}
-_KINDS: Mapping[FileRole, str] = {
-    "weights": "weight",
-    "projector": "weight",
-    "adapter": "weight",
-    "draft": "weight",
-    "license": "doc",
-    "other": "doc",
-}
-_ADAPTER_SUFFIX = ".onnx_adapter"
-_LICENSE_STEMS = ("license", "licence", "copying")
 _TEXT_LIMIT_BYTES = 16 * 1024 * 1024
 
 
@@ -71,18 +63,12 @@ class _Layer(Descriptor, frozen=True):
 
     @property
     def role(self) -> FileRole:
-        path = self.path or ""
         kind = self.media_type.removeprefix(_LAYER_PREFIX).partition(".v1")[0]
-        if kind == "weight":
-            return "adapter" if path.endswith(_ADAPTER_SUFFIX) else "weights"
-        if kind == "weight.config":
-            return _TEXT_FILES.get(path, "config")
-        stem = PurePosixPath(path).name.lower().partition(".")[0]
-        return "license" if kind == "doc" and stem in _LICENSE_STEMS else "other"
+        return role_of(kind, self.path or "")
 
     @property
     def is_text(self) -> bool:
-        return self.path in FACT_FILES or self.role in ("system", "params", "messages", "license")
+        return self.path in (*FACT_FILES, GO_TEMPLATE) or self.role in ("system", "params", "messages", "license")
 
 
 class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
@@ -161,10 +147,10 @@ class ModelPackFormat:
                 )
                 for layer in found.layers
             ),
-            template=facts.template,
-            system=files[_SYSTEM].decode("utf-8", "replace") if _SYSTEM in files else None,
-            parameters=decode(files.get(_PARAMS, b"{}"), dict[str, Any], _PARAMS),
-            messages=decode_messages(files.get(_MESSAGES, b"[]"), _MESSAGES),
+            template=_go_template(files) or facts.template,
+            system=files[SYSTEM].decode("utf-8", "replace") if SYSTEM in files else None,
+            parameters=decode(files.get(PARAMS, b"{}"), dict[str, Any], PARAMS),
+            messages=decode_messages(files.get(MESSAGES, b"[]"), MESSAGES),
             licenses=tuple(
                 files[layer.path or ""].decode("utf-8", "replace") for layer in found.layers if layer.role == "license"
             ),
@@ -174,12 +160,12 @@ class ModelPackFormat:
     def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
         """A text that the model has is written as its file; the other files stay as they are.
 
-        Raises `Unsupported` for a file without a path and for an upstream, `StorageError` for a hostile path.
+        Raises `Unsupported` for a file that needs a path and for an upstream, `StorageError` for a hostile path.
         """
         if model.remote is not None:
             raise Unsupported("a ModelPack manifest cannot describe an upstream model")
         texts, licenses = _written_texts(model), _written_licenses(model)
-        layers = [_described(file) for file in model.files if file.path not in texts]
+        layers = [_described(file) for file in files_with_paths(model) if file.path not in texts]
         layers += [
             _described_text(f"{_LAYER_PREFIX}weight.config{_RAW_SUFFIX}", data, path) for path, data in texts.items()
         ]
@@ -219,29 +205,33 @@ def _described_text(media_type: str, data: bytes, path: str | None = None) -> _L
 
 
 def _described(file: ModelFile) -> _Layer:
-    if file.path is None:
-        raise Unsupported(f"a ModelPack manifest needs a path for the file {file.digest}")
     return _Layer(
-        media_type=f"{_LAYER_PREFIX}{_KINDS.get(file.role, 'weight.config')}{_RAW_SUFFIX}",
+        media_type=f"{_LAYER_PREFIX}{layer_kind(file)}{_RAW_SUFFIX}",
         digest=file.digest,
         size_bytes=file.size_bytes,
-        annotations={_PATH: file.path, _UNTESTED: "false"},
+        annotations={_PATH: file.path or "", _UNTESTED: "false"},
     )
 
 
 def _written_texts(model: Model) -> dict[str, bytes]:
     texts: dict[str, bytes] = {}
     if model.template is not None:
-        if model.template.kind != "jinja":
-            raise Unsupported("a ModelPack manifest can hold only Jinja templates")
-        texts[_TEMPLATE] = model.template.text.encode()
+        file = {"jinja": TEMPLATE, "go": GO_TEMPLATE}.get(model.template.kind)
+        if file is None:
+            raise Unsupported(f"a ModelPack manifest has no file for a {model.template.kind} template")
+        texts[file] = model.template.text.encode()
     if model.system is not None:
-        texts[_SYSTEM] = model.system.encode()
+        texts[SYSTEM] = model.system.encode()
     if model.parameters:
-        texts[_PARAMS] = msgspec.json.encode(model.parameters)
+        texts[PARAMS] = msgspec.json.encode(model.parameters)
     if model.messages:
-        texts[_MESSAGES] = encode_messages(model.messages)
+        texts[MESSAGES] = encode_messages(model.messages)
     return texts
+
+
+def _go_template(files: Mapping[str, bytes]) -> TemplateText | None:
+    data = files.get(GO_TEMPLATE)
+    return None if data is None else TemplateText(kind="go", text=data.decode("utf-8", "replace"))
 
 
 def _written_licenses(model: Model) -> dict[str, bytes]:

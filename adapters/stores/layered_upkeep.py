@@ -31,5 +31,5 @@ class LayeredUpkeep:
         if await self._upper.blobs.stat(blob.digest) is None:
             for layer in self._layers:
                 if await layer.blobs.stat(blob.digest) is not None:
-                    raise ReadOnly(f"it is in {layer.name}, a layer of the store that is only read")
+                    raise ReadOnly(f"it is in {layer.name}, from where nothing is moved")
         return await self._upkeep.quarantine(blob)

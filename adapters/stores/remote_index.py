@@ -41,6 +41,7 @@ class _Known(Value, frozen=True, kw_only=True):
     reference: Reference
     head: Digest  # of the index, if the tag leads to one
     stored: StoredManifest
+    blobs: frozenset[Digest]
     seen_s: float
 
 
@@ -137,7 +138,7 @@ class RemoteIndex:
         """Remembers a manifest that was just published under the name."""
         reference = self.names.reference(name)
         stored = await in_thread(lambda _: self._keep(name, data))
-        self._known[name.full] = _Known(reference=reference, head=stored.digest, stored=stored, seen_s=time.monotonic())
+        self._remember(reference, stored.digest, stored)
         if reference.path not in await in_thread(lambda _: self._noted()):
             await in_thread(lambda _: self._note(reference.path))
         return stored
@@ -150,12 +151,12 @@ class RemoteIndex:
 
     def holders(self, blob: Digest) -> list[Reference]:
         """The repositories in which a known manifest names the blob."""
-        found = [known for known in self._known.values() if blob in mentioned_digests(known.stored.data)]
+        found = [known for known in self._known.values() if blob in known.blobs]
         return list({known.reference.path: known.reference for known in found}.values())
 
     def blobs(self) -> frozenset[Digest]:
         """Every blob that a known manifest names, and so the registry has."""
-        return frozenset[Digest]().union(*(mentioned_digests(known.stored.data) for known in self._known.values()))
+        return frozenset[Digest]().union(*(known.blobs for known in self._known.values()))
 
     async def same(self, stored: StoredManifest) -> list[StoredManifest]:
         """The other tags of a model's repository that lead to the same manifest now."""
@@ -206,8 +207,19 @@ class RemoteIndex:
             stored = await in_thread(lambda _: self._keep(name, data, is_new=False))
         else:
             stored = known.stored
-        self._known[name.full] = _Known(reference=reference, head=head.digest, stored=stored, seen_s=time.monotonic())
+        self._remember(reference, head.digest, stored)
         return stored
+
+    def _remember(self, reference: Reference, head: Digest, stored: StoredManifest) -> None:
+        known = self._known.get(stored.name.full)
+        unchanged = known is not None and known.stored is stored
+        self._known[stored.name.full] = _Known(
+            reference=reference,
+            head=head,
+            stored=stored,
+            blobs=known.blobs if known is not None and unchanged else mentioned_digests(stored.data),
+            seen_s=time.monotonic(),
+        )
 
     def _complain(self, error: Unsupported) -> None:
         if not self._complained:

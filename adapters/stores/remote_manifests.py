@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
+from corral.adapters.stores.cache_limit import CacheLimit
 from corral.adapters.stores.manifest_paths import check_name
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.remote_index import RemoteIndex
@@ -33,12 +34,18 @@ class RemoteManifests:
     """
 
     def __init__(
-        self, index: RemoteIndex, writing: RemoteWriting, locks: StoreLocks, derived: FilesystemManifests
+        self,
+        index: RemoteIndex,
+        writing: RemoteWriting,
+        locks: StoreLocks,
+        derived: FilesystemManifests,
+        limit: CacheLimit,
     ) -> None:
         self._index = index
         self._writing = writing
         self._locks = locks
         self._derived = derived
+        self._limit = limit
         self._complained = set[str]()
 
     async def get(self, name: ModelName) -> StoredManifest | None:
@@ -52,8 +59,11 @@ class RemoteManifests:
         check_name(name)
         if _is_derived(name):
             return await self._derived.put(name, data, if_digest=if_digest)
-        async with self._locks.changes():
-            with registry_errors(f"cannot store '{name}' in {self._index.names}"):
+        with registry_errors(f"cannot store '{name}' in {self._index.names}"):
+            known = await self._index.find(name)
+            # Before anybody has to wait for the lock: this may take long.
+            await self._writing.send_blobs(self._index.names.reference(name if known is None else known.name), data)
+            async with self._locks.changes():
                 known = await self._index.find(name, fresh=True)
                 if if_digest is not None and (known is None or known.digest != if_digest):
                     raise Conflict(
@@ -61,8 +71,9 @@ class RemoteManifests:
                         "check its current state, then repeat the change",
                     )
                 spelt = name if known is None else known.name
-                await self._writing.publish(self._index.names.reference(spelt), data)
-            stored = await self._index.add(spelt, data)
+                await self._writing.put(self._index.names.reference(spelt), data)
+                stored = await self._index.add(spelt, data)
+        await self._limit.shrink(self._index.blobs())
         return msgspec.structs.replace(stored, replaced=None if known is None else known.data)
 
     async def delete(self, name: ModelName) -> bool:

@@ -36,10 +36,14 @@ class RemoteWriting:
         self._deletes_tags = True  # until it refuses
         self._buried = set[str]()  # repositories that have the config of a buried tag
 
-    async def publish(self, reference: Reference, data: bytes) -> None:
-        """A blob that neither has is left to the registry, which refuses the manifest if it needs it."""
-        for digest in sorted(mentioned_digests(data)):
+    async def send_blobs(self, reference: Reference, manifest: bytes) -> None:
+        """Sends what the manifest names, and the repository lacks. A blob that neither cache nor registry has is left
+        to the registry, which refuses the manifest if it needs it."""
+        for digest in sorted(mentioned_digests(manifest)):
             await self._provide(reference, digest)
+
+    async def put(self, reference: Reference, data: bytes) -> None:
+        """Publishes a manifest whose blobs were sent."""
         await self._registry.put(reference, data, _media_type(data))
 
     async def delete(self, reference: Reference, stored: StoredManifest) -> None:

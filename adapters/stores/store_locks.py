@@ -16,17 +16,19 @@ __all__ = ("StoreLocks",)
 
 class StoreLocks:
     """What `ManifestStore` promises of `guard` and `claim`, by locks on files. `changes` is held while manifests are
-    changed."""
+    changed. `guard_timeout_s` is how long the guard is waited for."""
 
-    def __init__(self, folders: StoreFolders) -> None:
+    def __init__(self, folders: StoreFolders, *, guard_timeout_s: float = 30.0) -> None:
         self._folders = folders
+        self._guard_timeout_s = guard_timeout_s
 
     def changes(self) -> FileLock:
         return FileLock(self._folders.own / "manifests.lock")
 
     @asynccontextmanager
     async def guard(self, *, exclusive: bool) -> AsyncIterator[None]:
-        async with FileLock(self._folders.own / "store.lock", exclusive=exclusive):
+        path, timeout_s = self._folders.own / "store.lock", self._guard_timeout_s
+        async with FileLock(path, exclusive=exclusive, timeout_s=timeout_s):
             yield
 
     def claim(self, name: ModelName) -> AbstractAsyncContextManager[None]:

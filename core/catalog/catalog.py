@@ -14,10 +14,9 @@ from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup, model_not_found
 from corral.core.catalog.model_files import displayed_files, loadable_files
 from corral.core.catalog.publishing import ManifestPublisher
-from corral.core.catalog.pulling import ModelPuller
-from corral.core.catalog.pushing import ModelPusher
 from corral.core.catalog.registries import Registries
 from corral.core.catalog.transfer_policy import USUAL_POLICY, TransferPolicy
+from corral.core.catalog.transfers import ModelTransfers
 from corral.core.catalog.uploads import BlobUploads
 from corral.core.catalog.upstreams import find_upstream
 from corral.core.errors import BlobNotFound, CorralError
@@ -67,6 +66,7 @@ class ModelCatalog:
         left_out: Mapping[str, str] = {},
         go_template: bool | None = None,
         policy: TransferPolicy = USUAL_POLICY,
+        preferred_formats: Sequence[str] = (),
         prune: bool = True,
     ) -> None:
         self._manifests = manifests
@@ -74,7 +74,9 @@ class ModelCatalog:
         self._local = local
         self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
-        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats, prune=prune)
+        self._publisher = ManifestPublisher(
+            manifests=manifests, blobs=blobs, local=local, formats=formats, preferred=preferred_formats, prune=prune
+        )
         self.uploads = BlobUploads(manifests=manifests, blobs=blobs)
         self._importer = ModelImporter(
             publisher=self._publisher,
@@ -84,21 +86,21 @@ class ModelCatalog:
             inspector=self._inspector,
             left_out=left_out,
         )
-        known_registries = Registries(registries, default_registry)
-        self._puller = ModelPuller(
+        self._transfers = ModelTransfers(
+            lookup=self._lookup,
             publisher=self._publisher,
+            inspector=self._inspector,
             manifests=manifests,
             blobs=blobs,
             formats=formats,
-            inspector=self._inspector,
             sources=sources,
-            registries=known_registries,
+            registries=Registries(registries, default_registry),
             left_out=left_out,
             policy=policy,
         )
         self.creator = ModelCreator(
             publisher=self._publisher,
-            puller=self._puller,
+            puller=self._transfers.puller,
             lookup=self._lookup,
             manifests=manifests,
             blobs=blobs,
@@ -106,7 +108,6 @@ class ModelCatalog:
             formats=formats,
             inspector=self._inspector,
         )
-        self._pusher = ModelPusher(lookup=self._lookup, blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
         self._go_template = go_template
         self._views: LruDict[Digest, tuple[ModelMetadata | None, tuple[str, ...]]] = LruDict(_REMEMBERED_VIEWS)
@@ -157,11 +158,8 @@ class ModelCatalog:
 
         If no reader knows the format, it is what the manifest says, under GGUF's names. Raises as `metadata`.
         """
-        if record.weights is not None:
-            found = await self._inspector.describe(record.weights.digest, verbose=verbose)
-            if found:
-                return found
-        return described_by_manifest(record)
+        found = await self._inspector.describe(record.weights.digest, verbose=verbose) if record.weights else {}
+        return found or described_by_manifest(record)
 
     async def describe_projector(self, record: Model, *, verbose: bool) -> dict[str, object]:
         """``projector_info`` of ``/api/show``, as `describe`; empty for a model without a projector."""
@@ -233,17 +231,21 @@ class ModelCatalog:
         A source's files are stored as by `import_file`, a registry's manifest as it is; `insecure`: without TLS. Raises
         `InvalidRequest` if nothing reads the reference, `SourceError`, `InvalidModelFile`, `StorageError`.
         """
-        return await self._puller.pull(reference, name, on_progress, insecure=insecure)
+        return await self._transfers.puller.pull(reference, name, on_progress, insecure=insecure)
 
     async def push(
-        self, name: ModelName, reference: str = "", on_progress: OnProgress = ignore_progress, *, insecure: bool = False
+        self,
+        name: ModelName,
+        reference: str = "",
+        on_progress: OnProgress = ignore_progress,
+        *,
+        manifest_format: str | None = None,
+        insecure: bool = False,
     ) -> Digest:
-        """Publishes a model in the registry that reads the reference, and returns its manifest's digest there.
-
-        Without `reference`, the model's name is one. The manifest is sent as it is. `insecure` lets the registry be
-        reached without TLS. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
-        """
-        return await self._pusher.push(name, reference or name.short, on_progress, insecure=insecure)
+        """Publishes a model under a reference, by default its name; the rest as `ModelPusher.push`."""
+        return await self._transfers.pusher.push(
+            name, reference or name.short, on_progress, manifest_format=manifest_format, insecure=insecure
+        )
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Creates a model from blobs that are already in the store. A name that is taken is replaced.

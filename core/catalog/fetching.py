@@ -82,12 +82,15 @@ class BlobFetcher:
 
     async def _fetch(self, digest: Digest, origin: BlobOrigin, size_bytes: int | None, tell: _OnBytes) -> BlobInfo:
         writer = await self._begin(digest, size_bytes, tell)
-        info = await self._blobs.stat(digest)
-        if info is not None:  # another process was faster
-            await writer.abort()
-            tell(info.size_bytes)
-            return info
-        return await self._write(writer, origin, size_bytes, tell)
+        try:
+            info = await self._blobs.stat(digest)
+            if info is None:
+                return await self._write(writer, origin, size_bytes, tell)
+            await writer.abort()  # another process was faster
+        finally:
+            await writer.close()
+        tell(info.size_bytes)
+        return info
 
     async def _begin(self, digest: Digest, size_bytes: int | None, tell: _OnBytes) -> BlobWriter:
         """Waits while another process writes the blob, or another part of this one, and tells how far it is."""

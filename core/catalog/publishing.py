@@ -46,6 +46,7 @@ async def until_published(attempt: Callable[[], Awaitable[Published]]) -> Publis
 class ManifestPublisher:
     """Writes the first of `formats` that can hold the model. Safe with concurrent tasks and processes.
 
+    Those named by `preferred` come first, unless the model says what only Ollama's own manifests have a place for.
     Without `prune`, what a replaced model had stays in the store.
     """
 
@@ -56,12 +57,14 @@ class ManifestPublisher:
         blobs: BlobStore,
         local: LocalBlobs,
         formats: Sequence[ManifestFormat],
+        preferred: Sequence[str] = (),
         prune: bool = True,
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
         self._local = local
         self._formats = tuple(formats)
+        self._preferred = tuple(preferred)
         self._prune = prune
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
@@ -119,7 +122,8 @@ class ManifestPublisher:
     def written(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
         """The manifest of a new model, and its texts, for `put`. Raises `Unsupported` if no format can hold it."""
         complaints = []
-        for form in self._formats:
+        preferred = () if _only_in_ollamas(model) else self._preferred
+        for form in sorted(self._formats, key=lambda form: form.name not in preferred):
             try:
                 return form.write(name, model)
             except Unsupported as error:
@@ -134,3 +138,7 @@ class ManifestPublisher:
             await writer.commit()
         finally:
             await writer.close()
+
+
+def _only_in_ollamas(model: Model) -> bool:
+    return bool(model.renderer or model.parser or model.requires or model.base_name or model.capabilities)

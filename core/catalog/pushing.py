@@ -1,24 +1,27 @@
-"""Pushes models to registries: first the blobs, concurrently, then the manifest, byte for byte."""
+"""Pushes models to registries: first the blobs, side by side, then the manifest, as it is or in another format."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
 from functools import partial
 
 import msgspec
 
+from corral.core.catalog.blob_sending import BlobSender
+from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup
-from corral.core.catalog.manifest_reading import blobs_of
+from corral.core.catalog.manifest_reading import blobs_of, read_model
 from corral.core.catalog.registries import Registries
 from corral.core.catalog.side_by_side import side_by_side
+from corral.core.catalog.transfer_policy import TransferPolicy
 from corral.core.errors import CorralError, InvalidRequest
 from corral.core.malformed import MALFORMED
-from corral.core.models.digests import Digest, short_digest
+from corral.core.models.digests import Digest, digest_of
 from corral.core.models.names import ModelName
+from corral.core.models.portable import portable
 from corral.core.models.references import Reference
 from corral.core.ports.blobs import BlobStore
-from corral.core.ports.manifests import ManifestBlob, ManifestFormat, StoredManifest
+from corral.core.ports.manifests import ManifestFormat, StoredManifest
 from corral.core.ports.registries import Registry
 from corral.core.ports.sources import FetchProgress, OnProgress
 
@@ -35,19 +38,67 @@ class ModelPusher:
     """A blob that the registry already has is not sent."""
 
     def __init__(
-        self, *, lookup: ModelLookup, blobs: BlobStore, formats: Sequence[ManifestFormat], registries: Registries
+        self,
+        *,
+        lookup: ModelLookup,
+        inspector: WeightsInspector,
+        blobs: BlobStore,
+        formats: Sequence[ManifestFormat],
+        registries: Registries,
+        policy: TransferPolicy,
     ) -> None:
         self._lookup = lookup
+        self._inspector = inspector
         self._blobs = blobs
         self._formats = tuple(formats)
         self._registries = registries
+        self._policy = policy
 
-    async def push(self, name: ModelName, reference: str, on_progress: OnProgress, *, insecure: bool = False) -> Digest:
+    async def push(
+        self,
+        name: ModelName,
+        reference: str,
+        on_progress: OnProgress,
+        *,
+        manifest_format: str | None = None,
+        insecure: bool = False,
+    ) -> Digest:
         """Returns the manifest's digest in the registry.
 
-        Raises `InvalidRequest` if no registry reads the reference, `ModelNotFound`, `BlobNotFound`, and what `Registry`
-        raises.
+        `manifest_format` writes the manifest anew (``ollama``, ``modelpack``); `insecure`: without TLS. Raises
+        `InvalidRequest` if no registry reads the reference or there is no such format, `ModelNotFound`,
+        `BlobNotFound`, `Unsupported` if the format cannot hold the model, and what `Registry` raises.
         """
+        registry, target = self._find(reference, insecure=insecure)
+        form = None if manifest_format is None else self._format(manifest_format)
+        stored = await self._manifest(name, on_progress)
+        manifest: bytes = stored.data
+        texts: tuple[bytes, ...] = ()
+        if form is not None and not form.recognises(manifest):
+            manifest, texts = await self._rewritten(stored, form)
+        sender = BlobSender(
+            registry,
+            target,
+            # A model that was pulled from this registry is there in a repository with the model's own name.
+            origin=Reference(
+                scheme=target.scheme,
+                host=target.host,
+                path=f"{stored.name.namespace}/{stored.name.model}",
+                insecure=target.insecure,
+            ),
+            blobs=self._blobs,
+            texts={digest_of(text): text for text in texts},
+            policy=self._policy,
+            on_progress=on_progress,
+        )
+        blobs = {blob.digest: blob for blob in blobs_of(stored.name, manifest, self._formats)}.values()
+        await side_by_side([partial(sender.send, blob) for blob in blobs])
+        on_progress(FetchProgress(status="pushing manifest"))
+        digest = await registry.put(target, manifest, _media_type(manifest))
+        on_progress(FetchProgress(status="success"))
+        return digest
+
+    def _find(self, reference: str, *, insecure: bool) -> tuple[Registry, Reference]:
         found = self._registries.find(reference, insecure=insecure)
         if found is None:
             known = ", ".join(f"{scheme}://" for scheme in sorted(self._registries.schemes))
@@ -55,17 +106,14 @@ class ModelPusher:
                 f"no registry for {reference[:100]!r}",
                 f"references start with one of: {known}" if known else "install a plugin that has a registry",
             )
-        registry, target = found
-        stored = await self._manifest(name, on_progress)
-        blobs = blobs_of(stored.name, stored.data, self._formats)
-        once = {blob.digest: blob for blob in blobs}.values()
-        # A model that was pulled from this registry is there in a repository with the model's own name.
-        origin = Reference(scheme=target.scheme, host=target.host, path=f"{stored.name.namespace}/{stored.name.model}")
-        await side_by_side([partial(self._push, registry, target, origin, blob, on_progress) for blob in once])
-        on_progress(FetchProgress(status="pushing manifest"))
-        digest = await registry.put(target, stored.data, _media_type(stored.data))
-        on_progress(FetchProgress(status="success"))
-        return digest
+        return found
+
+    def _format(self, name: str) -> ManifestFormat:
+        form = next((form for form in self._formats if form.name == name), None)
+        if form is None:
+            known = ", ".join(form.name for form in self._formats)
+            raise InvalidRequest(f"there is no manifest format {name[:100]!r}", f"choose one of {known}")
+        return form
 
     async def _manifest(self, name: ModelName, on_progress: OnProgress) -> StoredManifest:
         on_progress(FetchProgress(status="retrieving manifest"))
@@ -75,34 +123,11 @@ class ModelPusher:
             on_progress(FetchProgress(status="couldn't retrieve manifest"))
             raise
 
-    async def _push(
-        self, registry: Registry, target: Reference, origin: Reference, blob: ManifestBlob, on_progress: OnProgress
-    ) -> None:
-        sent_bytes = 0
-
-        def tell() -> None:
-            status = f"pushing {short_digest(blob.digest)}"
-            on_progress(
-                FetchProgress(
-                    status=status, digest=blob.digest, total_bytes=blob.size_bytes, completed_bytes=sent_bytes
-                )
-            )
-
-        if not await registry.mount(target, blob.digest, origin):
-            writer = await registry.begin(target, blob.digest, blob.size_bytes)
-            try:
-                async with aclosing(self._blobs.read(blob.digest)) as chunks:
-                    async for chunk in chunks:
-                        await writer.write(chunk)
-                        sent_bytes += len(chunk)
-                        tell()
-                await writer.commit()
-            except BaseException:
-                with suppress(CorralError):  # the original error is what matters
-                    await writer.abort()
-                raise
-        sent_bytes = blob.size_bytes
-        tell()
+    async def _rewritten(self, stored: StoredManifest, form: ManifestFormat) -> tuple[bytes, tuple[bytes, ...]]:
+        """The manifest in another format, for the same weights, and the small blobs that it needs."""
+        model, _ = await read_model(stored.name, stored.data, self._formats, self._blobs)
+        metadata = await self._inspector.metadata(model.weights.digest) if model.weights else None
+        return form.write(stored.name, portable(model, metadata))
 
 
 def _media_type(manifest: bytes) -> str:

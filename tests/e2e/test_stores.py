@@ -15,7 +15,9 @@ pytestmark = pytest.mark.native
 def _answer(store: str, **settings: object) -> str:
     with Corral(store=store, engine="llama-cpp", config="", settings=settings) as corral:
         [model] = corral.list()
-        result = corral.generate(model.name.short, "The capital of France is", raw=True, options={"num_predict": 2})
+        result = corral.generate(
+            model.name.short, "The capital of France is", raw=True, options={"num_predict": 2, "temperature": 0}
+        )
     assert result.usage.generated_tokens == 2
     return result.text
 

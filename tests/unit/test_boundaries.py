@@ -26,6 +26,7 @@ CHAT = {"prompt_toolkit", "wcwidth"}
 CLIENTS = {
     "adapters/engines/upstream/endpoint.py": "the address that an upstream model names",
     "adapters/registries/oci/connection_pool.py": "the registry that a reference names",
+    "adapters/registries/oci/large_reads.py": "nowhere: it makes the same connections faster",
     "api/cli/client.py": "the server that the user has named",
     "api/http/listening.py": "its own port, to say who has taken it",
 }

@@ -103,6 +103,42 @@ def test_a_server_does_the_work(
     assert not any("hello" in line for line in server.log)
 
 
+def lines(*events: dict[str, Any]) -> tuple[int, bytes]:
+    """A streamed answer."""
+    return 200, b"".join(json.dumps(event).encode() + b"\n" for event in events)
+
+
+TAGS = (200, json.dumps({"models": [{"name": "small:latest", "digest": "ab" * 32}]}).encode())
+
+
+def test_transfers_through_a_server(corral: Corral) -> None:
+    """The server pulls and pushes; its errors are reported, and so is a stream that ends too early."""
+    digest = "sha256:" + "cd" * 32
+    replies = {
+        "/api/version": (200, b'{"version":"0.33.0","corral":"1"}'),
+        "/api/tags": TAGS,
+        "/api/pull": lines(
+            {"status": "pulling manifest"},
+            {"status": "pulling ab", "digest": "sha256:ab", "total": 10, "completed": 5},
+            {"status": "success", "model": "small:latest"},
+        ),
+        "/api/push": lines({"status": "retrieving manifest"}, {"status": "success", "manifest": digest}),
+    }
+    with answering(replies) as address:
+        server = ("--set", f"server.host={address}")
+        pulled = corral(*server, "pull", "small", "--insecure")
+        assert (pulled.returncode, pulled.stdout) == (0, "pulled small:latest\n"), pulled.stderr
+        assert json.loads(corral(*server, "pull", "small", "--json").stdout)["digest"] == "sha256:" + "ab" * 32
+        pushed = corral(*server, "push", "small", "oci://registry.example/small", "--format", "modelpack")
+        assert pushed.stdout == f"pushed small to oci://registry.example/small ({'cd' * 6})\n", pushed.stderr
+        replies["/api/pull"] = lines({"status": "pulling manifest"}, {"error": "pull model manifest: no"})
+        assert "Error: pull model manifest: no" in corral(*server, "pull", "small").stderr
+        replies["/api/push"] = lines({"status": "retrieving manifest"})
+        assert "closed the connection before it was done" in corral(*server, "push", "small").stderr
+        local = corral(*server, "pull", "carrier-pigeon://x", "--local")
+        assert "references start with one of" in local.stderr
+
+
 @pytest.mark.slow
 def test_a_taken_port(corral: Corral, environment: dict[str, str]) -> None:
     """The second server says what is using the port; another program is not mistaken for a Corral."""

@@ -338,6 +338,23 @@ def test_the_last_to_leave_ends_the_download() -> None:
     asyncio.run(scenario())
 
 
+def test_a_download_may_be_cancelled_at_any_moment(tmp_path: Path) -> None:
+    """Its blob is free for the next one."""
+
+    async def scenario() -> None:
+        for steps in range(40):
+            blobs = FilesystemBlobs(tmp_path / str(steps))
+            task = asyncio.create_task(fetch(Line(), blobs))
+            for _ in range(steps * steps // 8):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            writer = await blobs.begin(DIGEST, len(DATA))
+            await writer.close()
+
+    asyncio.run(scenario())
+
+
 def test_what_fails_at_one_place_is_fetched_from_another() -> None:
     """Whoever shares the place gets its error; the others go on with what has come."""
 

@@ -199,12 +199,13 @@ def test_a_missing_small_file_is_told() -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        _model(template=TemplateText(kind="go", text="{{ .Prompt }}")),
+        _model(template=TemplateText(kind="mustache", text="{{ prompt }}")),
         _model(remote=RemoteModel(host="http://127.0.0.1:1", model="llama3")),
+        Model(format="onnx", files=(ModelFile(role="weights", media_type="", digest=digest_of(b""), size_bytes=0),)),
     ],
 )
 def test_what_has_no_place_is_unsupported(model: Model) -> None:
-    """Go templates and upstream models belong to Ollama's dialect."""
+    """Templates of other languages, upstream models, and files that need a path."""
     with pytest.raises(Unsupported):
         _write(model)
 
@@ -223,3 +224,24 @@ def test_a_text_of_the_record_replaces_its_file() -> None:
     assert found.template is not None
     assert found.template.text == "new"
     assert [file.digest for file in found.files_of("template")] == [digest_of(b"new")]
+
+
+def test_gguf_files_without_paths_get_some() -> None:
+    """Their roles come back from the paths; a Go template is a file of its own."""
+    roles: list[FileRole] = ["weights", "projector", "adapter", "adapter", "draft"]
+    files = tuple(
+        ModelFile(role=role, media_type="", digest=digest_of(bytes([number])), size_bytes=1)
+        for number, role in enumerate(roles)
+    )
+    model = Model(format="gguf", files=files, template=TemplateText(kind="go", text="{{ .Prompt }}"))
+    manifest, small = _write(model)
+    found = ModelPackFormat().read(manifest, {digest_of(text): text for text in small})
+    assert [(file.role, file.path) for file in found.files] == [
+        ("weights", "model.gguf"),
+        ("projector", "mmproj.gguf"),
+        ("adapter", "adapter.gguf"),
+        ("adapter", "adapter-2.gguf"),
+        ("draft", "draft.gguf"),
+        ("template", "chat_template.gotmpl"),
+    ]
+    assert found.template == model.template

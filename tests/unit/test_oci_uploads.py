@@ -10,7 +10,7 @@ import pytest
 
 from corral.adapters.registries.oci import piece_sending
 from corral.adapters.registries.oci.registry import OciRegistry
-from corral.core.errors import BlobNotFound, SourceError, SourceUnavailable
+from corral.core.errors import BlobNotFound, DigestMismatch, SourceError, SourceUnavailable
 from corral.core.models.digests import digest_of
 from corral.core.models.references import Reference, parse_reference
 from corral.core.ports.registries import RemoteWriter
@@ -193,9 +193,9 @@ def test_a_small_blob(fake: FakeRegistry, oci_client: MakeClient) -> None:
 
 
 def test_a_digest_that_the_registry_disputes(fake: FakeRegistry, oci_client: MakeClient) -> None:
-    """Its own message is passed on."""
+    """Is a mismatch, with its own words."""
     fake.fault("PUT", "/uploads/", lambda request: request.error(400, "DIGEST_INVALID", "not what you say"))
-    with pytest.raises(SourceError, match="not what you say"):
+    with pytest.raises(DigestMismatch, match="not what you say"):
         run(oci_client(), lambda client: send(client, fake))
 
 

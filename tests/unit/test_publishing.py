@@ -16,7 +16,7 @@ from corral.core.catalog.publishing import BlobGone, ManifestPublisher
 from corral.core.errors import StorageError
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import Model, ModelFile
-from corral.core.models.names import parse_name
+from corral.core.models.names import ModelName, parse_name
 from corral.plugins.testing.gguf import gguf_bytes
 
 _NAME = parse_name("m")
@@ -79,6 +79,30 @@ def test_a_manifest_is_put_only_if_it_is_whole() -> None:
         assert await store.digests() == set()
 
     asyncio.run(scenario())
+
+
+class _Sketch(OllamaManifestFormat):
+    """A format that can hold any model."""
+
+    @property
+    def name(self) -> str:
+        return "sketch"
+
+    def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
+        return b"a sketch", ()
+
+
+def test_a_store_may_prefer_a_format() -> None:
+    """New models are written in it, but what only Ollama's manifests can say keeps their form."""
+    blobs = MemoryBlobs()
+    formats = (*_FORMATS, _Sketch())
+    for preferred, renderer, sketched in ((["sketch"], None, True), (["sketch"], "qwen3", False), ([], None, False)):
+        publisher = ManifestPublisher(
+            manifests=MemoryManifests(), blobs=blobs, local=blobs, formats=formats, preferred=preferred
+        )
+        file = ModelFile(role="weights", media_type="", digest=digest_of(b"weights"), size_bytes=7)
+        manifest, _ = publisher.written(_NAME, Model(format="gguf", files=(file,), renderer=renderer))
+        assert (manifest == b"a sketch") is sketched
 
 
 def test_a_new_model_is_completed_from_its_weights() -> None:

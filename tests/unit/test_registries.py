@@ -13,6 +13,7 @@ from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.side_by_side import side_by_side
+from corral.core.catalog.transfer_policy import TransferPolicy
 from corral.core.errors import (
     BlobNotFound,
     DigestMismatch,
@@ -20,6 +21,7 @@ from corral.core.errors import (
     ModelNotFound,
     NotFound,
     SourceError,
+    SourceUnavailable,
     StorageError,
 )
 from corral.core.models.digests import Digest, digest_of
@@ -82,6 +84,7 @@ class Store:
             readers=[GgufReader()],
             registries=[self.registry],
             default_registry=default_registry,
+            policy=TransferPolicy(pause_s=0),
         )
 
     async def digests(self) -> set[Digest]:
@@ -203,7 +206,7 @@ def test_a_pushed_model_is_the_stored_one(store: Store) -> None:
         assert (told[0].status, told[-1].status) == ("retrieving manifest", "success")
         status = f"pushing {digest_of(WEIGHTS)[7:19]}"
         counted = [step.completed_bytes or 0 for step in told if step.status == status]
-        assert counted == [*range(1 << 20, len(WEIGHTS), 1 << 20), len(WEIGHTS), len(WEIGHTS)]
+        assert counted == [*range(1 << 20, len(WEIGHTS), 1 << 20), len(WEIGHTS)]
         assert (await store.catalog().pull("mem://me/other:1")).digest == digest
 
     asyncio.run(scenario())
@@ -223,6 +226,72 @@ def test_a_push_sends_only_what_is_not_there(store: Store, monkeypatch: pytest.M
         await store.catalog().push(parse_name("house/small:q4"), "mem://me/other")
         await store.catalog().copy(parse_name("house/small:q4"), parse_name("mine"))
         await store.catalog().push(parse_name("mine"), str(SMALL))
+
+    asyncio.run(scenario())
+
+
+def test_a_push_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blob whose line breaks is sent again, with progress that never goes backward; not for ever."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        await store.catalog().pull(str(SMALL), parse_name("mine"))
+        begin, faults = store.registry.begin, [3 << 20, 1 << 20]
+
+        async def breaking(reference: Reference, blob: Digest, size_bytes: int) -> Any:
+            writer = await begin(reference, blob, size_bytes)
+            write, sent = writer.write, 0
+
+            async def write_some(data: bytes) -> None:
+                nonlocal sent
+                if faults and sent >= faults[0]:
+                    faults.pop(0)
+                    raise SourceUnavailable("the line went dead")
+                await write(data)
+                sent += len(data)
+
+            writer.write = write_some  # type: ignore[method-assign]
+            return writer
+
+        monkeypatch.setattr(store.registry, "begin", breaking)
+        told: list[FetchProgress] = []
+        await store.catalog().push(parse_name("mine"), "mem://me/other", told.append)
+        assert faults == []
+        counted = [step.completed_bytes or 0 for step in told if step.digest == digest_of(WEIGHTS)]
+        assert counted == [*range(1 << 20, len(WEIGHTS), 1 << 20), len(WEIGHTS)]
+        faults.extend([0] * 24)
+        with pytest.raises(SourceUnavailable):
+            await store.catalog().push(parse_name("mine"), "mem://me/third")
+
+    asyncio.run(scenario())
+
+
+def test_a_push_in_the_other_format(store: Store) -> None:
+    """The same weights, texts and parameters, as a ModelPack and back; a model that has the format is sent as it is."""
+
+    async def scenario() -> None:
+        texts = [
+            (f"{_IMAGE}template", b"{{ .Prompt }}!"),
+            (f"{_IMAGE}params", b'{"temperature":0.5}'),
+            (f"{_IMAGE}messages", b'[{"role":"user","content":"Hi"}]'),
+        ]
+        manifest = await push_model(store.registry, SMALL, CONFIG, *LAYERS, *texts)
+        catalog, mine = store.catalog(), parse_name("mine")
+        record = await catalog.pull(str(SMALL), mine)
+        assert await catalog.push(mine, "mem://me/same", manifest_format="ollama") == digest_of(manifest)
+        for name, reference, form in (
+            (mine, "mem://me/pack:1", "modelpack"),
+            (parse_name("me/pack:1"), "mem://me/ollama:1", "ollama"),
+        ):
+            digest = await catalog.push(name, reference, manifest_format=form)
+            found = await catalog.pull(reference)
+            assert found.digest == digest
+            assert [file.digest for file in found.files_of("weights")] == [digest_of(WEIGHTS)]
+            for field in ("format", "template", "system", "parameters", "messages", "licenses", "parameter_size"):
+                assert getattr(found, field) == getattr(record, field), field
+        assert b"vnd.cncf.model.weight" in (await store.registry.manifest(parse_reference("mem://me/pack:1"))).data
+        with pytest.raises(InvalidRequest, match="choose one of ollama, modelpack"):
+            await catalog.push(mine, "mem://me/other", manifest_format="zip")
 
     asyncio.run(scenario())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,33 @@ def test_the_cache_keeps_to_its_limit(machines: Machines) -> None:
     asyncio.run(scenario())
 
 
+def test_a_long_upload_holds_up_no_other(machines: Machines, registry: FakeRegistry) -> None:
+    """While the blobs of one model are being sent, another model is stored and listed, and a third deleted."""
+
+    async def scenario() -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def slowly(handler: Any) -> None:
+            begun.set()
+            go_on.wait(60)
+            handler.answer_as_usual()
+
+        one = machines.machine("one")
+        await stored(one, "gone", b"old weights")
+        registry.fault("POST", "/blobs/uploads", slowly)
+        upload = asyncio.create_task(stored(one, "slow", b"weights"))
+        assert await asyncio.to_thread(begun.wait, 60)
+        await one.manifests.put(M, b"{}")
+        assert await one.manifests.delete(parse_name("gone"))
+        assert await names(one) == ["m:latest"]
+        assert not upload.done()
+        go_on.set()
+        await upload
+        assert await names(one) == ["m:latest", "slow:latest"]
+
+    asyncio.run(scenario())
+
+
 def test_models_for_this_machine_s_engines_stay_here(machines: Machines, registry: FakeRegistry) -> None:
     """A derived model is listed and kept here, and nothing of it is sent."""
 
@@ -277,6 +305,29 @@ def test_models_for_this_machine_s_engines_stay_here(machines: Machines, registr
         assert await names(machines.machine("other")) == []
         assert registry.requests("PUT") == []
         assert await one.manifests.delete(parse_name(derived))
+
+    asyncio.run(scenario())
+
+
+def test_broken_bytes_in_the_cache_are_fetched_again(machines: Machines, registry: FakeRegistry) -> None:
+    """A broken copy is moved aside, so that the next use fetches the blob; what the registry has is not moved."""
+
+    async def scenario() -> None:
+        await stored(machines.machine("one"), "m", b"weights")
+        other = machines.machine("other")
+        assert other.upkeep is not None
+        assert await other.manifests.get(M) is not None
+        info = await other.blobs.stat(digest_of(b"weights"))
+        assert info is not None
+        with pytest.raises(ReadOnly, match=registry.host):
+            await other.upkeep.quarantine(info)
+        async with other.local.local(info.digest):
+            pass
+        copy = await other.blobs.stat(info.digest)
+        assert copy is not None
+        assert await other.upkeep.quarantine(copy)
+        async with other.local.local(info.digest) as path:
+            assert path.read_bytes() == b"weights"
 
     asyncio.run(scenario())
 

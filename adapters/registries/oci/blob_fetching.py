@@ -25,6 +25,8 @@ from corral.core.models.digests import Digest
 __all__ = ("Blobs",)
 
 _CHUNK_BYTES = 1024 * 1024
+_LARGE_BYTES = 128 * 1024
+"""Worth being handed on as it is: joining copies it."""
 _HOLD_S = 0.1
 _RANGE = re.compile(r"bytes\s+(?:(?P<first>\d+)-(?P<last>\d+)|\*)/(?P<total>\d+|\*)", re.IGNORECASE)
 
@@ -118,9 +120,12 @@ async def _joined(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, 
     size_bytes, since_s = 0, 0.0
     try:
         async for piece in pieces:
-            if size_bytes + len(piece) > _CHUNK_BYTES and held:
+            if held and (len(piece) >= _LARGE_BYTES or size_bytes + len(piece) > _CHUNK_BYTES):
                 yield b"".join(held)
                 held, size_bytes = [], 0
+            if len(piece) >= _LARGE_BYTES:
+                yield piece
+                continue
             now_s = time.monotonic()
             since_s = since_s if held else now_s
             held.append(piece)

@@ -143,6 +143,9 @@ class ConnectionPool:
                     timeout=httpx.Timeout(settings.stall_timeout_s, connect=settings.connect_timeout_s, pool=None),
                     limits=httpx.Limits(max_keepalive_connections=32, keepalive_expiry=_IDLE_CONNECTION_S),
                 )
+                from corral.adapters.registries.oci.large_reads import read_largely
+
+                read_largely(self._client)
             return self._client
 
 

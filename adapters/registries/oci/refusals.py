@@ -6,7 +6,7 @@ import msgspec
 
 from corral.adapters.registries.oci.connection_pool import Response
 from corral.adapters.system.secrets import Secrets
-from corral.core.errors import CorralError, NotFound, SourceError, SourceUnavailable
+from corral.core.errors import CorralError, DigestMismatch, NotFound, SourceError, SourceUnavailable
 from corral.core.malformed import MALFORMED
 from corral.core.wording.clipping import clipped_line
 
@@ -14,6 +14,7 @@ __all__ = ("access_denied", "refusal")
 
 _READ_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 1000
+_DIGEST_INVALID = '"DIGEST_INVALID"'
 _BUSY = (408, 425, 429)
 
 
@@ -29,7 +30,8 @@ class _Faults(msgspec.Struct):
 async def refusal(answer: Response, host: str, what: str, authorization: str | None = None) -> CorralError:
     """The error for `answer`, which is closed. `what` was asked for; `authorization` never appears in the error.
 
-    `NotFound` for 404; `SourceUnavailable` if another attempt may succeed; otherwise `SourceError`, ``CODE: BODY``.
+    `NotFound` for 404; `DigestMismatch` if what was sent is not what it should be; `SourceUnavailable` if another
+    attempt may succeed; otherwise `SourceError`, ``CODE: BODY``.
     """
     try:
         body = (await answer.beginning(_READ_BYTES)).decode(errors="replace").strip()
@@ -42,6 +44,8 @@ async def refusal(answer: Response, host: str, what: str, authorization: str | N
         return access_denied(host, body)
     if answer.status == 404:
         return NotFound(f"{what} does not exist in {host}", _message(body) or "check its name and its tag")
+    if answer.status == 400 and _DIGEST_INVALID in body:
+        return DigestMismatch(f"digest mismatch: {host} says: {_message(body)}", "the file has changed on the disk")
     text = f"{answer.status}: {clipped_line(body, _SHOWN_CHARACTERS)}" if body else f"{answer.status}"
     if answer.status in _BUSY or answer.status >= 500:
         wait = answer.headers.get("retry-after", "")

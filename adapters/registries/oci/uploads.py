@@ -1,13 +1,12 @@
-"""One blob on its way to a registry: checked, and collected into pieces, one of which is sent meanwhile."""
+"""One blob on its way to a registry: collected into pieces, one of which is sent meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import suppress
 
 from corral.adapters.registries.oci.piece_sending import PieceSender
-from corral.core.errors import CorralError, DigestMismatch, SourceError
+from corral.core.errors import CorralError, SourceError
 from corral.core.models.digests import Digest
 
 __all__ = ("BlobUpload",)
@@ -15,6 +14,7 @@ __all__ = ("BlobUpload",)
 
 class BlobUpload:
     """A `RemoteWriter`. A piece stays in memory until the registry has it. What fails is raised by the next call.
+    The digest is checked by the registry, which has to do that: hashing here too would cost more than sending.
 
     `whole_in_one`: a blob that fits into one piece goes with the request that publishes it.
     """
@@ -27,7 +27,6 @@ class BlobUpload:
         self._size_bytes = size_bytes
         self._piece_bytes = piece_bytes
         self._may_be_whole = whole_in_one
-        self._hash = hashlib.sha256()
         self._taken_bytes = 0
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -38,7 +37,6 @@ class BlobUpload:
         self._require_open()
         if self._taken_bytes + len(data) > self._size_bytes:
             raise SourceError(f"the blob {self._digest} is longer than the announced {self._size_bytes} bytes")
-        await asyncio.to_thread(self._hash.update, data)
         self._taken_bytes += len(data)
         self._held.append(data)
         self._held_bytes += len(data)
@@ -51,9 +49,6 @@ class BlobUpload:
         self._require_open()
         if self._taken_bytes < self._size_bytes:
             raise SourceError(f"the blob {self._digest} is incomplete: {self._taken_bytes} of {self._size_bytes} bytes")
-        found = f"sha256:{self._hash.hexdigest()}"
-        if found != self._digest:
-            raise DigestMismatch(f'digest mismatch, expected "{self._digest}", got "{found}"')
         await self._settle()
         if self._may_be_whole:
             await self._sender.finish(self._held)

@@ -116,7 +116,7 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     return _nothing
 
 
-@delete_route("/api/delete", status_code=200, operation_id="delete", opt={"body": DeleteBody, "statuses": (404,)})
+@delete_route("/api/delete", status_code=200, operation_id="delete", opt={"body": DeleteBody, "statuses": (403, 404)})
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Removes a name and the blobs that only it used. If the model is loaded, it stays so until its keep-alive ends."""
     body = await read_json(request, DeleteBody)

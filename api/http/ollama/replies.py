@@ -235,7 +235,8 @@ class VersionReply(Reply, frozen=True, kw_only=True):
 class StatusReply(Reply, frozen=True, kw_only=True):
     """A line of progress, and the whole answer if it is not streamed.
 
-    `model` is Corral's addition to the last line: the name of the model that a pull has stored.
+    Corral adds to the last line: `model`, the name of the model that a pull has stored, and `manifest`, the digest of
+    what a push has published.
     """
 
     status: str
@@ -243,6 +244,7 @@ class StatusReply(Reply, frozen=True, kw_only=True):
     total: int = 0
     completed: int = 0
     model: str = ""
+    manifest: str = ""
 
 
 class ErrorEnvelope(Reply, frozen=True, kw_only=True):

@@ -20,10 +20,13 @@ class PullBody(NamedBody, frozen=True, kw_only=True):
 
 
 class PushBody(NamedBody, frozen=True, kw_only=True):
-    """``POST /api/push``. `destination` is Corral's addition: the reference to publish the model as."""
+    """``POST /api/push``. Corral adds `destination`, the reference to publish the model as, and `format`, that of the
+    manifest (``ollama``, ``modelpack``).
+    """
 
     go_name: ClassVar[str] = "PushRequest"
 
     insecure: bool = False
     stream: bool = True
     destination: str = ""
+    format: str = ""

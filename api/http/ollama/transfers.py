@@ -70,7 +70,13 @@ async def push(request: Request[Any, Any, Any]) -> ASGIApp:
     async def work(on_progress: OnProgress) -> StatusReply:
         stage = TransferStage(on_progress)
         with stage.translating():
-            await catalog.push(name, body.destination, stage.report, insecure=body.insecure)
-        return StatusReply(status="success")
+            digest = await catalog.push(
+                name,
+                body.destination,
+                stage.report,
+                manifest_format=body.format or None,
+                insecure=body.insecure,
+            )
+        return StatusReply(status="success", manifest=digest)
 
     return StatusEvents(work, stream=body.stream)
