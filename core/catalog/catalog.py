@@ -97,6 +97,8 @@ class ModelCatalog:
             registries=Registries(registries, default_registry),
             left_out=left_out,
             policy=policy,
+            importer=self._importer,
+            local=local,
         )
         self.creator = ModelCreator(
             publisher=self._publisher,
@@ -225,13 +227,11 @@ class ModelCatalog:
         on_progress: OnProgress = ignore_progress,
         *,
         insecure: bool = False,
+        local_files: bool = False,
     ) -> StoredModel:
-        """Fetches a reference through the source or registry that reads it. A name that is taken is replaced.
-
-        A source's files are stored as by `import_file`, a registry's manifest as it is; `insecure`: without TLS. Raises
-        `InvalidRequest` if nothing reads the reference, `SourceError`, `InvalidModelFile`, `StorageError`.
-        """
-        return await self._transfers.puller.pull(reference, name, on_progress, insecure=insecure)
+        """Fetches a reference, as `ModelPuller.pull`. A name that is taken is replaced."""
+        puller = self._transfers.puller
+        return await puller.pull(reference, name, on_progress, insecure=insecure, local_files=local_files)
 
     async def push(
         self,
