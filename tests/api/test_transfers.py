@@ -165,7 +165,9 @@ def test_a_blob_that_is_not_what_the_manifest_says(server: Any, client: httpx.Cl
     server.call(spoil)
     told = events(client, "/api/pull", {"model": "house/lying"})
     assert told[0] == {"status": "pulling manifest"}
-    assert "digest mismatch" in told[-1]["error"]
+    kind, mean = digest_of(b"Be kind."), digest_of(b"Be mean.")
+    text = f"digest mismatch, file must be downloaded again: want {kind}, got {mean}"
+    assert told[-1] == {"error": text}
     assert "house/lying:latest" not in names(client)
 
 
