@@ -17,6 +17,7 @@ from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.settings import ProcessSettings
+from corral.adapters.sources.web_settings import HuggingFaceSettings, WebSourceSettings
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.hooks import (
@@ -164,6 +165,13 @@ def corral_register_stores(register: Registrar[StoreSpec]) -> None:
 @hookimpl
 def corral_register_sources(register: Registrar[SourceSpec]) -> None:
     register(SourceSpec(name="pypi", target="corral.adapters.sources.pypi:PypiSource"))
+    register(
+        SourceSpec(
+            name="hf", target="corral.adapters.sources.hugging_face:HuggingFaceSource", settings=HuggingFaceSettings
+        )
+    )
+    register(SourceSpec(name="https", target="corral.adapters.sources.web:https_source", settings=WebSourceSettings))
+    register(SourceSpec(name="http", target="corral.adapters.sources.web:http_source", settings=WebSourceSettings))
 
 
 @hookimpl

@@ -14,7 +14,7 @@ from corral.api.cli.parameters import NewName
 from corral.api.cli.progress import transfer_progress
 from corral.api.cli.server_choice import running_server
 from corral.api.cli.session import Session
-from corral.api.modelfile.create_calls import call_of
+from corral.api.modelfile.create_calls import call_of, retired_parameters
 from corral.api.modelfile.parsing import decode_modelfile, parse_modelfile
 from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.given_files import refuse_unconverted
@@ -78,4 +78,8 @@ def _read(model: str, path: str | None) -> CreateCall:
             text, folder = decode_modelfile(file.read_bytes()), file.parent
         except FileNotFoundError as error:
             raise NotFound("specified Modelfile wasn't found", f"there is no file {file}") from error
-    return call_of(parse_modelfile(text), parse_name(model), folder)
+    modelfile = parse_modelfile(text)
+    call = call_of(modelfile, parse_name(model), folder)
+    for name in retired_parameters(modelfile):
+        echo(f"warning: parameter {name} is deprecated", err=True)
+    return call

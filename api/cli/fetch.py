@@ -16,6 +16,7 @@ from corral.api.cli.session import Session
 from corral.api.cli.targets import remember_import
 from corral.api.cli.transfers import LocalTransfers, ServerTransfers, Transfers
 from corral.core.models.digests import Digest, short_digest
+from corral.core.models.file_addresses import FILE_SCHEME
 
 __all__ = ("import_", "pull", "push")
 
@@ -35,6 +36,7 @@ def pull(session: Session, reference: str, name: str | None, insecure: bool, loc
 
     The Corral server at CORRAL_HOST fetches it if one is up, and this process otherwise.
     """
+    local = local or reference.startswith(f"{FILE_SCHEME}://")  # a server reads no files for others
     server = None if local else running_server(session, "pulling the model in this process")
     with session.library() as corral:
         transfers: Transfers = LocalTransfers(corral) if server is None else ServerTransfers(server)

@@ -17,6 +17,7 @@ from corral.api.cli.progress import transfer_progress
 from corral.api.cli.transfers import Transfers
 from corral.api.library import Corral
 from corral.core.errors import Conflict, CorralError, InvalidName, InvalidRequest, ModelNotFound, NotFound
+from corral.core.models.file_addresses import FILE_SCHEME, is_web_file, path_of_address
 from corral.core.models.folders import scan_folder
 from corral.core.models.model import StoredModel
 from corral.core.ports.sources import FetchProgress, OnProgress
@@ -31,12 +32,12 @@ _PATH_BEGINS = ("./", "../", "/", "~", f".{os.sep}", f"..{os.sep}")
 def is_reference(model: str) -> bool:
     """Whether this is a source's reference. A name can have a scheme too: ``http://host/namespace/model``."""
     scheme, separator, _ = model.partition("://")
-    return bool(separator) and scheme not in ("http", "https")
+    return bool(separator) and scheme != FILE_SCHEME and (scheme not in ("http", "https") or is_web_file(model))
 
 
 def is_path(model: str) -> bool:
     """Whether this can only be a path."""
-    return model in (".", "..") or model.startswith(_PATH_BEGINS) or os.path.isabs(model)
+    return model in (".", "..") or model.startswith((*_PATH_BEGINS, f"{FILE_SCHEME}://")) or os.path.isabs(model)
 
 
 def pulled(transfers: Transfers, reference: str, *, insecure: bool = False) -> str:
@@ -72,7 +73,7 @@ def imported(corral: Corral, path: str) -> str:
 
     Raises `Conflict` if another model has that name, and what `Corral.import_model` raises.
     """
-    place = Path(path).expanduser()
+    place = path_of_address(path) if path.startswith(f"{FILE_SCHEME}://") else Path(path).expanduser()
     if not place.exists():
         raise NotFound(f"there is no file or folder {path}", _near_path(place))
     models = {record.name.short: record.digest for record in corral.list()}

@@ -30,7 +30,7 @@ class AsyncTransfers(ABC):
         named = None if name is None else parse_name(checked("name", name, str))
         report = checked_callback("on_progress", on_progress) or ignore_progress
         return await (await self.runtime()).catalog.pull(
-            reference, named, report, insecure=checked("insecure", insecure, bool)
+            reference, named, report, insecure=checked("insecure", insecure, bool), local_files=True
         )
 
     async def push(

@@ -12,9 +12,9 @@ from corral.core.catalog.create_calls import CreateCall
 from corral.core.errors import InvalidRequest, NotFound
 from corral.core.models.names import ModelName
 from corral.core.requests.messages import Message
-from corral.core.requests.options import parse_parameter
+from corral.core.requests.options import RETIRED, parse_parameter
 
-__all__ = ("call_of",)
+__all__ = ("call_of", "retired_parameters")
 
 _SEMVER = re.compile(
     r"v?(?P<version>(0|[1-9]\d*)(\.(0|[1-9]\d*)(\.(0|[1-9]\d*)"
@@ -63,6 +63,12 @@ def call_of(modelfile: Modelfile, name: ModelName, folder: Path) -> CreateCall:
         parser=modelfile.last("parser"),
         requires=_version(modelfile.last("requires")),
     )
+
+
+def retired_parameters(modelfile: Modelfile) -> tuple[str, ...]:
+    """The names of its parameters that have no effect any more."""
+    names = dict.fromkeys(one.name for one in modelfile.instructions if one.keyword == "parameter")
+    return tuple(name for name in names if name in RETIRED)
 
 
 def _parameters(modelfile: Modelfile) -> dict[str, Any]:

@@ -97,6 +97,8 @@ class ModelCatalog:
             registries=Registries(registries, default_registry),
             left_out=left_out,
             policy=policy,
+            importer=self._importer,
+            local=local,
         )
         self.creator = ModelCreator(
             publisher=self._publisher,
@@ -158,11 +160,8 @@ class ModelCatalog:
 
         If no reader knows the format, it is what the manifest says, under GGUF's names. Raises as `metadata`.
         """
-        if record.weights is not None:
-            found = await self._inspector.describe(record.weights.digest, verbose=verbose)
-            if found:
-                return found
-        return described_by_manifest(record)
+        found = await self._inspector.describe(record.weights.digest, verbose=verbose) if record.weights else {}
+        return found or described_by_manifest(record)
 
     async def describe_projector(self, record: Model, *, verbose: bool) -> dict[str, object]:
         """``projector_info`` of ``/api/show``, as `describe`; empty for a model without a projector."""
@@ -228,13 +227,11 @@ class ModelCatalog:
         on_progress: OnProgress = ignore_progress,
         *,
         insecure: bool = False,
+        local_files: bool = False,
     ) -> StoredModel:
-        """Fetches a reference through the source or registry that reads it. A name that is taken is replaced.
-
-        A source's files are stored as by `import_file`, a registry's manifest as it is; `insecure`: without TLS. Raises
-        `InvalidRequest` if nothing reads the reference, `SourceError`, `InvalidModelFile`, `StorageError`.
-        """
-        return await self._transfers.puller.pull(reference, name, on_progress, insecure=insecure)
+        """Fetches a reference, as `ModelPuller.pull`. A name that is taken is replaced."""
+        puller = self._transfers.puller
+        return await puller.pull(reference, name, on_progress, insecure=insecure, local_files=local_files)
 
     async def push(
         self,

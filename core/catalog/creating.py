@@ -21,6 +21,7 @@ from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.quantizing import check_quantization
 from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound
+from corral.core.models.file_addresses import is_web_file
 from corral.core.models.known_templates import template_family
 from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelFile, RemoteModel, StoredModel
@@ -154,7 +155,7 @@ class ModelCreator:
                 on_progress(progress)
 
         scheme, separator, _ = base.partition("://")
-        if not separator or scheme in ("http", "https"):
+        if not separator or (scheme in ("http", "https") and not is_web_file(base)):
             try:
                 return await self._lookup.get(parse_name(base))
             except ModelNotFound:

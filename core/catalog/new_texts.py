@@ -29,7 +29,8 @@ def with_texts(model: Model, call: CreateCall) -> Model:
         merged = {**model.parameters, **call.parameters}
         changes["parameters"] = {name: value for name, value in merged.items() if value is not None}
     if call.licenses:
-        changes["licenses"] = (*model.licenses, *call.licenses)
+        # Each once: what `show` prints for a model names the model, and its licences.
+        changes["licenses"] = tuple(dict.fromkeys((*model.licenses, *call.licenses)))
     given = {
         "system": call.system,
         "messages": call.messages,

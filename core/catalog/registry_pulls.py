@@ -13,12 +13,11 @@ from corral.core.errors import DigestMismatch
 from corral.core.models.digests import digest_of, mentioned_digests, short_digest
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.references import Reference, name_from_reference
+from corral.core.models.references import Reference
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestBlob, ManifestFormat, StoredManifest
 from corral.core.ports.registries import Registry
 from corral.core.ports.sources import FetchProgress, OnProgress
-from corral.core.specs.converters import refuse_derived
 
 __all__ = ("RegistryPuller",)
 
@@ -39,22 +38,23 @@ class RegistryPuller:
         self._blobs = blobs
         self._formats = tuple(formats)
 
+    async def manifest(self, registry: Registry, reference: Reference, on_progress: OnProgress) -> bytes:
+        """The manifest, to `pull` with. Raises what `Registry` raises, `DigestMismatch`."""
+        on_progress(FetchProgress(status="pulling manifest"))
+        remote = await registry.manifest(reference)
+        found = digest_of(remote.data if remote.index is None else remote.index)
+        if reference.digest not in (None, found):
+            raise DigestMismatch(f'digest mismatch of {reference}, expected "{reference.digest}", got "{found}"')
+        return remote.data
+
     async def pull(
-        self, registry: Registry, reference: Reference, name: ModelName | None, on_progress: OnProgress
+        self, registry: Registry, reference: Reference, name: ModelName, manifest: bytes, on_progress: OnProgress
     ) -> StoredModel:
-        """Without `name`, the model gets the reference's own. Blobs that arrived shorten the next attempt.
+        """Blobs that arrived shorten the next attempt.
 
         Raises what `Registry` raises, `DigestMismatch`, `OutOfSpace`, and `StorageError` for a manifest that no format
         can read.
         """
-        name = name or name_from_reference(reference)
-        refuse_derived(name)
-        on_progress(FetchProgress(status="pulling manifest"))
-        remote = await registry.manifest(reference)
-        manifest = remote.data
-        found = digest_of(manifest if remote.index is None else remote.index)
-        if reference.digest not in (None, found):
-            raise DigestMismatch(f'digest mismatch of {reference}, expected "{reference.digest}", got "{found}"')
         published = await self._fetch_and_put(registry, reference, name, manifest, on_progress)
         if _leaves_unused(published.stored):
             on_progress(FetchProgress(status="removing unused layers"))

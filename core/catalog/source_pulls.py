@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Mapping
 from functools import partial
 
+import msgspec
+
 from corral.core.catalog.fetching import BlobFetcher, BlobOrigin
 from corral.core.catalog.inspection import WeightsInspector
-from corral.core.catalog.new_models import Part, file_model, weights_among
+from corral.core.catalog.new_models import Part, file_model, folder_model, weights_among
 from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
 from corral.core.catalog.side_by_side import side_by_side
 from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import InvalidModelFile
-from corral.core.models.digests import Digest
-from corral.core.models.model import StoredModel
+from corral.core.models.digests import Digest, digest_of
+from corral.core.models.folders import scan_folder
+from corral.core.models.model import Model, ModelFile, StoredModel
 from corral.core.models.names import ModelName, name_from_file
-from corral.core.ports.blobs import BlobStore
+from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile, SourceModel
 
@@ -31,6 +36,7 @@ class SourcePuller:
         publisher: ManifestPublisher,
         manifests: ManifestStore,
         blobs: BlobStore,
+        local: LocalBlobs,
         inspector: WeightsInspector,
         fetcher: BlobFetcher,
         left_out: Mapping[str, str],
@@ -39,6 +45,7 @@ class SourcePuller:
         self._publisher = publisher
         self._manifests = manifests
         self._blobs = blobs
+        self._local = local
         self._inspector = inspector
         self._left_out = left_out
 
@@ -69,6 +76,10 @@ class SourcePuller:
         on_progress: OnProgress,
     ) -> Published:
         async def attempt() -> Published:
+            if any(file.path is not None for file in remote.files):
+                folder_name, model = await self._folder(source, remote, fresh, on_progress)
+                on_progress(FetchProgress(status="writing manifest"))
+                return await self._publisher.put_model(name or folder_name, model)
             parts = tuple(
                 await side_by_side([partial(self._part, source, file, fresh, on_progress) for file in remote.files])
             )
@@ -81,6 +92,37 @@ class SourcePuller:
 
         return await until_published(attempt)
 
+    async def _folder(
+        self,
+        source: ModelSource,
+        remote: SourceModel,
+        fresh: list[tuple[RemoteFile, Digest]],
+        on_progress: OnProgress,
+    ) -> tuple[ModelName, Model]:
+        """The model whose files have paths, and the name for it: what importing their folder would give."""
+        blobs = await side_by_side([partial(self._blob, source, file, fresh, on_progress) for file in remote.files])
+        stored = {file.path or file.file_name: blob for file, blob in zip(remote.files, blobs, strict=True)}
+        on_progress(FetchProgress(status="verifying sha256 digest"))
+        key = digest_of(os.urandom(32))
+        folder = await self._local.folder(key, {path: blob.digest for path, blob in stored.items()})
+        try:
+            files = await asyncio.to_thread(scan_folder, folder, own_links=True)
+            model = await asyncio.to_thread(folder_model, folder, files)
+        finally:
+            await self._local.drop_folder(key)
+        kept = tuple(
+            ModelFile(
+                role=file.role,
+                media_type="",
+                digest=stored[file.path].digest,
+                size_bytes=stored[file.path].size_bytes,
+                path=file.path,
+            )
+            for file in files
+        )
+        name = name_from_file(f"{remote.name or 'model'}.onnx", model.quantization)
+        return name, msgspec.structs.replace(model, files=kept)
+
     async def _part(
         self,
         source: ModelSource,
@@ -88,19 +130,29 @@ class SourcePuller:
         fresh: list[tuple[RemoteFile, Digest]],
         on_progress: OnProgress,
     ) -> Part:
-        blob = await self._blobs.stat(file.digest) if file.digest else None
-        if blob is None:
-            origin = BlobOrigin(
-                place=id(fresh),  # its files are gone once this pull has ended
-                stream=lambda start, _: source.fetch(file, start),
-                status=f"storing {file.file_name}",
-                in_parts=False,
-            )
-            blob = await self._fetcher.fetch(origin, file.digest, file.size_bytes, on_progress)
-            fresh.append((file, blob.digest))
+        blob = await self._blob(source, file, fresh, on_progress)
         metadata = await self._inspector.metadata(blob.digest)
         return Part(
             file_name=file.file_name,
             blob=blob,
             metadata=self._inspector.known(metadata, file.file_name, self._left_out),
         )
+
+    async def _blob(
+        self,
+        source: ModelSource,
+        file: RemoteFile,
+        fresh: list[tuple[RemoteFile, Digest]],
+        on_progress: OnProgress,
+    ) -> BlobInfo:
+        blob = await self._blobs.stat(file.digest) if file.digest else None
+        if blob is None:
+            origin = BlobOrigin(
+                place=id(fresh),  # its files are gone once this pull has ended
+                stream=lambda start, _: source.fetch(file, start),
+                status=f"storing {file.path or file.file_name}",
+                in_parts=False,
+            )
+            blob = await self._fetcher.fetch(origin, file.digest, file.size_bytes, on_progress)
+            fresh.append((file, blob.digest))
+        return blob

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup
 from corral.core.catalog.publishing import ManifestPublisher
@@ -11,7 +12,7 @@ from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.pushing import ModelPusher
 from corral.core.catalog.registries import Registries
 from corral.core.catalog.transfer_policy import TransferPolicy
-from corral.core.ports.blobs import BlobStore
+from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.sources import ModelSource
 
@@ -34,6 +35,8 @@ class ModelTransfers:
         registries: Registries,
         left_out: Mapping[str, str],
         policy: TransferPolicy,
+        importer: ModelImporter,
+        local: LocalBlobs,
     ) -> None:
         self.puller = ModelPuller(
             publisher=publisher,
@@ -45,6 +48,8 @@ class ModelTransfers:
             registries=registries,
             left_out=left_out,
             policy=policy,
+            importer=importer,
+            local=local,
         )
         self.pusher = ModelPusher(
             lookup=lookup, inspector=inspector, blobs=blobs, formats=formats, registries=registries, policy=policy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,13 +16,14 @@ from corral.core.models.model import FileRole
 from corral.core.models.paths import check_together
 from corral.core.values import Value
 
-__all__ = ("FolderFile", "scan_folder")
+__all__ = ("FolderFile", "is_left_out", "model_paths", "scan_folder")
 
 _DEPTH_LIMIT = 4
 _FILES_LIMIT = 500
 _SMALL_FILE_LIMIT_BYTES = 128 * 1024 * 1024  # the largest tokenizers take 40 MB
 _FACTS_LIMIT_BYTES = 16 * 1024 * 1024  # these are read whole whenever the manifest is read
 
+_GENAI = "genai_config.json"
 _ONNX, _ADAPTER = ".onnx", ".onnx_adapter"
 _SMALL_SUFFIXES = frozenset({".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab", ".yaml", ".yml"})
 _DOC_SUFFIXES = frozenset({".md", ".rst"})
@@ -56,22 +58,39 @@ class FolderFile(Value, frozen=True, kw_only=True):
     role: FileRole
 
 
-def scan_folder(folder: Path) -> tuple[FolderFile, ...]:
+def is_left_out(path: str) -> bool:
+    """Whether a file, by its path in the folder, belongs to no model that an engine here reads."""
+    *folders, name = path.split("/")
+    hidden = len(folders) > _DEPTH_LIMIT or any(part[:1] in ("", ".") for part in (*folders, name))
+    return hidden or Path(name).suffix.lower() in _LEFT_OUT or name.startswith(_LEFT_OUT_STEMS)
+
+
+def model_paths(paths: Sequence[str], where: str) -> list[str]:
+    """Those of the files in `where`, none of which `is_left_out`, that make up a model. Raises `InvalidModelFile`."""
+    return list(paths) if _GENAI in paths else _encoder_paths(where, paths)
+
+
+def scan_folder(folder: Path, *, own_links: bool = False) -> tuple[FolderFile, ...]:
     """The files that make up a model, sorted by path. Blocking; reads names, sizes and a few bytes.
 
     With ``genai_config.json``, every ONNX file is part of the model. Without it, one ONNX file is the encoder
     (``model.onnx`` or ``onnx/model.onnx`` if there are several), and ``tokenizer.json`` is required. Hidden files and
     weights of other frameworks are left out. Raises `NotFound`, and `InvalidModelFile` for a folder that is not a
-    model, or has links that lead out of it.
+    model, or has links that lead out of it, unless they are our `own_links`.
     """
     if not folder.is_dir():
         raise NotFound(f"no such folder: {folder}")
     try:
-        found = _files(folder, folder.resolve(strict=True))
+        found = _files(folder, None if own_links else folder.resolve(strict=True))
         for path, size_bytes in found.items():
             _check_size(folder / path, path, size_bytes)
         paths = sorted(found)
-        kept = _generator_files(folder, paths) if "genai_config.json" in found else _encoder_files(folder, paths)
+        if _GENAI in found:
+            _check_generator(folder, paths)
+        kept = model_paths(paths, str(folder))
+        for path in kept:
+            if path.endswith(_ONNX):
+                _check_onnx(folder / path)
     except OSError as error:
         raise StorageError(f"cannot read {folder}: {error}") from error
     files = tuple(FolderFile(path=path, file=str(folder / path), role=_role(path)) for path in kept)
@@ -82,17 +101,17 @@ def scan_folder(folder: Path) -> tuple[FolderFile, ...]:
     return files
 
 
-def _files(folder: Path, root: Path) -> dict[str, int]:
-    """Path and size of each regular file that may belong to the model."""
+def _files(folder: Path, root: Path | None) -> dict[str, int]:
+    """Path and size of each regular file that may belong to the model. With `root`, links must not lead out of it."""
     found: dict[str, int] = {}
     for place, folders, names in os.walk(folder):
         above = Path(place).relative_to(folder)
         folders[:] = sorted(name for name in folders if name[0] != "." and len(above.parts) < _DEPTH_LIMIT)
         for name in names:
             file = Path(place, name)
-            if name[0] == "." or file.suffix.lower() in _LEFT_OUT or name.startswith(_LEFT_OUT_STEMS):
+            if is_left_out((above / name).as_posix()):
                 continue
-            if file.is_symlink():
+            if root is not None and file.is_symlink():
                 _check_link(file, root)
             status = file.stat()
             if stat.S_ISREG(status.st_mode):
@@ -120,8 +139,8 @@ def _check_size(file: Path, path: str, size_bytes: int) -> None:
         raise InvalidModelFile(f"{file} has {size_bytes} bytes; files of this kind may have at most {limit}")
 
 
-def _generator_files(folder: Path, paths: list[str]) -> list[str]:
-    config = folder / "genai_config.json"
+def _check_generator(folder: Path, paths: list[str]) -> None:
+    config = folder / _GENAI
     try:
         wanted = msgspec.json.decode(config.read_bytes(), type=_GenaiConfig).model.decoder.filename
     except MALFORMED as error:
@@ -129,12 +148,9 @@ def _generator_files(folder: Path, paths: list[str]) -> list[str]:
     models = [path for path in paths if path.endswith(_ONNX)]
     if not models or (wanted is not None and wanted not in paths):
         raise InvalidModelFile(f"{folder}: the file {wanted or '*.onnx'} that genai_config.json needs is missing")
-    for path in models:
-        _check_onnx(folder / path)
-    return paths
 
 
-def _encoder_files(folder: Path, paths: list[str]) -> list[str]:
+def _encoder_paths(folder: str, paths: Sequence[str]) -> list[str]:
     models = [path for path in paths if path.endswith(_ONNX)]
     if not models:
         raise InvalidModelFile(
@@ -152,7 +168,6 @@ def _encoder_files(folder: Path, paths: list[str]) -> list[str]:
         raise InvalidModelFile(
             f"{folder}: tokenizer.json is missing", "copy the tokenizer.json of the original model into the folder"
         )
-    _check_onnx(folder / chosen)
     # Names that begin with another model's name are that model's data: model_fp16.onnx, model_fp16.onnx_data.
     others = tuple(path for path in models if path != chosen)
     return [path for path in paths if not path.startswith(others)]

@@ -9,10 +9,11 @@ from corral.core.models.digests import Digest, parse_digest, short_digest
 from corral.core.models.names import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, parse_name
 from corral.core.values import Value
 
-__all__ = ("DOCKER_HUB", "HUGGING_FACE", "Reference", "name_from_reference", "parse_reference")
+__all__ = ("DOCKER_HUB", "HUGGING_FACE", "Reference", "is_on_hugging_face", "name_from_reference", "parse_reference")
 
 DOCKER_HUB = "docker.io"
 HUGGING_FACE = "hf.co"
+_HUGGING_FACE_HOSTS = (HUGGING_FACE, "huggingface.co")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?(?::[0-9]{1,5})?")
@@ -79,6 +80,10 @@ def parse_reference(text: str, *, scheme: str = "", insecure: bool = False) -> R
         )
     known = parse_digest(digest) if at else None
     return Reference(scheme=scheme, host=host, path=path, tag=tag, digest=known, insecure=insecure)
+
+
+def is_on_hugging_face(reference: Reference) -> bool:
+    return reference.host.lower() in _HUGGING_FACE_HOSTS
 
 
 def name_from_reference(reference: Reference) -> ModelName:

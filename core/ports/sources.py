@@ -29,18 +29,23 @@ def ignore_progress(progress: FetchProgress) -> None:
 
 
 class RemoteFile(Value, frozen=True, kw_only=True):
-    """A file of a remote model."""
+    """A file of a remote model. `path` is its place in a model folder, with ``/`` between parts.
+
+    Either all files of a model have paths, and are what `corral import FOLDER` would take, or none has.
+    """
 
     file_name: str
     size_bytes: int | None = None
     digest: Digest | None = None
+    path: str | None = None
 
 
 class SourceModel(Value, frozen=True, kw_only=True):
-    """The files that a reference stands for."""
+    """The files that a reference stands for. `name` is what a model folder is called; a file has its own name."""
 
     reference: str
     files: tuple[RemoteFile, ...]
+    name: str = ""
 
 
 class ModelSource(Protocol):

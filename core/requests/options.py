@@ -19,6 +19,7 @@ __all__ = (
     "LEAST_NUM_CTX",
     "LEAST_NUM_CTX_WITH_IMAGES",
     "OPTIONS",
+    "RETIRED",
     "OptionSpec",
     "ParsedOptions",
     "ResolvedOptions",
@@ -124,8 +125,8 @@ _TABLE: tuple[OptionSpec, ...] = (
 
 OPTIONS: Mapping[str, OptionSpec] = {row.name: row for row in _TABLE}
 
-# Names in old Modelfiles that Ollama still accepts and ignores.
-_RETIRED = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"})
+RETIRED = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"})
+"""Names in old Modelfiles that Ollama still accepts and ignores."""
 
 
 class ParsedOptions(Value, frozen=True, kw_only=True):
@@ -223,7 +224,7 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
     """
     row = OPTIONS.get(name)
     if row is None:
-        if name in _RETIRED:
+        if name in RETIRED:
             return None
         raise InvalidOption(
             f"unknown parameter '{name}'", did_you_mean(name, OPTIONS, f"known parameters: {', '.join(OPTIONS)}")

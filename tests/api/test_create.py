@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,9 @@ from click.testing import CliRunner
 from corral.api.cli import main
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.names import parse_name
+from corral.core.models.references import parse_reference
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
+from corral.plugins.testing.registry import MemoryRegistry, push_model
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
 WEIGHTS = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": CHATML})
@@ -26,6 +29,7 @@ PROJECTOR = gguf_bytes({"general.architecture": "clip", "clip.has_vision_encoder
 ADAPTER = gguf_bytes({"general.architecture": "llama", "general.type": "adapter"})
 PART = gguf_bytes({**SMALL_MODEL, "split.count": 3})
 TRUNCATED = gguf_bytes(tensors=[TensorEntry("w", size_bytes=128, data=b"short")])
+SEED = b'{"seed":1}\n'
 STOP = '{"num_ctx":2048,"stop":["\\u003c|a|\\u003e"],"temperature":0.5}\n'
 
 
@@ -324,6 +328,29 @@ def test_a_model_from_itself(api: httpx.Client) -> None:
     created(api, "self", **{"from": "smol:q4"}, system="one")
     created(api, "self", **{"from": "self"}, system="two")
     assert shown(api, "self")["system"] == "two"
+
+
+def test_a_model_that_is_pulled_first(start_server: Callable[..., Any]) -> None:
+    """A model that the store lacks is pulled, under its own name; one that the registry lacks too is Ollama's error."""
+    registry = MemoryRegistry()
+    layers = (("application/vnd.ollama.image.model", WEIGHTS), ("application/vnd.ollama.image.system", b"Be far."))
+    asyncio.run(push_model(registry, parse_reference("house/far:q4"), b'{"model_format":"gguf"}', *layers))
+    with start_server(registry=registry) as server, httpx.Client(base_url=server.url, timeout=60) as api:
+        statuses = created(api, "near", **{"from": "house/far:q4"}, parameters={"seed": 1})
+        assert statuses[0] == "pulling manifest"
+        assert f"pulling {digest_of(WEIGHTS)[7:19]}" in statuses
+        assert statuses.count("writing manifest") == 2
+        assert statuses[-5:-2] == [
+            f"using existing layer {digest_of(WEIGHTS)}",
+            f"using existing layer {digest_of(b'Be far.')}",
+            f"creating new layer {digest_of(SEED)}",
+        ]
+        assert statuses.count("success") == 1
+        assert {"house/far:q4", "near:latest"} <= {model["name"] for model in api.get("/api/tags").json()["models"]}
+        assert shown(api, "near")["system"] == "Be far."
+        response = api.post("/api/create", json={"model": "x", "from": "house/gone", "stream": False})
+        assert response.status_code == 500
+        assert response.json() == {"error": "pull model manifest: file does not exist"}
 
 
 def test_many_at_once(api: httpx.Client) -> None:

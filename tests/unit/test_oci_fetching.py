@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from corral.adapters.registries.oci import large_reads
 from corral.adapters.registries.oci.addressing import is_loopback, place_of
 from corral.adapters.registries.oci.manifests import ManifestHead
 from corral.adapters.registries.oci.registry import OciRegistry
@@ -231,6 +232,31 @@ def test_refusals(status: int, error: type[SourceError], said: str, full: FakeRe
     assert said in caught.value.message
     words = "try again in 7 s" if error is SourceUnavailable else "corral login" if status == 403 else "its own words"
     assert words in (caught.value.remedy or "")
+
+
+def test_cookies_are_not_kept(full: FakeRegistry, oci_client: MakeClient) -> None:
+    """Each request shows only what the registry demands."""
+    cookie = {"Set-Cookie": "session=secret; Path=/"}
+
+    async def work(client: OciRegistry) -> None:
+        full.fault("GET", "/blobs/", lambda request: request.reply(200, DATA, cookie))
+        assert await pieces(client, full) == (DATA, None)
+        assert await pieces(client, full) == (DATA, None)
+
+    run(oci_client(), work)
+    assert not [request for request in full.seen if "cookie" in request.headers]
+    assert all(request.headers["user-agent"].startswith("corral/") for request in full.seen)
+
+
+def test_the_client_is_as_we_know_it(full: FakeRegistry, oci_client: MakeClient) -> None:
+    """The installed HTTP client is built so that `large_reads.py` speeds it up."""
+
+    async def work(client: OciRegistry) -> None:
+        assert await pieces(client, full) == (DATA, None)
+        http: Any = client._connections._client
+        assert isinstance(http._transport._pool._network_backend, large_reads._LargeReads)
+
+    run(oci_client(), work)
 
 
 def test_nobody_answers(oci_client: MakeClient) -> None:

@@ -333,7 +333,7 @@ def test_helpers_that_fail(
     """They are as good as empty; the log says what is wrong with them, and none is left running."""
     if script is not None:
         helper("bad", script)
-    limit_s = 1.0 if script == "exec sleep 60" else 30.0
+    limit_s = 0.05 if script == "exec sleep 60" else 30.0
     assert asyncio.run(ask_helper("bad", ["reg.example"], limit_s=limit_s)) is None
     assert said in caplog.text
     assert asyncio.run(ask_helper("../bad", ["reg.example"])) is None

@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -69,10 +70,14 @@ class Response:
 
 
 class ConnectionPool:
-    """A pool of connections, for one event loop. Made with the first request; its creator closes it."""
+    """A pool of connections, for one event loop. Made with the first request; its creator closes it.
 
-    def __init__(self, settings: OciRegistrySettings) -> None:
+    `section` is where a user finds these settings.
+    """
+
+    def __init__(self, settings: OciRegistrySettings, section: str = "registries.oci") -> None:
         self._settings = settings
+        self._section = section
         self._client: httpx.AsyncClient | None = None
         self._opening = asyncio.Lock()
 
@@ -121,7 +126,7 @@ class ConnectionPool:
 
     def translated(self, url: str) -> _Translated:
         """A context whose errors of the client become errors of Corral."""
-        return _Translated(url, self._settings)
+        return _Translated(url, self._settings, self._section)
 
     async def _opened(self) -> httpx.AsyncClient:
         async with self._opening:
@@ -129,17 +134,19 @@ class ConnectionPool:
                 try:
                     import httpx
                 except ImportError as fault:
-                    raise SourceError("registries need the package httpx", pip_line("corral[registry]")) from fault
+                    raise SourceError("this needs the package httpx", pip_line("corral[registry]")) from fault
                 settings = self._settings
                 self._client = httpx.AsyncClient(
                     headers={
                         "user-agent": settings.user_agent or f"corral/{version('corral')}",
                         "accept-encoding": "identity",
                     },
-                    verify=await asyncio.to_thread(_tls, settings.ca_file),  # reading certificates takes time
+                    # Reading certificates takes time.
+                    verify=await asyncio.to_thread(_tls, settings.ca_file, self._section),
                     # Proxies are for what is elsewhere.
                     mounts={f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
                     follow_redirects=False,
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none are kept, and none sent
                     timeout=httpx.Timeout(settings.stall_timeout_s, connect=settings.connect_timeout_s, pool=None),
                     limits=httpx.Limits(max_keepalive_connections=32, keepalive_expiry=_IDLE_CONNECTION_S),
                 )
@@ -150,11 +157,12 @@ class ConnectionPool:
 
 
 class _Translated:
-    def __init__(self, url: str, settings: OciRegistrySettings) -> None:
+    def __init__(self, url: str, settings: OciRegistrySettings, section: str) -> None:
         with suppress(ValueError):
             url = urlsplit(url).netloc.rpartition("@")[2] or url
         self._host = clipped_line(url, 100)
         self._settings = settings
+        self._section = section
 
     def __enter__(self) -> None:
         pass
@@ -170,24 +178,24 @@ class _Translated:
         if isinstance(error, httpx.ConnectTimeout):
             return SourceUnavailable(
                 f"{host} did not accept the connection within {self._settings.connect_timeout_s:g} s",
-                "check its name, the network, and registries.oci.connect_timeout_s",
+                f"check its name, the network, and {self._section}.connect_timeout_s",
             )
         if isinstance(error, httpx.TimeoutException):
             return SourceStalled(
                 f"{host} sent and took nothing for {self._settings.stall_timeout_s:g} s",
-                "try again; registries.oci.stall_timeout_s is the limit",
+                f"try again; {self._section}.stall_timeout_s is the limit",
             )
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
             said = clipped_line(str(error))
             if re.search(r"CERTIFICATE_VERIFY_FAILED|certificate", said):
                 return SourceError(
                     f"the certificate of {host} is not trusted: {said}",
-                    "set registries.oci.ca_file to the certificate of the authority that signed it",
+                    f"set {self._section}.ca_file to the certificate of the authority that signed it",
                 )
             if re.search(r"WRONG_VERSION_NUMBER|RECORD_LAYER|wrong version number", said):
                 return SourceError(
                     f"{host} does not speak TLS: {said}",
-                    "if that is intended, add it to registries.oci.insecure, or use --insecure",
+                    f"if that is intended, add it to {self._section}.insecure, or use --insecure",
                 )
             return SourceUnavailable(f"no registry answers at {host}: {said}", "check its name and the network")
         if isinstance(error, httpx.TransportError):
@@ -206,7 +214,7 @@ def _gone() -> tuple[type[Exception], ...]:
     return (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError, httpx.CloseError)
 
 
-def _tls(ca_file: str) -> ssl.SSLContext:
+def _tls(ca_file: str, section: str) -> ssl.SSLContext:
     if not ca_file:
         return ssl.create_default_context()
     path = os.path.expanduser(ca_file)
@@ -214,7 +222,7 @@ def _tls(ca_file: str) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as fault:
         raise SettingsError(
-            f"registries.oci.ca_file: cannot read {ca_file!r}: {fault}", "it is a PEM file of certificates"
+            f"{section}.ca_file: cannot read {ca_file!r}: {fault}", "it is a PEM file of certificates"
         ) from fault
     context.load_default_certs()
     return context

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from corral.adapters.registries.oci.addressing import Place, is_loopback
-from corral.adapters.registries.oci.authorizing import Authorizer
 from corral.adapters.registries.oci.connection_pool import Body, ConnectionPool, Response
 from corral.adapters.registries.oci.refusals import refusal
 from corral.core.errors import CorralError, SourceError
 from corral.core.wording.clipping import clipped_line
 
-__all__ = ("RegistryExchange", "pull_scope", "push_scope")
+__all__ = ("Authorizing", "RegistryExchange", "pull_scope", "push_scope")
 
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Authorizing(Protocol):
+    """What a request shows of its own accord, and after a 401."""
+
+    async def known(self, place: Place, base: str, scopes: tuple[str, ...]) -> str | None: ...
+
+    async def demanded(
+        self, place: Place, base: str, scopes: tuple[str, ...], headers: Iterable[str], refused: str | None
+    ) -> str | None: ...
 
 
 def pull_scope(place: Place) -> str:
@@ -29,7 +39,7 @@ def push_scope(place: Place) -> str:
 class RegistryExchange:
     """``Authorization`` is sent to the registry itself and to nobody else."""
 
-    def __init__(self, connections: ConnectionPool, authorizer: Authorizer, insecure: tuple[str, ...]) -> None:
+    def __init__(self, connections: ConnectionPool, authorizer: Authorizing, insecure: tuple[str, ...]) -> None:
         self._connections = connections
         self._authorizer = authorizer
         self._insecure = frozenset(host.lower() for host in insecure)

@@ -8,7 +8,7 @@ import msgspec
 
 from corral.adapters.registries.oci.addressing import Place
 from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope
-from corral.core.errors import SourceError, Unsupported
+from corral.core.errors import SourceError, SourceUnavailable, Unsupported
 from corral.core.malformed import MALFORMED
 
 __all__ = ("list_repositories", "list_tags")
@@ -16,6 +16,7 @@ __all__ = ("list_repositories", "list_tags")
 _PAGE = 1000
 _MOST_PAGES = 1000
 _PAGE_BYTES = 16 * 1024 * 1024
+_REMEDY = "name them in the settings"
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 
 
@@ -32,7 +33,12 @@ async def list_tags(exchange: RegistryExchange, place: Place) -> tuple[str, ...]
 
 async def list_repositories(exchange: RegistryExchange, place: Place) -> tuple[str, ...]:
     """Raises `Unsupported` if the registry has no catalog, or does not show it to us."""
-    pages = await _pages(exchange, place, f"/v2/_catalog?n={_PAGE}", "registry:catalog:*")
+    try:
+        pages = await _pages(exchange, place, f"/v2/_catalog?n={_PAGE}", "registry:catalog:*")
+    except SourceUnavailable:
+        raise
+    except SourceError as fault:  # such as no token for this
+        raise Unsupported(f"{place.host} does not list its repositories: {fault.message}", _REMEDY) from fault
     return tuple(name for page in pages for name in page.repositories or ())
 
 
@@ -42,9 +48,7 @@ async def _pages(exchange: RegistryExchange, place: Place, path: str, scope: str
         answer = await exchange.send(place, "GET", path, (scope,), follow=True)
         try:
             if not place.repository and answer.status in (401, 403, 404, 405, 501):
-                raise Unsupported(
-                    f"{place.host} does not list its repositories ({answer.status})", "name them in the settings"
-                )
+                raise Unsupported(f"{place.host} does not list its repositories ({answer.status})", _REMEDY)
             if answer.status != 200:
                 raise await exchange.refused(answer, place, f"'{place.host}/{place.repository}'")
             body = await answer.beginning(_PAGE_BYTES)

@@ -1,0 +1,121 @@
+"""Chooses the files of a model among those of a repository: a GGUF file with its projector, or an ONNX folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from corral.core.errors import InvalidModelFile, SourceError
+from corral.core.models.digests import Digest
+from corral.core.models.folders import is_left_out, model_paths
+from corral.core.values import Value
+
+__all__ = ("RepositoryFile", "chosen_folder", "chosen_gguf")
+
+_ENDING = ".gguf"
+_USUAL = ("Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1", "Q5_K_M", "Q5_0", "Q6_K", "Q8_0", "F16", "BF16")
+_PROJECTORS = ("f16", "bf16", "q8_0", "f32")
+_PART = re.compile(r"-\d{5}-of-(\d{5})$")
+_SHOWN = 12
+
+
+class RepositoryFile(Value, frozen=True, kw_only=True):
+    """`digest` is None for a file that the repository keeps in git itself."""
+
+    path: str
+    size_bytes: int
+    digest: Digest | None = None
+
+
+def chosen_gguf(files: Sequence[RepositoryFile], wanted: str, where: str) -> tuple[RepositoryFile, ...]:
+    """The weights, and the projector beside them if there is one; empty if the repository has no GGUF file.
+
+    `wanted` is a quantization, the path of a file, or empty for the usual one. Raises `SourceError` if it fits none or
+    several, `InvalidModelFile` for weights in several files.
+    """
+    found = [file for file in files if file.path.lower().endswith(_ENDING)]
+    projectors = [file for file in found if "mmproj" in _name(file.path).lower()]
+    weights = [file for file in found if file not in projectors]
+    exact = [file for file in found if wanted in (file.path, _name(file.path))]
+    if not weights and not exact:
+        return ()
+    chosen = exact or _of_quantization(weights, wanted)
+    shown = ", ".join(file.path for file in (chosen or weights)[:_SHOWN])
+    if not chosen:
+        raise SourceError(f"{where} has no {wanted}", f"it has {shown}")
+    parts = _PART.search(_stem(chosen[0].path))
+    if parts is not None:
+        raise InvalidModelFile(
+            f"{chosen[0].path} is one of {int(parts[1])} parts of a model",
+            "download them all, join them with llama-gguf-split --merge FIRST OUTPUT, and import OUTPUT",
+        )
+    if len(chosen) > 1:
+        raise SourceError(f"{where} has several files for {wanted or 'a model'}: {shown}", "add one to it: :FILE")
+    return (chosen[0], *_projector(projectors, chosen[0]))
+
+
+def chosen_folder(files: Sequence[RepositoryFile], wanted: str, where: str) -> tuple[str, tuple[RepositoryFile, ...]]:
+    """A folder and the files in it that make up an ONNX model, as `corral import` would take them.
+
+    `wanted` is the folder's path, or empty for the repository itself or the only one in it. Raises `SourceError`.
+    """
+    folders = sorted({_folder(file.path) for file in files if _name(file.path) == "genai_config.json"})
+    folder = wanted.strip("/") or (folders[0] if len(folders) == 1 else "")
+    above = f"{folder}/" if folder else ""
+    inside = {
+        file.path.removeprefix(above): file
+        for file in files
+        if file.path.startswith(above) and not is_left_out(file.path.removeprefix(above))
+    }
+    if not any(path.endswith(".onnx") for path in inside):
+        if folders:
+            raise SourceError(f"{where} has several models", f"add one of these to it: {', '.join(folders[:_SHOWN])}")
+        held = sorted({f"*.{_name(file.path).rpartition('.')[2]}" for file in files if "." in _name(file.path)})
+        raise SourceError(
+            f"{where} has no GGUF or ONNX files{f' in {folder}' if folder else ''}, but {', '.join(held[:_SHOWN])}",
+            "pull a repository with a GGUF or ONNX version of the model",
+        )
+    try:
+        return folder, tuple(inside[path] for path in model_paths(sorted(inside), where))
+    except InvalidModelFile as error:
+        raise SourceError(error.message, "add the folder of the model to it: :FOLDER") from error
+
+
+def _of_quantization(weights: Sequence[RepositoryFile], wanted: str) -> list[RepositoryFile]:
+    if wanted:
+        return [file for file in weights if _has(file.path, wanted)]
+    if len(weights) == 1:
+        return list(weights)
+    usual = ([file for file in weights if _has(file.path, one)] for one in _USUAL)
+    return next((found for found in usual if found), list(weights))
+
+
+def _has(path: str, quantization: str) -> bool:
+    """Whether the name of the file ends with it, or a folder is called so, in whatever case."""
+    quantization, stem = quantization.lower(), _PART.sub("", _stem(path)).lower()
+    ends = stem == quantization or re.search(rf"[-._]{re.escape(quantization)}$", stem) is not None
+    return ends or quantization in _folder(path).lower().split("/")
+
+
+def _projector(projectors: Sequence[RepositoryFile], weights: RepositoryFile) -> list[RepositoryFile]:
+    """The one in the folder of the weights, or else above it; of several, the one with 16 bits."""
+    for folder in dict.fromkeys((_folder(weights.path), "")):
+        near = sorted((file for file in projectors if _folder(file.path) == folder), key=lambda file: file.path)
+        for quantization in _PROJECTORS:
+            if fit := [file for file in near if re.search(rf"[-._]{quantization}\b", _stem(file.path).lower())]:
+                return fit[:1]
+        if near:
+            return near[:1]
+    return []
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _stem(path: str) -> str:
+    return _name(path).rpartition(".")[0]

@@ -1,0 +1,188 @@
+"""hf:// by the hub's interface for files: what is chosen, who sees the token, and how it goes with the registry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.adapters.formats.gguf import GgufReader
+from corral.adapters.formats.modelpack import ModelPackFormat
+from corral.adapters.formats.ollama import OllamaManifestFormat
+from corral.adapters.registries.memory import MemoryRegistry
+from corral.adapters.sources.hugging_face import HuggingFaceSource
+from corral.adapters.sources.hugging_face_choice import RepositoryFile, chosen_gguf
+from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
+from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.transfer_policy import TransferPolicy
+from corral.core.errors import InvalidModelFile, InvalidRequest, SourceError
+from corral.core.models.model import StoredModel
+from corral.plugins.testing.fake_hub import serve_repository
+from corral.plugins.testing.fake_web_server import FakeWebServer
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
+
+GGUF = gguf_bytes()
+OTHER = gguf_bytes({**SMALL_MODEL, "general.name": "Other"})
+PROJECTOR = gguf_bytes({"general.architecture": "clip"})
+ONNX_FOLDER = {
+    "genai_config.json": b'{"model": {"type": "llama", "context_length": 64, "decoder": {"filename": "model.onnx"}}}',
+    "model.onnx": b"\x08\x07" + bytes(100),
+    "model.onnx.data": bytes(1000),
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"left out",
+    ".gitattributes": b"left out",
+}
+
+
+@pytest.fixture
+def server() -> Iterator[FakeWebServer]:
+    with FakeWebServer() as server:
+        yield server
+
+
+class Shop:
+    def __init__(self, server: FakeWebServer, home: Path) -> None:
+        self.blobs = MemoryBlobs()
+        self.manifests = MemoryManifests()
+        self.environment = {"HOME": str(home), "HF_ENDPOINT": server.url}
+
+    def pull(self, reference: str, *registries: Any, default: str | None = None) -> StoredModel:
+        catalog = ModelCatalog(
+            manifests=self.manifests,
+            blobs=self.blobs,
+            local=self.blobs,
+            formats=[OllamaManifestFormat(), ModelPackFormat()],
+            readers=[GgufReader()],
+            sources=[HuggingFaceSource(environment=self.environment)],
+            registries=registries,
+            default_registry=default,
+            policy=TransferPolicy(pause_s=0.0),
+        )
+        return asyncio.run(catalog.pull(reference))
+
+
+@pytest.fixture
+def shop(server: FakeWebServer, tmp_path: Path) -> Shop:
+    return Shop(server, tmp_path)
+
+
+def listed(*paths: str) -> list[RepositoryFile]:
+    return [RepositoryFile(path=path, size_bytes=1) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("paths", "wanted", "chosen"),
+    [
+        (["a.Q8_0.gguf", "a.Q4_K_M.gguf"], "", ["a.Q4_K_M.gguf"]),
+        (["a.Q8_0.gguf", "a.Q4_K_M.gguf"], "q8_0", ["a.Q8_0.gguf"]),
+        (["a-bf16.gguf", "a-f16.gguf"], "F16", ["a-f16.gguf"]),
+        (["only.gguf", "README.md"], "", ["only.gguf"]),
+        (["Q4_0/a.gguf", "Q8_0/a.gguf"], "Q8_0", ["Q8_0/a.gguf"]),
+        (["x/a-Q4_0.gguf", "x/b-Q4_0.gguf"], "b-Q4_0.gguf", ["x/b-Q4_0.gguf"]),
+        (["x/a-Q4_0.gguf", "x/b-Q4_0.gguf"], "x/a-Q4_0.gguf", ["x/a-Q4_0.gguf"]),
+        (["a-Q4_0.gguf", "mmproj-a-Q8_0.gguf", "mmproj-a-f16.gguf"], "Q4_0", ["a-Q4_0.gguf", "mmproj-a-f16.gguf"]),
+        (["q/a-Q4_0.gguf", "mmproj.gguf"], "", ["q/a-Q4_0.gguf", "mmproj.gguf"]),
+        (["model.onnx"], "", []),
+    ],
+)
+def test_the_file_that_is_meant(paths: list[str], wanted: str, chosen: list[str]) -> None:
+    """A quantization in any case, a file, or else the usual quantization; and the projector beside it."""
+    assert [file.path for file in chosen_gguf(listed(*paths), wanted, "o/r")] == chosen
+
+
+def test_what_cannot_be_chosen() -> None:
+    """Errors name what there is."""
+    with pytest.raises(SourceError, match="has no Q2_K") as caught:
+        chosen_gguf(listed("a.Q8_0.gguf"), "Q2_K", "o/r")
+    assert "a.Q8_0.gguf" in str(caught.value.remedy)
+    with pytest.raises(SourceError, match="several files for Q4_0"):
+        chosen_gguf(listed("a-Q4_0.gguf", "b-Q4_0.gguf"), "Q4_0", "o/r")
+    with pytest.raises(InvalidModelFile, match="one of 2 parts"):
+        chosen_gguf(listed("a-Q4_0-00001-of-00002.gguf", "a-Q4_0-00002-of-00002.gguf"), "Q4_0", "o/r")
+
+
+def test_a_gguf_with_its_projector(shop: Shop, server: FakeWebServer) -> None:
+    """Both are stored as one model, which has the name that the registry's would have."""
+    serve_repository(server, "o/r", {"a-Q4_K_M.gguf": GGUF, "a-Q8_0.gguf": OTHER, "mmproj.gguf": PROJECTOR})
+    record = shop.pull("hf://o/r")
+    assert [file.role for file in record.files if file.role != "config"] == ["weights", "projector"]
+    assert not [request for request in server.seen if "a-Q8_0" in request.path]
+
+
+def test_an_onnx_folder(shop: Shop, server: FakeWebServer) -> None:
+    """The files of the folder are one model, with their paths; what belongs to other frameworks is not fetched."""
+    serve_repository(server, "o/r", {f"cpu/int4/{path}": data for path, data in ONNX_FOLDER.items()}, page=3)
+    record = shop.pull("hf://o/r")
+    paths = {file.path for file in record.files if file.path}
+    assert paths == {"genai_config.json", "model.onnx", "model.onnx.data", "tokenizer.json"}
+    assert (record.format, record.family, record.name.short) == ("onnx", "llama", "int4:latest")
+    assert not [request for request in server.seen if "safetensors" in request.path]
+
+
+def test_a_repository_without_a_model(shop: Shop, server: FakeWebServer) -> None:
+    """The error says what it has, and nothing is fetched."""
+    serve_repository(server, "o/r", {"model.safetensors": b"x", "config.json": b"{}"})
+    with pytest.raises(SourceError, match=r"no GGUF or ONNX files, but \*\.json, \*\.safetensors"):
+        shop.pull("hf://o/r")
+
+
+def test_the_token_is_shown_to_the_hub_alone(shop: Shop, server: FakeWebServer) -> None:
+    """The hub gets it with every request; the storage that it redirects to does not."""
+    serve_repository(server, "o/r", {"a.gguf": GGUF})
+    with FakeWebServer({"/cdn": GGUF}) as storage:
+        for path in [path for path in server.files if path.endswith("/a.gguf")]:
+            server.redirect(path, f"{storage.url}/cdn")
+        server.demand = "Bearer hf_secret"
+        with pytest.raises(SourceError, match="access denied"):
+            shop.pull("hf://o/r")
+        shop.environment["HF_TOKEN"] = "hf_secret"
+        assert shop.pull("hf://o/r").name.short == "a:q4_1"
+        assert storage.seen
+        assert not any("authorization" in request.headers for request in storage.seen)
+
+
+def test_a_revision(shop: Shop, server: FakeWebServer) -> None:
+    """Behind @ is a branch, a tag or a commit; one that is not there is named in the error."""
+    serve_repository(server, "o/r", {"a.gguf": GGUF}, revision="v1.0")
+    assert shop.pull("hf://o/r:a.gguf@v1.0").name.short == "a:q4_1"
+    with pytest.raises(SourceError, match="no o/r@v2"):
+        shop.pull("hf://o/r@v2")
+
+
+def test_the_registry_comes_first(shop: Shop, server: FakeWebServer) -> None:
+    """A name on hf.co is asked of the registry; if that has no manifest, the files are pulled under the same name."""
+    serve_repository(server, "o/r", {"a-Q4_K_M.gguf": GGUF, "a-Q8_0.gguf": OTHER})
+    registry = MemoryRegistry()
+    default = registry.schemes[0]
+    assert shop.pull("hf.co/o/r:Q8_0", registry, default=default).name.short == "hf.co/o/r:Q8_0"
+    assert [request for request in server.seen if "a-Q8_0" in request.path]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "hf://",
+        "hf://o/r/x/y",
+        "hf://../r",
+        "hf://o/r:../x.gguf",
+        "hf://o/r@../main",
+        "hf://o/r@sha256:1",
+        "hf://o/r:a?b",
+    ],
+)
+def test_references_that_mean_nothing(shop: Shop, server: FakeWebServer, reference: str) -> None:
+    """They are refused before anything is asked."""
+    with pytest.raises(InvalidRequest):
+        shop.pull(reference)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"sha": "../main"}', b"\xff"])
+def test_a_hub_that_answers_nonsense(shop: Shop, server: FakeWebServer, answer: bytes) -> None:
+    """It is told as a fault of the source."""
+    server.answers["/api/models/o/r/revision/main"] = (200, answer, {})
+    with pytest.raises(SourceError):
+        shop.pull("hf://o/r")
