@@ -133,6 +133,9 @@ def test_transfers_through_a_server(corral: Corral) -> None:
         assert "Error: pull model manifest: no" in corral(*server, "pull", "small").stderr
         replies["/api/push"] = lines({"status": "retrieving manifest"})
         assert "closed the connection before it was done" in corral(*server, "push", "small").stderr
+        replies["/api/push"] = (500, b'{"error":"model \'smal:latest\' not found"}')
+        unknown = corral(*server, "push", "smal").stderr
+        assert unknown.startswith("Error: model 'smal:latest' not found\ndid you mean small:latest?"), unknown
         local = corral(*server, "pull", "carrier-pigeon://x", "--local")
         assert "references start with one of" in local.stderr
 
