@@ -20,6 +20,7 @@ from benchmarks.report import print_figures, print_table, write_json
 from benchmarks.servers import Target
 from benchmarks.socket_to_frame import measure_socket_to_frame
 from benchmarks.speed import measure
+from benchmarks.transfer import measure_transfer
 
 _URL = "http://127.0.0.1:11434"
 _APIS = click.Choice(["ollama", "llama-server", "openai"])
@@ -213,6 +214,21 @@ def _step(text: str) -> None:
 def _save(path: Path | None, results: Any) -> None:
     if path is not None:
         write_json(path, results)
+
+
+@main.command()
+@click.option("--gigabytes", default=5.0, show_default=True, help="How many random bytes to move.")
+@click.option("--folder", type=click.Path(path_type=Path, exists=True), help="Where to put them; twice the room.")
+def transfer(gigabytes: float, folder: Path | None) -> None:
+    """Pull and push beside curl, from and to a local registry: speeds, their ratios, and memory."""
+    found = measure_transfer(int(gigabytes * 1e9), folder)
+    for name, curl_s, own_s, memory_bytes, ratio in (
+        ("pull", found.curl_pull_s, found.pull_s, found.pull_memory_bytes, found.pull_ratio),
+        ("push", found.curl_push_s, found.push_s, found.push_memory_bytes, found.push_ratio),
+    ):
+        curl, own = (found.size_bytes / seconds / 1e6 for seconds in (curl_s, own_s))
+        speeds = f"{own:.0f} MB/s, curl {curl:.0f} MB/s, ratio {ratio:.2f}"
+        click.echo(f"{name}: {speeds}, {memory_bytes / 1e6:.0f} MB memory")
 
 
 if __name__ == "__main__":

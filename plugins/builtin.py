@@ -187,6 +187,7 @@ def corral_register_registries(register: Registrar[RegistrySpec]) -> None:
 def corral_register_manifest_formats(register: Registrar[ManifestFormatSpec]) -> None:
     register(ManifestFormatSpec(name="ollama", target="corral.adapters.formats.ollama:OllamaManifestFormat"))
     register(ManifestFormatSpec(name="modelpack", target="corral.adapters.formats.modelpack:ModelPackFormat"))
+    register(ManifestFormatSpec(name="docker-model", target="corral.adapters.formats.docker_model:DockerModelFormat"))
 
 
 @hookimpl

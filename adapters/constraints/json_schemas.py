@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from corral.adapters.constraints.schema_alternatives import with_separate_alternatives
 from corral.adapters.constraints.schema_bounds import bound_texts
 from corral.adapters.constraints.schema_numbers import COUNTS, NUMBERS, ExactNumbers, bound_integers
+from corral.adapters.constraints.schema_recursion import is_endless
 
 __all__ = ("closed_schema", "enforceable_schema", "json_schema_grammar")
 
@@ -57,6 +58,8 @@ def enforceable_schema(schema: dict[str, Any], *, bounded: bool = True) -> dict[
     patterns = _pattern_properties(schema)
     if patterns > _MAX_PATTERN_PROPERTIES:
         raise ValueError(f"it has {patterns} patternProperties; at most {_MAX_PATTERN_PROPERTIES} are accepted")
+    if is_endless(schema):
+        raise ValueError("no text can satisfy it: what it requires goes on without end")
     closed = closed_schema(with_separate_alternatives(schema))
     if bounded:
         bound_texts(closed)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
+from msgspec import Meta
 
 from corral.adapters.registries.oci.addressing import Place, host_place
 from corral.adapters.registries.oci.exchange import RegistryExchange
@@ -20,7 +21,7 @@ from corral.adapters.sources.hugging_face_choice import RepositoryFile
 from corral.adapters.sources.web_addresses import server_place
 from corral.adapters.sources.web_files import refused
 from corral.adapters.sources.web_settings import HuggingFaceSettings
-from corral.core.errors import SourceError
+from corral.core.errors import InvalidDigest, InvalidRequest, SourceError
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import parse_digest
 from corral.core.models.references import HUGGING_FACE
@@ -28,7 +29,6 @@ from corral.core.values import Value
 
 __all__ = ("Hub", "HubAuthorizing", "Revision", "hub_place")
 
-_USUAL_ENDPOINT = "https://huggingface.co"
 _MOST_BYTES = 8 * 1024 * 1024
 _MOST_PAGES = 50
 _NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
@@ -46,7 +46,7 @@ class _Lfs(msgspec.Struct):
 class _Entry(msgspec.Struct):
     type: str
     path: str
-    size: int = 0
+    size: Annotated[int, Meta(ge=0)] = 0
     lfs: _Lfs | None = None
 
 
@@ -80,10 +80,16 @@ class HubAuthorizing:
 
 def hub_place(settings: HuggingFaceSettings, environment: Mapping[str, str]) -> tuple[str, Place]:
     """The hub's address, and the server that has it. Raises `InvalidRequest` for an address that cannot be used."""
-    endpoint = (settings.endpoint or environment.get("HF_ENDPOINT", "").strip() or _USUAL_ENDPOINT).rstrip("/")
-    if endpoint == _USUAL_ENDPOINT:
-        return endpoint, host_place(HUGGING_FACE)
-    return endpoint, server_place(urlsplit(endpoint), settings.insecure, "sources.hf")
+    usual = host_place(HUGGING_FACE)
+    endpoint = (settings.endpoint or environment.get("HF_ENDPOINT", "")).strip().rstrip("/")
+    if not endpoint:
+        return f"https://{usual.authority}", usual
+    try:
+        parts = urlsplit(endpoint)
+    except ValueError as fault:
+        remedy = "correct HF_ENDPOINT, or sources.hf.endpoint"
+        raise InvalidRequest(f"not an address: {endpoint[:200]!r}", remedy) from fault
+    return endpoint, server_place(parts, settings.insecure, "sources.hf")
 
 
 class Hub:
@@ -107,15 +113,7 @@ class Hub:
         found: list[RepositoryFile] = []
         for _ in range(_MOST_PAGES):
             entries, link = await self._json(url, revision.repository, list[_Entry])
-            found += [
-                RepositoryFile(
-                    path=entry.path,
-                    size_bytes=entry.size,
-                    digest=parse_digest(f"sha256:{entry.lfs.oid}") if entry.lfs else None,
-                )
-                for entry in entries
-                if entry.type == "file"
-            ]
+            found += [self._file(entry) for entry in entries if entry.type == "file"]
             following = _NEXT.search(link)
             if following is None:
                 return tuple(found)
@@ -124,6 +122,13 @@ class Hub:
 
     def address(self, revision: Revision, path: str) -> str:
         return f"{self._endpoint}/{revision.repository}/resolve/{revision.commit}/{quote(path)}"
+
+    def _file(self, entry: _Entry) -> RepositoryFile:
+        try:
+            digest = parse_digest(f"sha256:{entry.lfs.oid}") if entry.lfs else None
+        except InvalidDigest as fault:
+            raise SourceError(f"{self._place.host} gives no digest for {entry.path!r}: {fault.message}") from fault
+        return RepositoryFile(path=entry.path, size_bytes=entry.size, digest=digest)
 
     async def _json(self, url: str, what: str, kind: Any) -> tuple[Any, str]:
         answer = await self._exchange.send(self._place, "GET", url, (), follow=True)

@@ -75,7 +75,7 @@ def _base(location: str) -> Reference:
     if found is None or not found.host or not all(_PLAIN.fullmatch(part) for part in found.path.split("/")):
         raise SettingsError(
             f"stores.oci.location: {location[:100]!r} is not HOST[:PORT][/PREFIX] in lower case",
-            "set store to oci://HOST/PREFIX",
+            "set store to oci://HOST/PREFIX; a HOST has a dot or a port, or is localhost",
         )
     return found
 

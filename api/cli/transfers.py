@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from corral.api.cli.client import ServerClient
 from corral.api.library import Corral
-from corral.core.errors import SourceError
+from corral.core.errors import EngineError, ModelNotFound, SourceError
 from corral.core.models.names import parse_name
 from corral.core.ports.sources import FetchProgress, OnProgress
 
@@ -74,7 +74,12 @@ class ServerTransfers:
     ) -> str:
         more = {"destination": reference, "format": manifest_format}
         body = {"model": model, "insecure": insecure} | {key: text for key, text in more.items() if text is not None}
-        return str(self._follow("/api/push", body, on_progress).get("manifest", ""))
+        try:
+            return str(self._follow("/api/push", body, on_progress).get("manifest", ""))
+        except EngineError as error:  # its status does not say that the model is missing
+            if parse_name(model).short in self.models():
+                raise
+            raise ModelNotFound(error.message) from error
 
     def _follow(self, path: str, body: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         """The last event."""

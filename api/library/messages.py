@@ -25,6 +25,7 @@ Images = Sequence[bytes | str | os.PathLike[str]]
 
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "control")
+_IMAGE_KINDS = "an image is bytes, base64 in a string, or a Path"
 _EXAMPLE = 'such as {"role": "user", "content": "Hello"}'
 
 
@@ -47,7 +48,7 @@ async def images_read(images: Images) -> tuple[bytes, ...]:
     try:
         return msgspec.convert(contents, tuple[bytes, ...])
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"images: {error}", "an image is bytes, base64 in a string, or a Path") from error
+        raise InvalidRequest(f"images: {error}", _IMAGE_KINDS) from error
 
 
 async def spoken(messages: Messages, system: str | None = None) -> tuple[Message, ...]:
@@ -79,7 +80,8 @@ def _to_message(message: Message | Mapping[str, Any]) -> Message:
     try:
         decoded = msgspec.convert(fields, Message)
     except (msgspec.ValidationError, TypeError, ValueError) as fault:
-        raise InvalidRequest(f"invalid message {_shown(message)}: {fault}", _EXAMPLE) from fault
+        remedy = _IMAGE_KINDS if "$.images" in str(fault) else _EXAMPLE
+        raise InvalidRequest(f"invalid message {_shown(message)}: {fault}", remedy) from fault
     role = decoded.role.lower()
     if role not in _ROLES:
         raise InvalidRequest(f"unknown role {role[:60]!r} of a message", f"roles are {', '.join(_ROLES)}")

@@ -10,7 +10,7 @@ import msgspec
 from corral.core.requests.messages import Message
 from corral.core.values import Value
 
-__all__ = ("Turn", "merged", "turns")
+__all__ = ("Turn", "left_out", "merged", "turns")
 
 
 class Turn(Value, frozen=True, kw_only=True):

@@ -12,15 +12,12 @@ from corral.core.errors import Conflict, InvalidName
 from corral.core.models.digests import digest_of
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.manifests import ManifestStore
+from corral.plugins.testing.store_locks import StoreLockPromises, stored_names
 
 __all__ = ("ManifestStoreContract",)
 
 
-async def _names(store: ManifestStore) -> list[str]:
-    return sorted([entry.name.full async for entry in store.list()])
-
-
-class ManifestStoreContract:
+class ManifestStoreContract(StoreLockPromises):
     """What every `ManifestStore` promises. A subclass provides the fixture `store`: a new, empty one for each test."""
 
     @pytest.fixture
@@ -48,7 +45,7 @@ class ManifestStoreContract:
         async def scenario() -> None:
             assert await store.get(parse_name("nobody")) is None
             assert await store.delete(parse_name("nobody")) is False
-            assert await _names(store) == []
+            assert await stored_names(store) == []
 
         asyncio.run(scenario())
 
@@ -62,9 +59,9 @@ class ManifestStoreContract:
             assert found.name.short == "User/Llama3:Latest"
             again = await store.put(parse_name("user/LLAMA3:LATEST"), b"2")
             assert (again.name.short, again.data) == ("User/Llama3:Latest", b"2")
-            assert await _names(store) == ["registry.ollama.ai/User/Llama3:Latest"]
+            assert await stored_names(store) == ["registry.ollama.ai/User/Llama3:Latest"]
             assert await store.delete(parse_name("USER/llama3"))
-            assert await _names(store) == []
+            assert await stored_names(store) == []
 
         asyncio.run(scenario())
 
@@ -143,7 +140,7 @@ class ManifestStoreContract:
                 await store.put(name, b"stays")
 
             await asyncio.gather(*(come_and_go(number) for number in range(8)))
-            assert await _names(store) == [f"registry.ollama.ai/library/shared:{number}" for number in range(8)]
+            assert await stored_names(store) == [f"registry.ollama.ai/library/shared:{number}" for number in range(8)]
 
         asyncio.run(scenario())
 
@@ -154,7 +151,41 @@ class ManifestStoreContract:
             for name in ("a:1", "a:2", "ab:1"):
                 await store.put(parse_name(name), name.encode())
             assert await store.delete(parse_name("a:1"))
-            assert await _names(store) == ["registry.ollama.ai/library/a:2", "registry.ollama.ai/library/ab:1"]
+            assert await stored_names(store) == ["registry.ollama.ai/library/a:2", "registry.ollama.ai/library/ab:1"]
+
+        asyncio.run(scenario())
+
+    def test_one_manifest_may_have_several_names(self, store: ManifestStore) -> None:
+        """The same bytes under another tag and another model are kept until the last of these names is deleted."""
+
+        async def scenario() -> None:
+            names = [parse_name(name) for name in ("m:1", "m:2", "user/n")]
+            for name in names:
+                await store.put(name, b"same")
+            for number, name in enumerate(names):
+                assert await store.delete(name)
+                assert await store.get(name) is None
+                for other in names[number + 1 :]:
+                    found = await store.get(other)
+                    assert found is not None
+                    assert found.data == b"same"
+            assert await stored_names(store) == []
+
+        asyncio.run(scenario())
+
+    def test_every_valid_name_comes_back(self, store: ManifestStore) -> None:
+        """Hosts with ports, capitals, and separators that other systems do not take, also at the ends of a part."""
+
+        async def scenario() -> None:
+            texts = ("localhost:5000/ns/model:v1.0", "_a/__b:c-", "hf.co/Owner/M..x:Q4_K_M", "a--b/c_.-d", "x--6d/y")
+            names = [parse_name(text) for text in texts]
+            for name in names:
+                await store.put(name, name.full.encode())
+            for name in names:
+                found = await store.get(name)
+                assert found is not None
+                assert (found.name, found.data) == (name, name.full.encode())
+            assert await stored_names(store) == sorted(name.full for name in names)
 
         asyncio.run(scenario())
 
@@ -174,102 +205,5 @@ class ManifestStoreContract:
                     assert await store.get(name) is None
                 with suppress(InvalidName):
                     assert await store.delete(name) is False
-
-        asyncio.run(scenario())
-
-    def test_the_guard_is_shared_or_exclusive(self, store: ManifestStore) -> None:
-        """Shared holders run together, an exclusive one runs alone, and both release the guard in the end."""
-
-        async def scenario() -> None:
-            inside: list[str] = []
-            most: dict[str, int] = {"shared": 0, "exclusive": 0}
-
-            async def hold(kind: str) -> None:
-                async with store.guard(exclusive=kind == "exclusive"):
-                    inside.append(kind)
-                    assert kind == "shared" or len(inside) == 1
-                    assert "exclusive" not in inside or len(inside) == 1
-                    most[kind] = max(most[kind], len(inside))
-                    await asyncio.sleep(0.02)
-                    inside.remove(kind)
-
-            await asyncio.gather(*(hold(kind) for kind in ("shared", "shared", "exclusive", "shared", "exclusive")))
-            assert most == {"shared": most["shared"], "exclusive": 1}
-            assert most["shared"] >= 2
-
-        asyncio.run(scenario())
-
-    def test_a_cancelled_guard_is_free_again(self, store: ManifestStore) -> None:
-        """A task that is cancelled while it waits for the guard, or holds it, releases it."""
-
-        async def scenario() -> None:
-            async def hold() -> None:
-                async with store.guard(exclusive=True):
-                    await asyncio.sleep(60)
-
-            inside, waiting = asyncio.create_task(hold()), asyncio.create_task(hold())
-            await asyncio.sleep(0.05)
-            for task in (waiting, inside):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-            async with asyncio.timeout(5), store.guard(exclusive=True):
-                pass
-
-        asyncio.run(scenario())
-
-    def test_a_claimed_name_has_one_holder(self, store: ManifestStore) -> None:
-        """Only one task at a time holds a name, in any case; another name does not wait."""
-
-        async def scenario() -> None:
-            inside: list[str] = []
-
-            async def make(name: str) -> None:
-                async with store.claim(parse_name(name)):
-                    inside.append(name)
-                    assert len(inside) == 1
-                    async with store.claim(parse_name("another")):
-                        await asyncio.sleep(0.01)
-                    inside.remove(name)
-
-            async with asyncio.timeout(60):
-                await asyncio.gather(*(make(name) for name in ("model", "MODEL", "model:latest")))
-
-        asyncio.run(scenario())
-
-    def test_a_claim_says_nothing_about_the_manifest(self, store: ManifestStore) -> None:
-        """A claimed name can be put, read and deleted, and a claim creates no model."""
-
-        async def scenario() -> None:
-            name = parse_name("m")
-            async with store.claim(name):
-                assert await store.get(name) is None
-                await store.put(name, b"1")
-                assert await store.delete(name)
-            assert await _names(store) == []
-
-        asyncio.run(scenario())
-
-    def test_a_cancelled_claim_is_free_again(self, store: ManifestStore) -> None:
-        """A task that is cancelled while it waits for a name, or holds it, releases it."""
-
-        async def scenario() -> None:
-            entered = asyncio.Event()
-
-            async def hold() -> None:
-                async with store.claim(parse_name("m")):
-                    entered.set()
-                    await asyncio.sleep(60)
-
-            inside = asyncio.create_task(hold())
-            await entered.wait()
-            waiting = asyncio.create_task(hold())
-            await asyncio.sleep(0.05)
-            for task in (waiting, inside):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-            async with asyncio.timeout(5), store.claim(parse_name("m")):
-                pass
 
         asyncio.run(scenario())

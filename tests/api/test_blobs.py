@@ -76,7 +76,7 @@ def test_what_is_no_digest(uploads: httpx.Client, digest: str) -> None:
 
 
 @pytest.mark.parametrize("is_announced", [True, False])
-def test_a_large_blob_takes_no_memory(uploads: httpx.Client, stored: Any, is_announced: bool) -> None:
+def test_a_blob_larger_than_the_limit_of_bodies(uploads: httpx.Client, stored: Any, is_announced: bool) -> None:
     """Bodies larger than the limit of other routes pass through, with a length or in chunks, a few pieces at a time."""
     piece = os.urandom(64 * 1024)
     count = BIG_BYTES // len(piece)

@@ -311,16 +311,17 @@ def test_a_model_on_another_server(api: httpx.Client) -> None:
 
 
 def test_a_model_that_is_replaced(api: httpx.Client, server: Any) -> None:
-    """The new model takes the name as it was spelt; what only the old one had is gone, but not what was uploaded."""
-    files = uploaded(api, old_gguf=FLOATS)
+    """The new model takes the name as it was spelt; what only the old one had is gone, its uploaded weights too."""
+    weights = gguf_bytes({**SMALL_MODEL, "general.name": "replaced"})
+    files = uploaded(api, old_gguf=weights)
     created(api, "Replaced", files=files, system="only here")
     created(api, "replaced", **{"from": "smol:q4"})
     names = [model["name"] for model in api.get("/api/tags").json()["models"]]
     assert "Replaced:latest" in names
     assert "replaced:latest" not in names
     assert api.head(f"/api/blobs/{digest_of(b'only here')}").status_code == 404
-    assert api.head(f"/api/blobs/{digest_of(FLOATS)}").status_code == 200
-    assert created(api, "again", files=files)[-1] == "success"
+    assert api.head(f"/api/blobs/{digest_of(weights)}").status_code == 404
+    assert created(api, "again", files=uploaded(api, old_gguf=weights))[-1] == "success"
 
 
 def test_a_model_from_itself(api: httpx.Client) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -154,6 +155,17 @@ def test_a_scheme_that_nothing_reads(client: httpx.Client) -> None:
     assert "references start with one of: mem://" in response.json()["error"]
 
 
+@pytest.mark.parametrize("path", ["/api/pull", "/api/create"])
+def test_no_client_reads_files_of_the_server(client: httpx.Client, tmp_path: Path, path: str) -> None:
+    """file:// is for the command line and the library, even if there is such a file."""
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(WEIGHTS)
+    body = {"model": file.as_uri()} if path == "/api/pull" else {"model": "stolen", "from": file.as_uri()}
+    answer = client.post(path, json={**body, "stream": False})
+    assert answer.status_code == 400
+    assert "file:// names no file of the server's" in answer.json()["error"]
+
+
 def test_a_blob_that_is_not_what_the_manifest_says(server: Any, client: httpx.Client) -> None:
     """The last line is an error, and there is no model."""
 
@@ -165,7 +177,9 @@ def test_a_blob_that_is_not_what_the_manifest_says(server: Any, client: httpx.Cl
     server.call(spoil)
     told = events(client, "/api/pull", {"model": "house/lying"})
     assert told[0] == {"status": "pulling manifest"}
-    assert "digest mismatch" in told[-1]["error"]
+    kind, mean = digest_of(b"Be kind."), digest_of(b"Be mean.")
+    text = f"digest mismatch, file must be downloaded again: want {kind}, got {mean}"
+    assert told[-1] == {"error": text}
     assert "house/lying:latest" not in names(client)
 
 

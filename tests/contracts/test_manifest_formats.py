@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 from msgspec.structs import replace
 
+from corral.adapters.formats.docker_model import DockerModelFormat
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.plugins.testing.broken.manifests import MANIFESTS, SoundManifestFormat
@@ -20,6 +21,12 @@ class TestOllama(ManifestFormatContract):
     @pytest.fixture
     def manifest_format(self) -> OllamaManifestFormat:
         return OllamaManifestFormat()
+
+
+class TestDockerModel(ManifestFormatContract):
+    @pytest.fixture
+    def manifest_format(self) -> DockerModelFormat:
+        return DockerModelFormat()
 
 
 class TestModelPack(ManifestFormatContract):

@@ -84,9 +84,7 @@ def test_a_server_does_the_work(
         assert "100% CPU" in row
         assert row.endswith("minutes from now")
         assert json.loads(corral("ps", "--json").stdout)[0]["name"] == MODEL
-        assert (
-            "  Loaded\n    engine              fake\n    runner              process " in corral("show", MODEL).stdout
-        )
+        assert "Loaded engine fake runner process " in " ".join(corral("show", MODEL).stdout.split())
         assert json.loads(corral("show", MODEL, "--json").stdout)["loaded"]["engine"] == "fake"
         assert corral("stop", MODEL).returncode == 0
         assert json.loads(corral("ps", "--json").stdout) == []
@@ -135,6 +133,9 @@ def test_transfers_through_a_server(corral: Corral) -> None:
         assert "Error: pull model manifest: no" in corral(*server, "pull", "small").stderr
         replies["/api/push"] = lines({"status": "retrieving manifest"})
         assert "closed the connection before it was done" in corral(*server, "push", "small").stderr
+        replies["/api/push"] = (500, b'{"error":"model \'smal:latest\' not found"}')
+        unknown = corral(*server, "push", "smal").stderr
+        assert unknown.startswith("Error: model 'smal:latest' not found\ndid you mean small:latest?"), unknown
         local = corral(*server, "pull", "carrier-pigeon://x", "--local")
         assert "references start with one of" in local.stderr
 

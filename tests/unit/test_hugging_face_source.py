@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +67,10 @@ class Shop:
 
 
 @pytest.fixture
-def shop(server: FakeWebServer, tmp_path: Path) -> Shop:
-    return Shop(server, tmp_path)
+def shop(server: FakeWebServer, tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(server, tmp_path)
+    with closing(shop.blobs):
+        yield shop
 
 
 def listed(*paths: str) -> list[RepositoryFile]:
@@ -112,8 +116,9 @@ def test_a_gguf_with_its_projector(shop: Shop, server: FakeWebServer) -> None:
     assert not [request for request in server.seen if "a-Q8_0" in request.path]
 
 
-def test_an_onnx_folder(shop: Shop, server: FakeWebServer) -> None:
+def test_an_onnx_folder(shop: Shop, server: FakeWebServer, either_store: tuple[Any, Any]) -> None:
     """The files of the folder are one model, with their paths; what belongs to other frameworks is not fetched."""
+    shop.blobs, shop.manifests = either_store
     serve_repository(server, "o/r", {f"cpu/int4/{path}": data for path, data in ONNX_FOLDER.items()}, page=3)
     record = shop.pull("hf://o/r")
     paths = {file.path for file in record.files if file.path}
@@ -181,8 +186,41 @@ def test_references_that_mean_nothing(shop: Shop, server: FakeWebServer, referen
 
 
 @pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"sha": "../main"}', b"\xff"])
-def test_a_hub_that_answers_nonsense(shop: Shop, server: FakeWebServer, answer: bytes) -> None:
+def test_a_hub_that_says_no_commit(shop: Shop, server: FakeWebServer, answer: bytes) -> None:
     """It is told as a fault of the source."""
     server.answers["/api/models/o/r/revision/main"] = (200, answer, {})
     with pytest.raises(SourceError):
+        shop.pull("hf://o/r")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"type": "file", "path": "a.gguf", "size": -1},
+        {"type": "file", "path": "a.gguf", "size": 1, "lfs": {"oid": "12"}},
+        {"type": "file"},
+        "a.gguf",
+    ],
+)
+def test_a_hub_that_lists_nonsense(shop: Shop, server: FakeWebServer, entry: object) -> None:
+    """Neither sizes nor digests are taken on trust."""
+    commit = serve_repository(server, "o/r", {"a.gguf": GGUF})
+    listing = f"/api/models/o/r/tree/{commit}?recursive=true"
+    server.answers[listing] = (200, json.dumps([entry]).encode(), {})
+    with pytest.raises(SourceError):
+        shop.pull("hf://o/r")
+
+
+@pytest.mark.parametrize("path", ["../../up.json", "/etc/passwd.json", "a/../../up.json"])
+def test_a_hub_that_lists_paths_outside_of_the_folder(shop: Shop, server: FakeWebServer, path: str) -> None:
+    """They are not fetched, whatever else there is."""
+    serve_repository(server, "o/r", {**ONNX_FOLDER, path: b"{}"})
+    assert path not in {file.path for file in shop.pull("hf://o/r").files}
+
+
+@pytest.mark.parametrize("endpoint", ["http://[", "ftp://host", "http://192.0.2.1", "host"])
+def test_an_endpoint_that_cannot_be_used(shop: Shop, endpoint: str) -> None:
+    """HF_ENDPOINT is an address with TLS, or one of this machine."""
+    shop.environment["HF_ENDPOINT"] = endpoint
+    with pytest.raises(InvalidRequest):
         shop.pull("hf://o/r")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from corral.adapters.constraints.masks import GrammarMasks
+from corral.adapters.constraints.schema_recursion import is_endless
 from corral.core.errors import InvalidRequest
 from corral.core.ports.tokens import Vocabulary
 from corral.core.requests.answer_format import read_format
@@ -342,3 +343,60 @@ def test_a_dot_is_a_character_of_the_same_line(masks: GrammarMasks) -> None:
     """As in JavaScript; an escaped dot, and one in a class, are just dots."""
     for pattern, text, good in ((r"^.\.[.]$", "a..", True), (r"^.\.[.]$", "abc", False), ("^.$", "\r", False)):
         assert fits(masks, {"type": "string", "pattern": pattern}, json.dumps(text)) is good, pattern
+
+
+LIST = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        LIST,
+        {**LIST, "properties": {"next": {"anyOf": [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}]}}},
+        {"type": "array", "minItems": 1, "items": {"$ref": "#"}},
+        {"type": "array", "minItems": 2, "prefixItems": [{"type": "null"}, {"$ref": "#"}]},
+        {
+            "$defs": {
+                "a": {"type": ["object"], "properties": {"b": {"$ref": "#/$defs/b"}}, "required": ["b"]},
+                "b": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/a"}},
+            },
+            "$ref": "#/$defs/a",
+        },
+    ],
+)
+def test_a_schema_of_endless_texts_is_refused(masks: GrammarMasks, schema: Any) -> None:
+    """A model would write until its limit, and never fit."""
+    with pytest.raises(InvalidRequest, match="no text can satisfy it: what it requires goes on without end"):
+        masks(Constraint(kind="json_schema", source=json.dumps(schema)))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {**LIST, "required": []},
+        {**LIST, "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
+        {**LIST, "type": ["object", "null"]},
+        {"type": "array", "items": {"$ref": "#"}},
+        {"type": "array", "minItems": 1, "prefixItems": [{"type": "null"}], "items": {"$ref": "#"}},
+        {
+            "$defs": {
+                "a": {"type": "object", "properties": {"b": {"$ref": "#/$defs/b"}}, "required": ["b"]},
+                "b": {"type": "object", "properties": {"c": {"$ref": "#/$defs/c"}}, "required": ["c"]},
+                "c": {"anyOf": [{"$ref": "#/$defs/a"}, {"type": "integer"}]},
+            },
+            "$ref": "#/$defs/a",
+        },
+    ],
+)
+def test_a_recursive_schema_with_an_end_is_accepted(masks: GrammarMasks, schema: Any) -> None:
+    """It is not mistaken for one that has only endless texts."""
+    masks(Constraint(kind="json_schema", source=json.dumps(schema)))
+
+
+def test_many_references_are_looked_at_in_bounded_time() -> None:
+    """A chain that would take longer is left to the grammar."""
+    links = {
+        f"d{n}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}}, "required": ["a"]}
+        for n in range(2000)
+    }
+    assert not is_endless({"$defs": {**links, "d2000": {"$ref": "#/$defs/d0"}}, "$ref": "#/$defs/d0"})

@@ -271,6 +271,9 @@ def test_wrong_calls(client: Corral) -> None:
         client.chat(MODEL, [{"role": "user", "content": "hello", "pictures": []}])
     with pytest.raises(Unsupported, match="does not support images"):
         client.chat(MODEL, [{"role": "user", "content": "hello", "images": [b"GIF89a"]}])
+    with pytest.raises(InvalidRequest, match="invalid message") as refused:
+        client.chat(MODEL, [{"role": "user", "content": "hello", "images": ["horse.jpg"]}])
+    assert refused.value.remedy == "an image is bytes, base64 in a string, or a Path"
     with pytest.raises(InvalidRequest, match="invalid message"):
         client.chat(MODEL, [{"role": "user", "content": 3}])
     with pytest.raises(InvalidRequest, match="invalid message"):

@@ -326,31 +326,6 @@ def test_processes_that_store_at_once_lose_nothing(layout: Layout) -> None:
     assert layout.files() == {digest_of(b"same")}
 
 
-def test_names_come_back_as_they_were(layout: Layout) -> None:
-    """Hosts with ports, namespaces and odd but valid names are the same after they were written and read again."""
-
-    async def scenario() -> None:
-        names = [
-            parse_name(text)
-            for text in (
-                "localhost:5000/ns/model:v1.0",
-                "_a/__b:c-",
-                "m:latest",
-                "a.b/c-d/E_F:G..h",
-                "hf.co/O/m:Q4_K_M",
-            )
-        ]
-        for name in names:
-            await layout.manifests.put(name, name.full.encode())
-        fresh = Layout(layout.root)
-        for name in names:
-            found = await fresh.manifests.get(name)
-            assert found is not None
-            assert (found.name, found.data) == (name, name.full.encode())
-
-    asyncio.run(scenario())
-
-
 async def _imported(layout: Layout, name: ModelName) -> Path:
     file = layout.root.parent / "model.gguf"
     file.write_bytes(gguf_bytes())
@@ -404,6 +379,22 @@ def test_skopeo_copies_models_out_of_a_layout_and_into_it(layout: Layout, tmp_pa
         await other.manifests.put(M, b'{"layers": []}')
         await asyncio.to_thread(skopeo, "copy", f"oci:{layout.root}:{stored.name.full}", f"oci:{other.root}:again")
         assert await other.names() == ["again:latest", "m:latest", "user/model:q4"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+def test_an_imported_model_answers_from_the_layout_that_skopeo_copied_it_to(layout: Layout, tmp_path: Path) -> None:
+    """A GGUF file becomes a ModelPack, which skopeo finds by the model's full name."""
+
+    async def scenario() -> None:
+        await _imported(layout, M)
+        other = tmp_path / "other"
+        command = ["skopeo", "copy", f"oci:{layout.root}:{M.full}", f"oci:{other}:copied:latest"]
+        await asyncio.to_thread(subprocess.run, command, check=True, timeout=60, capture_output=True)
+        async with AsyncCorral(store=f"oci-layout:{other}", engine="fake", config="") as corral:
+            assert [model.name.short for model in await corral.list()] == ["copied:latest"]
+            assert (await corral.generate("copied", "hello")).text
 
     asyncio.run(scenario())
 

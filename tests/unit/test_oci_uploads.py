@@ -199,6 +199,17 @@ def test_a_digest_that_the_registry_disputes(fake: FakeRegistry, oci_client: Mak
         run(oci_client(), lambda client: send(client, fake))
 
 
+def test_an_answer_that_is_lost(fake: FakeRegistry, oci_client: MakeClient) -> None:
+    """A blob that is there has been sent, whether or not the registry could say so; one that is not, has not."""
+    fake.fault("PUT", "/uploads/", taken_but_unanswered)
+    run(oci_client(), lambda client: send(client, fake))
+    assert fake.repositories["house/small"].blobs == {DIGEST: DATA}
+    fake.repositories.clear()
+    fake.fault("PUT", "/uploads/", lost)
+    with pytest.raises(SourceUnavailable):
+        run(oci_client(), lambda client: send(client, fake))
+
+
 def test_mounting(fake: FakeRegistry, oci_client: MakeClient) -> None:
     """What is there needs no mount; an upload that a registry starts instead is dropped; a refusal is no error."""
     two = parse_reference(f"oci://{fake.host}/other/place")

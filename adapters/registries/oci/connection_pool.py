@@ -26,7 +26,8 @@ __all__ = ("Body", "ConnectionPool", "Response")
 Body = Callable[[], AsyncIterator[bytes]]
 """Makes the body of a request; called again if the request is sent again."""
 
-_IDLE_CONNECTION_S = 15.0
+# uvicorn and others close connections that have been idle for five seconds.
+_IDLE_CONNECTION_S = 4.0
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "POST", "DELETE"})
 """Sent again if the kept connection had been closed: a second upload that is started does no harm."""
 

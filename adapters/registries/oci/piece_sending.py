@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from corral.adapters.registries.oci.addressing import Place
 from corral.adapters.registries.oci.connection_pool import Body, Response
-from corral.adapters.registries.oci.exchange import RegistryExchange
+from corral.adapters.registries.oci.exchange import RegistryExchange, push_scope
 from corral.adapters.registries.oci.one_request import OneRequest
 from corral.adapters.registries.oci.upload_session import UploadSession, arrived_of
 from corral.core.errors import CorralError, NotFound, SourceError, SourceUnavailable
@@ -73,15 +73,19 @@ class PieceSender:
 
     async def finish(self, pieces: Sequence[bytes] | None = None) -> None:
         """Publishes the blob: what was sent, or else `pieces`, which are all of it."""
-        if self._whole is not None:
-            answer = await self._whole.finish()
-        elif pieces is not None:
-            answer = await self._finish(_repeatable(pieces), self._size_bytes)
-        else:
-            answer = await self._finish(None, 0)
-        if answer.status not in _DONE:
-            raise await self._refusal(answer)
-        await answer.aclose()
+        try:
+            if self._whole is not None:
+                answer = await self._whole.finish()
+            elif pieces is not None:
+                answer = await self._finish(_repeatable(pieces), self._size_bytes)
+            else:
+                answer = await self._finish(None, 0)
+            if answer.status not in _DONE:
+                raise await self._refusal(answer)
+            await answer.aclose()
+        except SourceUnavailable:
+            if not await self._is_there():  # it may have been published, and only the answer lost
+                raise
 
     async def abort(self) -> None:
         """Drops what the registry has of it."""
@@ -144,6 +148,12 @@ class PieceSender:
         assert self._whole is not None
         for piece in pieces:
             await self._whole.write(piece)
+
+    async def _is_there(self) -> bool:
+        path = f"/v2/{self._place.repository}/blobs/{self._digest}"
+        answer = await self._exchange.send(self._place, "HEAD", path, (push_scope(self._place),), follow=True)
+        await answer.aclose()
+        return answer.status == 200
 
     async def _finish(self, body: Body | None, size_bytes: int) -> Response:
         return await self._session.finish(self._digest, body, size_bytes, etag=self._etag(), silence_s=self._silence_s)

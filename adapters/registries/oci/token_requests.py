@@ -81,7 +81,9 @@ class TokenServer:
         return await _granted(await self._get(realm, _query(service, scopes), None), place)
 
     async def _by_post(self, place: Place, realm: str, service: str, scopes: tuple[str, ...], login: Login) -> Grant:
-        fields = [("service", service), ("scope", " ".join(scopes)), ("client_id", _CLIENT)]
+        fields = [("service", service), ("client_id", _CLIENT)]
+        if scopes:
+            fields.append(("scope", " ".join(scopes)))
         if login.kind == "refresh":
             fields += [("grant_type", "refresh_token"), ("refresh_token", login.secret)]
         else:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from corral.api.http.errors import ApiError
 from corral.api.http.ollama.dialect import OLLAMA
-from corral.core.errors import BlobNotFound, CorralError, NotFound, SourceError, StorageError
+from corral.core.errors import BlobNotFound, CorralError, DigestMismatch, NotFound, SourceError, StorageError
 from corral.core.ports.sources import FetchProgress, OnProgress
 
 __all__ = ("TransferStage",)
 
 _PULLING_MANIFEST = "pulling manifest"
+_MISMATCH = re.compile(r'digest mismatch, expected "([^"]*)", got "([^"]*)"')  # Ollama's text for an uploaded blob
+_WRONG_BLOB = "digest mismatch, file must be downloaded again: want {}, got {}"
 
 
 class TransferStage:
@@ -39,6 +42,7 @@ class TransferStage:
 
     def _text(self, error: CorralError) -> str:
         if self._last != _PULLING_MANIFEST:
-            return OLLAMA.text(error)
+            found = _MISMATCH.fullmatch(error.message) if isinstance(error, DigestMismatch) else None
+            return _WRONG_BLOB.format(*found.groups()) if found else OLLAMA.text(error)
         is_absent = isinstance(error, NotFound) and not isinstance(error, BlobNotFound)
         return f"pull model manifest: {'file does not exist' if is_absent else OLLAMA.text(error)}"
