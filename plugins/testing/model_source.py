@@ -44,13 +44,14 @@ class ModelSourceContract:
         assert reference.startswith(f"{source.scheme}://")
 
     def test_it_lists_the_files(self, source: ModelSource, reference: str, contents: Mapping[str, bytes]) -> None:
-        """All files are listed by name; sizes and digests are right if given; each line of progress has a text."""
+        """All files are listed by name, and by path in a folder or not at all; sizes and digests are right if given."""
 
         async def check() -> None:
             told: list[FetchProgress] = []
             async with source.resolve(reference, told.append) as remote:
                 assert remote.reference == reference
                 assert {file.file_name for file in remote.files} == set(contents)
+                assert len({file.path is None for file in remote.files}) == 1
                 for file in remote.files:
                     data = contents[file.file_name]
                     assert file.size_bytes in (None, len(data))

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from corral.core.models.model import TemplateText
 from corral.core.runtime import Runtime
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 from tests.api.conftest import LiveServer, running_server
@@ -24,6 +25,8 @@ def server() -> Iterator[LiveServer]:
 
         async def add(runtime: Runtime) -> None:
             await live.world.add("coder", data=weights)
+            every = "{{ range .Messages }}{{ .Content }}{{ end }}"
+            await live.world.add("talker", template=TemplateText(kind="go", text=every))
 
         live.call(add)
         yield live
@@ -57,14 +60,14 @@ def test_a_long_chat_loses_its_oldest_messages(client: httpx.Client, caplog: pyt
     """The last object says so, with the number, and the log does too."""
     messages = [{"role": "system", "content": "sys "}, *turns(41)]
     with caplog.at_level(logging.WARNING):
-        reply = post(client, "/api/chat", messages=messages, options={"num_ctx": 32})
+        reply = post(client, "/api/chat", model="talker", messages=messages, options={"num_ctx": 32})
     assert reply["message"]["content"] == "yes"
     assert reply["truncated"] is True
     assert 0 < reply["dropped_messages"] < 41
     assert "dropped_tokens" not in reply
     assert reply["prompt_eval_count"] < 32
     assert f"{reply['dropped_messages']} messages" in caplog.text
-    shown = rendered(client, "/api/chat", messages=messages, options={"num_ctx": 32})
+    shown = rendered(client, "/api/chat", model="talker", messages=messages, options={"num_ctx": 32})
     assert shown.startswith("sys ")
     assert shown.endswith("turn 40 ")
     assert f"turn {reply['dropped_messages'] - 1} " not in shown

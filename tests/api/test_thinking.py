@@ -101,7 +101,7 @@ def test_a_limit_without_effect_is_told(thinker: httpx.Client) -> None:
     """A raw prompt does not say where thinking ends, and a model may have no tags."""
     options = {"thinking_budget": 1}
     assert ask(thinker, "/api/generate", raw=True, options=options)[-1]["ignored_options"] == ["thinking_budget"]
-    assert ask(thinker, "/api/chat", model="other", options=options)[-1]["ignored_options"] == ["thinking_budget"]
+    assert "thinking_budget" in ask(thinker, "/api/chat", model="other", options=options)[-1]["ignored_options"]
     assert "ignored_options" not in ask(thinker, "/api/chat", think=False, options=options)[-1]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -152,6 +153,17 @@ def test_a_scheme_that_nothing_reads(client: httpx.Client) -> None:
     response = client.post("/api/pull", json={"model": "carrier-pigeon://x"})
     assert response.status_code == 400
     assert "references start with one of: mem://" in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/api/pull", "/api/create"])
+def test_no_client_reads_files_of_the_server(client: httpx.Client, tmp_path: Path, path: str) -> None:
+    """file:// is for the command line and the library, even if there is such a file."""
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(WEIGHTS)
+    body = {"model": file.as_uri()} if path == "/api/pull" else {"model": "stolen", "from": file.as_uri()}
+    answer = client.post(path, json={**body, "stream": False})
+    assert answer.status_code == 400
+    assert "file:// names no file of the server's" in answer.json()["error"]
 
 
 def test_a_blob_that_is_not_what_the_manifest_says(server: Any, client: httpx.Client) -> None:

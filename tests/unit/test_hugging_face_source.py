@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,10 @@ class Shop:
 
 
 @pytest.fixture
-def shop(server: FakeWebServer, tmp_path: Path) -> Shop:
-    return Shop(server, tmp_path)
+def shop(server: FakeWebServer, tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(server, tmp_path)
+    with closing(shop.blobs):
+        yield shop
 
 
 def listed(*paths: str) -> list[RepositoryFile]:
@@ -113,8 +116,9 @@ def test_a_gguf_with_its_projector(shop: Shop, server: FakeWebServer) -> None:
     assert not [request for request in server.seen if "a-Q8_0" in request.path]
 
 
-def test_an_onnx_folder(shop: Shop, server: FakeWebServer) -> None:
+def test_an_onnx_folder(shop: Shop, server: FakeWebServer, either_store: tuple[Any, Any]) -> None:
     """The files of the folder are one model, with their paths; what belongs to other frameworks is not fetched."""
+    shop.blobs, shop.manifests = either_store
     serve_repository(server, "o/r", {f"cpu/int4/{path}": data for path, data in ONNX_FOLDER.items()}, page=3)
     record = shop.pull("hf://o/r")
     paths = {file.path for file in record.files if file.path}
