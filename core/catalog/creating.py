@@ -20,7 +20,7 @@ from corral.core.catalog.publishing import ManifestPublisher, Published, until_p
 from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.quantizing import check_quantization
 from corral.core.catalog.unused_blobs import discard_blobs
-from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound
+from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound, SourceUnavailable
 from corral.core.models.file_addresses import is_web_file
 from corral.core.models.known_templates import template_family
 from corral.core.models.manifest_or_weights import completed
@@ -31,6 +31,7 @@ from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.specs.converters import refuse_derived
+from corral.core.wording.clipping import clipped
 
 __all__ = ("ModelCreator",)
 
@@ -160,7 +161,12 @@ class ModelCreator:
                 return await self._lookup.get(parse_name(base))
             except ModelNotFound:
                 pass
-        return await self._puller.pull(base, None, report)
+        try:
+            return await self._puller.pull(base, None, report)
+        except SourceUnavailable as error:  # a mistyped name is as likely as a network that fails
+            raise SourceUnavailable(
+                f"{clipped(base, 100)} is not in the store, and it cannot be pulled: {error.message}", error.remedy
+            ) from error
 
     async def _from_files(
         self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress

@@ -15,9 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from corral.api.cli import main
+from corral.core.errors import SourceUnavailable
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.names import parse_name
-from corral.core.models.references import parse_reference
+from corral.core.models.references import Reference, parse_reference
+from corral.core.ports.registries import RemoteManifest
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
 from corral.plugins.testing.registry import MemoryRegistry, push_model
 
@@ -352,6 +354,22 @@ def test_a_model_that_is_pulled_first(start_server: Callable[..., Any]) -> None:
         response = api.post("/api/create", json={"model": "x", "from": "house/gone", "stream": False})
         assert response.status_code == 500
         assert response.json() == {"error": "pull model manifest: file does not exist"}
+
+
+class _Unreachable(MemoryRegistry):
+    async def manifest(self, reference: Reference) -> RemoteManifest:
+        raise SourceUnavailable("no registry answers at registry.example")
+
+
+def test_a_model_that_cannot_be_pulled(start_server: Callable[..., Any]) -> None:
+    """The error names the model that the store lacks, which may be a mistyped one."""
+    with start_server(registry=_Unreachable()) as server, httpx.Client(base_url=server.url, timeout=60) as api:
+        response = api.post("/api/create", json={"model": "x", "from": "house/gone", "stream": False})
+    assert response.status_code == 500
+    assert response.json()["error"] == (
+        "pull model manifest: house/gone is not in the store, and it cannot be pulled: "
+        "no registry answers at registry.example"
+    )
 
 
 def test_many_at_once(api: httpx.Client) -> None:
