@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from corral.adapters.answer_parsers.json_values import decoded
 
-__all__ = ("LEAST_BEGUN", "CallSource", "CutOff", "NoCall", "Step", "kept_length", "mark_pattern")
+__all__ = ("CallSource", "CutOff", "NoCall", "Step", "is_begun", "kept_length", "mark_pattern")
 
 T = TypeVar("T")
 
@@ -26,12 +26,17 @@ _MOST_CHARS = 256 << 10
 _MOST_LEVELS = 64
 """Of nested values in the arguments of a call."""
 
-LEAST_BEGUN = 3
+_LEAST_BEGUN = 3
 """Characters of a mark or a name at the end of an answer that are hardly there by chance."""
 
 _SPACE = re.compile(r"\s*")
 _OUTSIDE_STRINGS = re.compile(r"[\s0-9A-Za-z:,.+\-]*")
 _INSIDE_STRING = re.compile(r'[^"\\]*')
+
+
+def is_begun(text: str) -> bool:
+    """Whether a mark's beginning is long enough to tell it from other text. Backticks alone end a block of code."""
+    return len(text) >= _LEAST_BEGUN and text.strip("`") != ""
 
 
 class CutOff(ValueError):
@@ -138,7 +143,7 @@ class CallSource:
     def broken_off(self, *marks: str) -> bool:
         """Whether the answer has ended inside one of `marks`, after its first characters."""
         left = self.text[self.at : self._end]
-        return self.ended and len(left) >= LEAST_BEGUN and any(mark.startswith(left) for mark in marks)
+        return self.ended and is_begun(left) and any(mark.startswith(left) for mark in marks)
 
     def expect(self, *marks: str) -> Step[str]:
         """Like `accept`. Raises `ValueError` if none of the marks comes next."""

@@ -8,11 +8,11 @@ from collections.abc import Callable, Generator, Sequence
 import msgspec
 
 from corral.adapters.answer_parsers.call_source import (
-    LEAST_BEGUN,
     CallSource,
     CutOff,
     NoCall,
     Step,
+    is_begun,
     kept_length,
     mark_pattern,
 )
@@ -111,7 +111,7 @@ class MarkedCallParser:
             if found is not None:
                 return True
             if source.ended:
-                if held >= LEAST_BEGUN:
+                if is_begun(text[len(text) - held :]):
                     self._warn(CutOff())
                 return False
             yield None

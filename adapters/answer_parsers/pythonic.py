@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
-from corral.adapters.answer_parsers.call_source import LEAST_BEGUN, CallSource, CutOff, NoCall
+from corral.adapters.answer_parsers.call_source import CallSource, CutOff, NoCall, is_begun
 from corral.adapters.answer_parsers.json_calls import call_of, json_list, new_call
 from corral.adapters.answer_parsers.loose_grammars import LooseNotation, LooseRules
 from corral.adapters.answer_parsers.loose_values import LooseValues
@@ -80,7 +80,7 @@ def _list(source: CallSource, tools: Tools, *, certain: bool) -> Calls:
         yield from source.space()
         name = yield from source.run(_NAME)
         if not name or not (yield from source.accept("(")):
-            if source.ended and len(name) >= LEAST_BEGUN and any(tool.startswith(name) for tool in tools):
+            if source.ended and is_begun(name) and any(tool.startswith(name) for tool in tools):
                 raise CutOff
             raise ValueError("a call is missing in its list") if certain else NoCall
         arguments = yield from LooseValues(source).pairs(closing=")", sign="=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -35,6 +36,9 @@ async def check_store(root: Path, kind: str = "filesystem") -> dict[str, str]:
 async def collect_all(root: Path, kind: str = "filesystem") -> GarbageReport:
     """Runs `gc` as it would run in a month; afterwards there is nothing but what models need."""
     stores = stores_at(root, kind)
+    for path in (root / ".corral").rglob("*"):
+        status = path.lstat()
+        os.utime(path, (status.st_atime, status.st_mtime - _MONTH_S), follow_symlinks=False)
     collector = GarbageCollector(
         manifests=stores.manifests,
         blobs=stores.blobs,
