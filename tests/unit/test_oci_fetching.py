@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC
 from pathlib import Path
@@ -34,24 +34,13 @@ from corral.core.models.references import Reference, parse_reference
 from corral.plugins.testing.fake_registry import FakeRegistry
 from corral.plugins.testing.fake_registry_connection import FakeConnection
 from corral.plugins.testing.registry import fetched, push_model
+from tests.unit.registry_clients import run
 
 MakeClient = Callable[..., OciRegistry]
 DATA = bytes(range(256)) * 2000
 DIGEST = digest_of(DATA)
 OCI = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-
-
-def run(client: OciRegistry, work: Callable[[OciRegistry], Awaitable[Any]]) -> Any:
-    """Does the work, and closes the client."""
-
-    async def whole() -> Any:
-        try:
-            return await work(client)
-        finally:
-            await client.aclose()
-
-    return asyncio.run(whole())
 
 
 def one(fake: FakeRegistry, rest: str = "house/small:t") -> Reference:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,10 @@ from corral.core.models.digests import digest_of
 from corral.core.models.references import Reference, parse_reference
 from corral.plugins.testing.fake_registry import FakeRegistry
 from corral.plugins.testing.registry import fetched, push_blob, push_model
+from tests.unit.registry_clients import run
 
 MakeClient = Callable[..., OciRegistry]
 DATA = bytes(range(256)) * 2000
-
-
-def run(client: OciRegistry, work: Callable[[OciRegistry], Awaitable[Any]]) -> Any:
-    """Does the work, and closes the client."""
-
-    async def whole() -> Any:
-        try:
-            return await work(client)
-        finally:
-            await client.aclose()
-
-    return asyncio.run(whole())
 
 
 def one(fake: FakeRegistry, scheme: str = "oci", tag: str = "t") -> Reference:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -17,6 +15,7 @@ from corral.core.ports.registries import RemoteWriter
 from corral.plugins.testing.fake_registry import FakeRegistry
 from corral.plugins.testing.fake_registry_connection import FakeConnection
 from corral.plugins.testing.registry import fetched
+from tests.unit.registry_clients import run
 
 MakeClient = Callable[..., OciRegistry]
 DATA = bytes(range(256)) * 1200
@@ -26,18 +25,6 @@ CHUNK = 65536
 
 def one(fake: FakeRegistry) -> Reference:
     return parse_reference(f"oci://{fake.host}/house/small:t")
-
-
-def run(client: OciRegistry, work: Callable[[OciRegistry], Awaitable[Any]]) -> Any:
-    """Does the work, and closes the client."""
-
-    async def whole() -> Any:
-        try:
-            return await work(client)
-        finally:
-            await client.aclose()
-
-    return asyncio.run(whole())
 
 
 async def send(client: OciRegistry, fake: FakeRegistry) -> None:
