@@ -50,6 +50,7 @@ def serve(
         raise click.UsageError(f"--host {host} already says where to listen: leave out --port")
     session.set(
         server__host=host,
+        store=None if models is None else "filesystem",
         stores__filesystem__root=models,
         scheduler__engine=engine,
         scheduler__runner=runner,

@@ -67,11 +67,16 @@ def answering(replies: dict[str, tuple[int, bytes]]) -> Iterator[str]:
 def test_a_server_does_the_work(
     corral: Corral, environment: dict[str, str], serve_corral: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """`run` goes through it, `ps` lists what it loaded, `stop` unloads it, and `rm` unloads before it removes."""
+    """`run` goes through it, `ps` lists what it loaded, `stop` unloads it, and `rm` unloads before it removes.
+
+    Its `--models` is the store, whatever the settings say.
+    """
     file = tmp_path / "small.gguf"
     file.write_bytes(gguf_bytes())
     assert corral("import", str(file), "--name", MODEL).returncode == 0
-    with serve_corral(environment, "--engine", "fake", "--log-json", address=()) as server:
+    elsewhere = environment | {"CORRAL_STORE": "memory", "CORRAL_MODELS": str(tmp_path / "others")}
+    models = environment["CORRAL_MODELS"]
+    with serve_corral(elsewhere, "--models", models, "--engine", "fake", "--log-json", address=()) as server:
         answer = corral("run", MODEL, "hello", "-o", "seed=1")
         assert answer.returncode == 0, answer.stderr
         local = corral("run", MODEL, "hello", "-o", "seed=1", "--engine", "fake")
