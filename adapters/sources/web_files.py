@@ -84,26 +84,35 @@ async def probed(
             what=what,
             etag=answer.headers.get("etag", ""),
             modified=answer.headers.get("last-modified", ""),
+            in_parts=answer.status == 206 and (digest is not None or _has_mark(answer)),
         )
     finally:
         await answer.aclose()
 
 
-async def read_web_file(file: WebFile, start: int) -> AsyncGenerator[bytes, None]:
-    """The bytes from `start`, in chunks of at most 1 MiB. Raises `SourceError`, also if the file has changed."""
+def _has_mark(answer: Response) -> bool:
+    return bool(answer.headers.get("etag") or answer.headers.get("last-modified"))
+
+
+async def read_web_file(file: WebFile, start: int, end: int | None = None) -> AsyncGenerator[bytes, None]:
+    """The bytes from `start` up to but without `end`, in chunks of at most 1 MiB.
+
+    Raises `SourceError`, also if the file has changed, and `RangesIgnored` for a part of a file that comes whole.
+    """
     if start and file.digest is None and not (file.etag or file.modified or file.is_pinned):
         raise SourceError(
             f"{file.what} cannot be resumed: {file.place.host} does not tell its versions apart",
             "pull it again, with #sha256=DIGEST behind the address if the digest is known",
         )
-    headers = {"range": f"bytes={start}-"} if start else {}
+    headers = {"range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end is not None else {}
     answer = await file.exchange.send(file.place, "GET", file.url, (), headers=headers, follow=True)
     try:
         if answer.status not in _FETCHED and (answer.status != 416 or start == 0):
             raise await refused(file.exchange, answer, file.place, file.what)
         _check_version(file, answer)
-        skipped = start if answer.status == 200 else 0  # a server that knows no ranges
-        async with aclosing(ranged_body(answer, file.place.host, file.what, start - skipped, None)) as chunks:
+        # Of a server that knows no ranges, the beginning is skipped; for a part that would be too much.
+        skipped = start if answer.status == 200 and end is None else 0
+        async with aclosing(ranged_body(answer, file.place.host, file.what, start - skipped, end)) as chunks:
             async for chunk in chunks:
                 rest, skipped = chunk[skipped:], max(0, skipped - len(chunk))
                 if rest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 
 import msgspec
@@ -149,10 +149,14 @@ class SourcePuller:
         if blob is None:
             origin = BlobOrigin(
                 place=id(fresh),  # its files are gone once this pull has ended
-                stream=lambda start, _: source.fetch(file, start),
+                stream=partial(_stream, source, file),
                 status=f"storing {file.path or file.file_name}",
-                in_parts=False,
+                in_parts=file.in_parts,
             )
             blob = await self._fetcher.fetch(origin, file.digest, file.size_bytes, on_progress)
             fresh.append((file, blob.digest))
         return blob
+
+
+def _stream(source: ModelSource, file: RemoteFile, start: int, end: int | None) -> AsyncGenerator[bytes, None]:
+    return source.fetch(file, start, end) if file.in_parts else source.fetch(file, start)

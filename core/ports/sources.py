@@ -31,13 +31,15 @@ def ignore_progress(progress: FetchProgress) -> None:
 class RemoteFile(Value, frozen=True, kw_only=True):
     """A file of a remote model. `path` is its place in a model folder, with ``/`` between parts.
 
-    Either all files of a model have paths, and are what `corral import FOLDER` would take, or none has.
+    Either all files of a model have paths, and are what `corral import FOLDER` would take, or none has. Ranges of a
+    file that comes `in_parts` can be fetched side by side, which is done with large ones; its size is known.
     """
 
     file_name: str
     size_bytes: int | None = None
     digest: Digest | None = None
     path: str | None = None
+    in_parts: bool = False
 
 
 class SourceModel(Value, frozen=True, kw_only=True):
@@ -61,9 +63,10 @@ class ModelSource(Protocol):
         """
         ...
 
-    def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
+    def fetch(self, file: RemoteFile, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """The file's bytes from `start`, in chunks of at most 1 MiB, while its `resolve` lasts. Raises `SourceError`.
 
-        The caller closes the generator.
+        Up to but without `end`, which only files that come `in_parts` are asked for; then it raises `RangesIgnored` at
+        the first chunk if there is only the whole file. The caller closes the generator.
         """
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
+from itertools import pairwise
 
 import pytest
 
@@ -75,6 +76,27 @@ class ModelSourceContract:
                         read = [chunk async for chunk in chunks]
                     assert b"".join(read) == data[start:]
                     assert all(len(chunk) <= _MOST_BYTES for chunk in read)
+
+        asyncio.run(check())
+
+    def test_parts_end_where_they_are_asked_to(
+        self, source: ModelSource, reference: str, contents: Mapping[str, bytes]
+    ) -> None:
+        """Ranges of a file that comes `in_parts` are fetched side by side."""
+
+        async def read(file: RemoteFile, start: int, end: int) -> bytes:
+            async with aclosing(source.fetch(file, start, end)) as chunks:
+                return b"".join([chunk async for chunk in chunks])
+
+        async def check() -> None:
+            async with source.resolve(reference, lambda progress: None) as remote:
+                for file in remote.files:
+                    if file.in_parts:
+                        size_bytes = len(contents[file.file_name])
+                        assert file.size_bytes == size_bytes
+                        ends = (0, size_bytes // 3, size_bytes // 2, size_bytes)
+                        parts = await asyncio.gather(*(read(file, *span) for span in pairwise(ends)))
+                        assert b"".join(parts) == contents[file.file_name]
 
         asyncio.run(check())
 

@@ -84,7 +84,8 @@ class ListSource:
         finally:
             self.closed += 1
 
-    async def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
+    async def fetch(self, file: RemoteFile, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        assert end is None
         self.starts.append(start)
         data = self._files[file.file_name]
         for offset in range(start, len(data), 100):
