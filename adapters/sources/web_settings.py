@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from corral.adapters.registries.oci.settings import OciRegistrySettings
+from corral.core.values import fields_in_common
 
 __all__ = ("HuggingFaceSettings", "WebSourceSettings")
 
@@ -34,14 +35,7 @@ class WebSourceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def for_connections(self) -> OciRegistrySettings:
         """The same, as connections and logins take it."""
-        return OciRegistrySettings(
-            insecure=self.insecure,
-            ca_file=self.ca_file,
-            connect_timeout_s=self.connect_timeout_s,
-            stall_timeout_s=self.stall_timeout_s,
-            user_agent=self.user_agent,
-            credentials_file=self.credentials_file,
-        )
+        return OciRegistrySettings(**fields_in_common(self, OciRegistrySettings))
 
 
 class HuggingFaceSettings(WebSourceSettings, frozen=True, kw_only=True):
