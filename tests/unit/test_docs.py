@@ -57,21 +57,27 @@ def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[
     return user_at(tmp_path, CORRAL_ENGINE="fake")
 
 
-def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> None:
-    """The README's examples that need no network run one after the other, unchanged."""
-    lines = [line for line in SHELL_LINES if not line.startswith(NOT_HERE) and "--engine" not in line]
-    assert len(lines) > 8
-    script = "\n".join(("set -euo pipefail", *lines))
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
+def run_script(
+    script: str, environment: dict[str, str], folder: Path, *, timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Runs the lines in bash, up to the first that fails."""
+    return subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\n{script}"],
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout_s,
         check=False,
     )
+
+
+def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> None:
+    """The README's examples that need no network run one after the other, unchanged."""
+    lines = [line for line in SHELL_LINES if not line.startswith(NOT_HERE) and "--engine" not in line]
+    assert len(lines) > 8
+    done = run_script("\n".join(lines), environment, tmp_path, timeout_s=120)
     assert done.returncode == 0, done.stderr
     assert "smollm2-135m-instruct:q4_1" in done.stdout
 
@@ -79,16 +85,7 @@ def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> 
 def test_the_shell_examples_of_the_page_on_storage_run(environment: dict[str, str], tmp_path: Path) -> None:
     """They create an image layout, and a model in it answers."""
     [example] = blocks((ROOT / "docs" / "storage.md").read_text(encoding="utf-8"), "bash")
-    done = subprocess.run(
-        ["bash", "-c", f"set -euo pipefail\n{example}"],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_script(example, environment, tmp_path, timeout_s=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert (tmp_path / "layout" / "index.json").exists()
