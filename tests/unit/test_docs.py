@@ -95,16 +95,8 @@ def test_the_shell_examples_of_the_page_on_registries_run(environment: dict[str,
     """A model is pushed to a registry on this machine, and pulled again under the name of its reference."""
     [example] = blocks((ROOT / "docs" / "registries.md").read_text(encoding="utf-8"), "bash")
     with FakeRegistry() as registry:
-        done = subprocess.run(
-            ["bash", "-c", f"set -euo pipefail\n{example.replace('localhost:5000', registry.host)}"],
-            cwd=tmp_path,
-            env=environment | {"HOME": str(tmp_path)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        script = example.replace("localhost:5000", registry.host)
+        done = run_script(script, environment | {"HOME": str(tmp_path)}, tmp_path, timeout_s=60)
         assert done.returncode == 0, done.stderr
         assert list(registry.repositories["models/smollm2"].tags) == ["q4_1"]
 
