@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from corral.adapters.registries.oci.addressing import Place
 from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope
+from corral.adapters.registries.oci.header_values import next_link
 from corral.core.errors import SourceError, SourceUnavailable, Unsupported
 from corral.core.malformed import MALFORMED
 
@@ -17,7 +16,6 @@ _PAGE = 1000
 _MOST_PAGES = 1000
 _PAGE_BYTES = 16 * 1024 * 1024
 _REMEDY = "name them in the settings"
-_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 
 
 class _Page(msgspec.Struct):
@@ -58,8 +56,8 @@ async def _pages(exchange: RegistryExchange, place: Place, path: str, scope: str
             pages.append(msgspec.json.decode(body, type=_Page))
         except MALFORMED as fault:
             raise SourceError(f"{place.host} does not list what it has as JSON: {fault}") from fault
-        following = _NEXT.search(answer.headers.get("link", ""))
+        following = next_link(", ".join(answer.header_values("link")))
         if following is None:
             return pages
-        path = exchange.resolved(await exchange.base(place), answer.url, following[1])
+        path = exchange.resolved(await exchange.base(place), answer.url, following)
     raise SourceError(f"{place.host} lists without end")
