@@ -7,6 +7,7 @@ import base64
 import json
 import stat
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -386,3 +387,18 @@ def test_a_demand_of_blanks_takes_no_time(header: str) -> None:
     began_s = time.process_time()
     assert len(parse_challenges([header] * 100)) <= 16
     assert time.process_time() - began_s < 5
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown(
+    guarded: FakeRegistry, oci_client: MakeClient, tmp_path: Path
+) -> None:
+    """The error for a token with a line break says whose it is, and nothing of it."""
+
+    async def work(client: OciRegistry) -> None:
+        with pytest.raises(SourceError) as caught:
+            await client.manifest(one(guarded))
+        told = "".join(traceback.format_exception(caught.value))
+        assert "characters that no header can have" in told
+        assert "very" not in told
+
+    run(oci_client(docker_config(tmp_path, auths={guarded.host: {"registrytoken": "very\nsecret"}})), work)

@@ -15,6 +15,7 @@ __all__ = ("list_repositories", "list_tags")
 _PAGE = 1000
 _MOST_PAGES = 1000
 _PAGE_BYTES = 16 * 1024 * 1024
+_MOST_BYTES = 128 * 1024 * 1024  # of all pages
 _REMEDY = "name them in the settings"
 
 
@@ -42,7 +43,8 @@ async def list_repositories(exchange: RegistryExchange, place: Place) -> tuple[s
 
 async def _pages(exchange: RegistryExchange, place: Place, path: str, scope: str) -> list[_Page]:
     pages: list[_Page] = []
-    while len(pages) < _MOST_PAGES:
+    left_bytes = _MOST_BYTES
+    while len(pages) < _MOST_PAGES and left_bytes > 0:
         answer = await exchange.send(place, "GET", path, (scope,), follow=True)
         try:
             if not place.repository and answer.status in (401, 403, 404, 405, 501):
@@ -50,6 +52,7 @@ async def _pages(exchange: RegistryExchange, place: Place, path: str, scope: str
             if answer.status != 200:
                 raise await exchange.refused(answer, place, f"'{place.host}/{place.repository}'")
             body = await answer.beginning(_PAGE_BYTES)
+            left_bytes -= len(body)
         finally:
             await answer.aclose()
         try:
