@@ -29,6 +29,9 @@ Body = Callable[[], AsyncIterator[bytes]]
 # uvicorn and others close connections that have been idle for five seconds.
 _IDLE_CONNECTION_S = 4.0
 _SECRET = "Illegal header value"  # how h11 begins, before it quotes the value
+_LEFT_BYTES: Final = 64 * 1024
+_LEFT_S: Final = 1.0
+"""What is left of an answer is read if it is no more than that, so that its connection can be used again."""
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "POST", "DELETE"})
 """Sent again if the kept connection had been closed: a second upload that is started does no harm."""
 
@@ -67,8 +70,23 @@ class Response:
         return bytes(data[:limit_bytes])
 
     async def aclose(self) -> None:
-        """Safe to call twice."""
-        await asyncio.shield(self._response.aclose())
+        """Keeps the connection if little of the body is left, and closes it otherwise. Safe to call twice."""
+        await asyncio.shield(self._end())
+
+    async def _end(self) -> None:
+        if not self._response.is_stream_consumed and self._is_small():
+            with suppress(Exception):  # whatever is wrong with the rest, nobody wants it
+                async with asyncio.timeout(_LEFT_S):
+                    async for _ in self._response.aiter_raw():
+                        pass
+        await self._response.aclose()
+
+    def _is_small(self) -> bool:
+        """Whether the body is known to be small."""
+        if self._response.request.method == "HEAD" or self.status in (204, 304):
+            return True
+        length = self.headers.get("content-length", "")
+        return length.isdecimal() and int(length) <= _LEFT_BYTES
 
 
 class ConnectionPool:
