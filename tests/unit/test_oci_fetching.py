@@ -346,8 +346,14 @@ def test_what_a_store_needs(fake: FakeRegistry, oci_client: MakeClient) -> None:
         with pytest.raises(Unsupported):
             await client.delete_manifest(one(fake, f"a@{digest_of((await client.manifest(one(fake, 'a:1'))).data)}"))
         fake.fault("GET", "_catalog", lambda request: request.error(404, "UNSUPPORTED"))
-        with pytest.raises(Unsupported):
+        with pytest.raises(Unsupported) as absent:
             await client.repositories(fake.host)
+        fake.fault("GET", "_catalog", lambda request: request.error(401, "UNAUTHORIZED"))
+        with pytest.raises(Unsupported) as hidden:
+            await client.repositories(fake.host)
+        remedy = "name the repositories of your models in stores.oci.repositories"
+        assert absent.value.remedy == remedy
+        assert hidden.value.remedy == f"{remedy}, or corral login {fake.host}"
 
     run(oci_client(), work)
 

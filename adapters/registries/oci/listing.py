@@ -16,7 +16,7 @@ _PAGE = 1000
 _MOST_PAGES = 1000
 _PAGE_BYTES = 16 * 1024 * 1024
 _MOST_BYTES = 128 * 1024 * 1024  # of all pages
-_REMEDY = "name them in the settings"
+_REMEDY = "name the repositories of your models in stores.oci.repositories"
 
 
 class _Page(msgspec.Struct):
@@ -48,7 +48,8 @@ async def _pages(exchange: RegistryExchange, place: Place, path: str, scope: str
         answer = await exchange.send(place, "GET", path, (scope,), follow=True)
         try:
             if not place.repository and answer.status in (401, 403, 404, 405, 501):
-                raise Unsupported(f"{place.host} does not list its repositories ({answer.status})", _REMEDY)
+                login = f", or corral login {place.host}" if answer.status in (401, 403) else ""
+                raise Unsupported(f"{place.host} does not list its repositories ({answer.status})", f"{_REMEDY}{login}")
             if answer.status != 200:
                 raise await exchange.refused(answer, place, f"'{place.host}/{place.repository}'")
             body = await answer.beginning(_PAGE_BYTES)
