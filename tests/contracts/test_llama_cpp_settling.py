@@ -1,4 +1,4 @@
-"""Finished answers become prefixes: settled while the engine is idle, and to the last bit what a fresh engine computes."""
+"""Finished answers become prefixes: they settle while the engine is idle, and are then what a prompt would be."""
 
 from __future__ import annotations
 
@@ -114,7 +114,9 @@ def prompt(seed: int, length: int = 30) -> list[int]:
     return [1000 + (seed * 7919 + 31 * index) % 40_000 for index in range(length)]
 
 
-def test_the_next_turn_finds_the_whole_conversation(engine: LlamaCppEngine, fresh: Callable[[Turn], list[float]]) -> None:
+def test_the_next_turn_finds_the_whole_conversation(
+    engine: LlamaCppEngine, fresh: Callable[[Turn], list[float]]
+) -> None:
     """After settling, the prompt and the answer of a turn are the prefix of the next, which is answered to the last bit
     as if nothing had been cached; and so on."""
     turn = Turn(prompt(1))

@@ -47,7 +47,8 @@ class KeyPacker:
         try:
             packed = array("q", keys)
         except OverflowError:
-            packed = array("q", [key if -_LARGEST < key < _LARGEST else self._numbers.get(key, _STRANGE) for key in keys])
+            numbers = self._numbers
+            packed = array("q", [key if -_LARGEST < key < _LARGEST else numbers.get(key, _STRANGE) for key in keys])
         return packed.tobytes()
 
     def hold(self, keys: Sequence[int]) -> bytes:

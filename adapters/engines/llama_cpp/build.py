@@ -208,9 +208,7 @@ class _Builder:
         )
 
     def _embedding_context(self) -> LlamaContext:
-        kind = int(self._pooling) if self._pooling else C.LLAMA_POOLING_TYPE_NONE
-        if kind == C.LLAMA_POOLING_TYPE_NONE:
-            kind = C.LLAMA_POOLING_TYPE_LAST
+        kind = int(self._pooling or C.LLAMA_POOLING_TYPE_NONE) or C.LLAMA_POOLING_TYPE_LAST
         # Pooling over all tokens needs them in one batch; the last token alone does not.
         whole = kind != C.LLAMA_POOLING_TYPE_LAST
         batch = max(LARGEST_BATCH, self._num_ctx if whole else 0)
@@ -281,7 +279,6 @@ class _Builder:
     def _info(
         self, tasks: set[str], features: set[str], streams: int, exact: str, tokenizer: LlamaTokenizer
     ) -> ModelInfo:
-        device = "gpu" if self._gpu else "cpu"
         return ModelInfo(
             tasks=frozenset(tasks),
             features=frozenset(features),
@@ -289,7 +286,7 @@ class _Builder:
             context_length=self._num_ctx,
             parallel=max(1, streams),
             longest_token_bytes=tokenizer.longest_token_bytes,
-            memory_bytes={device: self._memory_bytes(streams)},
+            memory_bytes={"gpu" if self._gpu else "cpu": self._memory_bytes(streams)},
             details={
                 "weights": self._model.description,
                 "streams": f"{streams} x {self._num_ctx} tokens",
