@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +31,12 @@ def make(path: Path, **options: object) -> LlamaCppEngine:
 class Turn:
     """A prompt of token ids, and what the engine has said to it."""
 
-    def __init__(self, ids: list[int], *, seed: int = 0, context: Mapping[str, int] | None = None) -> None:
+    def __init__(self, ids: list[int], *, seed: int = 0, context: ContextPolicy = ContextPolicy()) -> None:
         self.ids = ids
         self.request = CompletionRequest(
             prompt=(TokensPart(ids=tuple(ids)),),
             sampling=SamplingParams(temperature=1.0, seed=seed, ignore_eos=True),
-            context=ContextPolicy(**(context or {})),
+            context=context,
             logprobs=1,
         )
         self.tokens: list[int] = []
@@ -160,7 +160,7 @@ def test_only_what_was_a_prompt_is_reused_at_once(engine: LlamaCppEngine) -> Non
 def test_answers_in_a_context_that_was_shifted_never_settle(engine: LlamaCppEngine) -> None:
     """Its tokens saw what is no longer there, so they are part of no prompt."""
     settle(engine)
-    turn = Turn(prompt(5), context={"num_ctx": 48, "num_keep": 4})
+    turn = Turn(prompt(5), context=ContextPolicy(num_ctx=48, num_keep=4))
     answer(engine, turn, limit=40)
     assert settle(engine) == 0
     assert engine.idle() is None
