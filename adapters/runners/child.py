@@ -28,6 +28,7 @@ from corral.adapters.runners.frames import (
     FrameReader,
     GiveUp,
     Heartbeat,
+    InfoChanged,
     Load,
     LoadShare,
     Ready,
@@ -38,6 +39,7 @@ from corral.adapters.runners.frames import (
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.tokenizing import Tokenizing
 from corral.core.errors import CorralError, PluginError
+from corral.core.ports.running import ModelInfo
 from corral.core.specs.imports import import_name
 from corral.core.stepping.loops import error_info
 
@@ -76,9 +78,9 @@ class _Child:
                 request=load.request,
                 on_progress=lambda share: self._uplink.send(LoadShare(share)),
             )
-            self._stepper = Stepper(loop, self._commands, self._uplink.send_step)
+            self._stepper = Stepper(loop, self._commands, self._uplink.send_step, self._info_changed)
             self._tokenizing = Tokenizing(loop.engine.tokenizer, self._uplink.send)
-            self._uplink.send(Ready(PROTOCOL_VERSION, msgspec.structs.replace(info, process_id=os.getpid())))
+            self._uplink.send(Ready(PROTOCOL_VERSION, _of_this_process(info)))
             self._stepper.run()
             self._tokenizing.close()
             loop.engine.close()
@@ -88,6 +90,9 @@ class _Child:
             self._uplink.send(Fatal(error_info(error)))
             self._end(1)
         self._end(0)
+
+    def _info_changed(self, info: ModelInfo) -> None:
+        self._uplink.send(InfoChanged(_of_this_process(info)))
 
     def _end(self, code: int) -> None:
         """Skip the interpreter's clean-up: native libraries hang in it, and the system frees everything anyway."""
@@ -166,6 +171,10 @@ class _Child:
                 self._tokenizing.give_up(frame.call_id)
         else:
             self._commands.put(frame)
+
+
+def _of_this_process(info: ModelInfo) -> ModelInfo:
+    return msgspec.structs.replace(info, process_id=os.getpid())
 
 
 def main() -> None:

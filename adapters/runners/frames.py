@@ -32,6 +32,7 @@ __all__ = (
     "FrameReader",
     "GiveUp",
     "Heartbeat",
+    "InfoChanged",
     "JobDone",
     "JobFrame",
     "JobUpFrame",
@@ -139,6 +140,12 @@ class Ready(_Frame, frozen=True, tag=True, array_like=True):
     info: ModelInfo
 
 
+class InfoChanged(_Frame, frozen=True, tag=True, array_like=True):
+    """What the loaded model says of itself from now on."""
+
+    info: ModelInfo
+
+
 class Step(_Frame, Generic[OutputT], frozen=True, tag=True, array_like=True):
     """The outcomes of one step, for all requests. `Finished`, `Embedded` and `ErrorInfo` end their request."""
 
@@ -176,7 +183,7 @@ class JobDone(_Frame, frozen=True, tag=True, array_like=True):
 
 
 DownFrame = Add[Request] | Abort | TokenizerCall | GiveUp | Close
-UpFrame = Ready | LoadShare | Step[Output | ErrorInfo] | Result | Log | Heartbeat | Fatal
+UpFrame = Ready | InfoChanged | LoadShare | Step[Output | ErrorInfo] | Result | Log | Heartbeat | Fatal
 JobUpFrame = LoadShare | Log | JobDone | Fatal
 
 _REQUESTS: tuple[type[Request], ...] = (CompletionRequest, ChatRequest, EmbedRequest)
@@ -202,7 +209,8 @@ def down_decoder(request_types: Sequence[type[Request]] = ()) -> msgspec.msgpack
 def up_decoder(output_types: Sequence[type[Output]] = ()) -> msgspec.msgpack.Decoder[UpFrame]:
     """Decodes frames up."""
     step: Any = Step
-    kinds = step[_union((*_OUTPUTS, *output_types, ErrorInfo))] | Ready | LoadShare | Result | Log | Heartbeat | Fatal
+    steps = step[_union((*_OUTPUTS, *output_types, ErrorInfo))]
+    kinds = steps | Ready | InfoChanged | LoadShare | Result | Log | Heartbeat | Fatal
     return cast("msgspec.msgpack.Decoder[UpFrame]", msgspec.msgpack.Decoder(kinds))
 
 

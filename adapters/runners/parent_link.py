@@ -18,6 +18,7 @@ from corral.adapters.runners.frames import (
     Close,
     GiveUp,
     Heartbeat,
+    InfoChanged,
     Load,
     Ready,
     Result,
@@ -65,6 +66,9 @@ class Link(FrameLink[UpFrame]):
             self.step_s = frame.step_s
         elif isinstance(frame, Result):
             self.calls.take(frame)
+        elif isinstance(frame, InfoChanged):
+            if self._dispatch is not None:
+                self._dispatch.info = frame.info
         elif isinstance(frame, Ready):
             if frame.protocol != PROTOCOL_VERSION:
                 self.end(PluginError(f"{self.label}: protocol {frame.protocol}, not {PROTOCOL_VERSION}").info)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import cast
 
 import msgspec
@@ -68,13 +69,22 @@ def described(engine: Engine) -> ModelInfo:
 class Stepper:
     """Runs a loop until `Close` arrives in the inbox: first the commands, then one step, then its outcomes.
 
-    A request that takes time to prepare joins the loop once that is done; other requests do not wait for it.
+    A request that takes time to prepare joins the loop once that is done; other requests do not wait for it. While
+    there is no request, the engine may `idle`. `on_info` gets what the engine says of itself whenever that changes.
     """
 
-    def __init__(self, loop: EngineLoop, inbox: SimpleQueue[Command], deliver: Callable[[list[Outcome]], None]) -> None:
+    def __init__(
+        self,
+        loop: EngineLoop,
+        inbox: SimpleQueue[Command],
+        deliver: Callable[[list[Outcome]], None],
+        on_info: Callable[[ModelInfo], None] = lambda info: None,
+    ) -> None:
         self._loop = loop
         self._inbox = inbox
         self._deliver = deliver
+        self._on_info = on_info
+        self._info = loop.engine.info
         self._step_began_s: float | None = None
         self._preparing = Preparing(loop, inbox.put)
         self._unprepared: dict[int, Preparation] = {}
@@ -96,7 +106,7 @@ class Stepper:
         loop, inbox = self._loop, self._inbox
         while True:
             while not inbox.empty() or not loop.unfinished():
-                command = inbox.get()
+                command = self._next_command()
                 if isinstance(command, Add):
                     self._add(command.request_id, command.request)
                 elif isinstance(command, Preparation):
@@ -110,6 +120,27 @@ class Stepper:
             self._step_began_s = None
             if outcomes:
                 self._deliver(outcomes)
+            self._report_info()
+
+    def _next_command(self) -> Command:
+        """Wait for a command. Meanwhile the engine may idle, unless a request is being prepared."""
+        loop, inbox = self._loop, self._inbox
+        while inbox.empty() and not self._unprepared:
+            self._step_began_s = time.monotonic()
+            wait_s = loop.idle()
+            self._step_began_s = None
+            self._report_info()
+            if wait_s is None:
+                break
+            with suppress(Empty):
+                return inbox.get(timeout=max(0.0, wait_s))
+        return inbox.get()
+
+    def _report_info(self) -> None:
+        info = self._loop.engine.info
+        if info is not self._info and info != self._info:
+            self._info = info
+            self._on_info(described(self._loop.engine))
 
     def _drop_unprepared(self) -> None:
         self._preparing.close()

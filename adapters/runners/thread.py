@@ -64,6 +64,7 @@ class _Worker:
         self.ended: asyncio.Future[BaseException | None] = self._event_loop.create_future()
         self.inbox: SimpleQueue[Command] = SimpleQueue()
         self.deliver: Callable[[list[Outcome]], None] = lambda outcomes: None
+        self.on_info: Callable[[ModelInfo], None] = lambda info: None
         self._spec = spec
         self._request = request
         self._on_progress = on_progress
@@ -89,7 +90,7 @@ class _Worker:
             return
         try:
             self._tell(self.loaded.set_result, loop)
-            Stepper(loop, self.inbox, self._post).run()
+            Stepper(loop, self.inbox, self._post, lambda info: self._tell(self.on_info, info)).run()
         except BaseException as error:
             _log.exception("%s: the engine failed", self._request.model)
             problem = error
@@ -148,6 +149,7 @@ class ThreadModel(DispatchedModel):
         calls = TokenizerCalls(begin=self._tokenizing.begin, give_up=self._tokenizing.give_up)
         super().__init__(label, Dispatch(worker.info, add=self._add, abort=self._abort), calls)
         worker.deliver = self._dispatch.deliver
+        worker.on_info = self._info_changed
         worker.ended.add_done_callback(self._ended)
 
     async def aclose(self) -> None:
@@ -155,6 +157,9 @@ class ThreadModel(DispatchedModel):
         self._worker.inbox.put(Close())
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._worker.ended), _CLOSE_GRACE_S)
+
+    def _info_changed(self, info: ModelInfo) -> None:
+        self._dispatch.info = info
 
     def _take_result(self, result: Result) -> None:
         """Called in a thread of the tokenizer."""

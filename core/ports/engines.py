@@ -14,14 +14,16 @@ from corral.core.ports.tokens import Tokenizer, TokenMask
 from corral.core.requests.outputs import EngineOutput
 from corral.core.requests.requests import Request
 
-__all__ = ("Engine", "GeneratorEngine", "Prepared", "PreparingEngine", "StepEngine")
+__all__ = ("Engine", "GeneratorEngine", "IdlingEngine", "Prepared", "PreparingEngine", "StepEngine")
 
 
 class Engine(Protocol):
     """What both forms of engines have in common. One thread owns an engine, except for its `tokenizer`."""
 
     @property
-    def info(self) -> ModelInfo: ...
+    def info(self) -> ModelInfo:
+        """What it can do. A step engine may return another value after a step or an `idle`: the runner reports it."""
+        ...
 
     @property
     def tokenizer(self) -> Tokenizer | None: ...
@@ -89,6 +91,19 @@ class PreparingEngine(StepEngine, Protocol):
 
     def add_prepared(self, request_id: int, prepared: Prepared, mask: TokenMask | None) -> None:
         """Accept the request that `prepared` was made from, as `add_request` does. Must be quick."""
+        ...
+
+
+class IdlingEngine(StepEngine, Protocol):
+    """A `StepEngine` that has work to do while no request is unfinished. This is optional: others have no `idle`."""
+
+    def idle(self) -> float | None:
+        """Do a piece of background work, of 50 ms at most, since a request that arrives meanwhile waits for its end.
+
+        Called in the engine's thread, only while no request is unfinished or being prepared. Return in how many
+        seconds to be called again if no request comes: 0 if there is more to do; None if there is nothing to do before
+        another request has ended.
+        """
         ...
 
 

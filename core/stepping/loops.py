@@ -12,7 +12,7 @@ from typing import cast
 
 from corral.core.error_translation import no_unicode
 from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError
-from corral.core.ports.engines import Engine, GeneratorEngine, Prepared, PreparingEngine, StepEngine
+from corral.core.ports.engines import Engine, GeneratorEngine, IdlingEngine, Prepared, PreparingEngine, StepEngine
 from corral.core.ports.tokens import RequestMask
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Output
 from corral.core.requests.requests import Request
@@ -101,6 +101,13 @@ class EngineLoop(ABC):
         self._step(outcomes)
         return outcomes
 
+    def idle(self) -> float | None:
+        """Call while nothing is unfinished. Return after how many seconds to call it again; None: after a request.
+
+        Never raises: what an engine's `idle` raises is logged.
+        """
+        return None
+
     @abstractmethod
     def _take(self, request_id: int, request: Request, driver: RequestDriver, prepared: Prepared | None) -> None:
         """Raises an error if the request cannot run."""
@@ -122,6 +129,7 @@ class StepLoop(EngineLoop):
         super().__init__(engine, clock_ns)
         self._engine = engine
         self._preparing = cast(PreparingEngine, engine) if hasattr(engine, "needs_preparing") else None
+        self._idling = cast(IdlingEngine, engine) if hasattr(engine, "idle") else None
         self._drivers: dict[int, RequestDriver] = {}
 
     def needs_preparing(self, request: Request) -> bool:
@@ -129,6 +137,15 @@ class StepLoop(EngineLoop):
 
     def prepare(self, request: Request) -> Prepared:
         return super().prepare(request) if self._preparing is None else self._preparing.prepare(request)
+
+    def idle(self) -> float | None:
+        if self._idling is None:
+            return None
+        try:
+            return self._idling.idle()
+        except Exception:  # no request is concerned: the next one finds out whether the engine still works
+            _log.exception("the engine failed while it was idle")
+            return None
 
     def _take(self, request_id: int, request: Request, driver: RequestDriver, prepared: Prepared | None) -> None:
         if prepared is None or self._preparing is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC
@@ -15,6 +16,7 @@ import pytest
 
 from corral.adapters.registries.oci import large_reads
 from corral.adapters.registries.oci.addressing import is_loopback, place_of
+from corral.adapters.registries.oci.header_values import next_link, stated_number
 from corral.adapters.registries.oci.manifests import ManifestHead
 from corral.adapters.registries.oci.registry import OciRegistry
 from corral.core.errors import (
@@ -464,3 +466,30 @@ def test_a_reference_without_a_host() -> None:
 def test_this_machine(authority: str, local: bool) -> None:
     """By name or address, with or without a port."""
     assert is_loopback(authority) is local
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ('</v2/_catalog?last=a&n=2>; rel="next"', "/v2/_catalog?last=a&n=2"),
+        ("<first>; rel=prev, <second>; title=x; REL=next", "second"),
+        ('<a,b>; rel="last next"', "a,b"),
+        ("<a>; rel=nextish", None),
+        ("", None),
+        ("<" * 100_000, None),
+        ("<>; " + " " * 100_000, None),
+        ("<a>; " * 20_000, None),
+    ],
+)
+def test_the_next_page_is_read_from_any_header(header: str, found: str | None) -> None:
+    """A header of many thousand characters is answered like a short one."""
+    began_s = time.process_time()
+    assert next_link(header) == found
+    assert time.process_time() - began_s < 5
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "-1", "1e3", "٣", "", None])
+def test_what_is_no_size(text: str | None) -> None:
+    """A number that no file can have is as good as none: Python does not even convert it."""
+    assert stated_number(text) is None
+    assert stated_number(" 12 ") == 12

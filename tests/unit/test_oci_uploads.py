@@ -293,3 +293,14 @@ def test_whoever_stops_pushing(fake: FakeRegistry, oci_client: MakeClient) -> No
             assert fake.uploads == {}
 
         run(oci_client(), work)
+
+
+def test_a_chunk_that_no_memory_can_hold(fake: FakeRegistry, oci_client: MakeClient) -> None:
+    """A registry that demands chunks of terabytes is refused before anything is collected for it."""
+    fake.least_piece_bytes = 1 << 42
+
+    async def work(client: OciRegistry) -> None:
+        with pytest.raises(SourceError, match=f"chunks of {1 << 42} bytes"):
+            await client.begin(one(fake), DIGEST, len(DATA))
+
+    run(oci_client(), work)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 
 from corral.adapters.engine_kit.admission import admitted, prefilled
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
+from corral.adapters.engines.llama_cpp.background import BackgroundWork, idle_pieces
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
@@ -38,7 +40,10 @@ Outputs = list[tuple[int, EngineOutput]]
 
 
 class Completions:
-    """Every completion of one model, from admission to its last token. One thread owns it."""
+    """Every completion of one model, from admission to its last token. One thread owns it.
+
+    `background` is done while there are no requests, the first first. The list may grow after this.
+    """
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class Completions:
         encoder: ImageEncoder | None,
         can_shift: bool,
         exact: bool,
+        background: Sequence[BackgroundWork],
     ) -> None:
         self._model = model
         self._context = context
@@ -60,6 +66,7 @@ class Completions:
         self._encoder = encoder
         self._can_shift = can_shift
         self._exact = exact
+        self._background = background
         self._candidates = CandidateArray(model.vocabulary_size)
         self._dry = DryPrototypes(model)
         self._tokens = ModelTokens(
@@ -104,6 +111,10 @@ class Completions:
             self._decode(outputs)
         if self._prefilling:
             self._prefill(outputs)
+
+    def idle(self) -> float | None:
+        """As `IdlingEngine.idle`."""
+        return idle_pieces(self._background)
 
     def abort(self, request_id: int) -> bool:
         """Return False if the request is unknown here."""

@@ -153,6 +153,7 @@ class _Builder:
             encoder=encoder,
             can_shift=can_shift,
             exact=exactness.exact,
+            background=[],
         )
 
         # If the size of a piece changes the numbers, it is fixed, so that a text always has the same vector.
@@ -161,8 +162,7 @@ class _Builder:
         def piece(remaining: int) -> int:
             return computation.chunk(remaining, computation.budget(answering=one_size or completions.busy))
 
-        said = ("yes: " if exactness.exact else "no: ") + exactness.reason
-        info = self._info({"completion", "embedding"}, features, count, said, tokenizer)
+        info = self._info({"completion", "embedding"}, features, count, exactness.told, tokenizer)
         return LlamaCppEngine(
             model=model,
             completions=completions,

@@ -7,6 +7,7 @@ import msgspec
 from corral.adapters.registries.oci.addressing import Place
 from corral.adapters.registries.oci.connection_pool import Response
 from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope, push_scope
+from corral.adapters.registries.oci.header_values import stated_number
 from corral.core.errors import DigestMismatch, NotFound, SourceError, Unsupported
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, digest_of, parse_digest
@@ -76,11 +77,9 @@ class Manifests:
             if stated is None:  # older registries leave it out
                 data = (await self._get(place, reference.digest or reference.tag)).data
                 stated = digest_of(data)
-            length = answer.headers.get("content-length", "")
+            size_bytes = stated_number(answer.headers.get("content-length"))
             return ManifestHead(
-                digest=stated,
-                media_type=_bare_type(answer),
-                size_bytes=int(length) if length.isdecimal() else -1,
+                digest=stated, media_type=_bare_type(answer), size_bytes=-1 if size_bytes is None else size_bytes
             )
         finally:
             await answer.aclose()
