@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,10 +89,19 @@ class Streams:
     def __getitem__(self, index: int) -> CacheStream:
         return self._all[index]
 
+    def __iter__(self) -> Iterator[CacheStream]:
+        return iter(self._all)
+
     @property
     def capacity(self) -> int:
-        """The largest number of tokens in one stream."""
-        return self._context.num_ctx
+        """The largest number of tokens in one stream, as things are."""
+        return self._context.cells
+
+    def resize(self, count: int) -> None:
+        """Have this many streams, as the context has now. Those that go are empty and idle."""
+        self.drop_snapshot()
+        del self._all[count:]
+        self._all += [CacheStream(index) for index in range(len(self._all), count)]
 
     @property
     def any_idle(self) -> bool:
