@@ -26,6 +26,8 @@ from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextSize
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
+from corral.adapters.engines.llama_cpp.prefix_opening import open_prefix_cache
+from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.sequence_making import SequenceMaker
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
 from corral.adapters.engines.llama_cpp.step_computation import Computation
@@ -105,7 +107,8 @@ class _Builder:
             failed.callback(encoder.close)
         can_shift = found.trimmable and context.can_shift
         streams = Streams(context, context.size.streams, trimmable=found.trimmable)
-        growing = self._growing(found, streams)
+        tiers = PrefixTiers(streams, context, open_prefix_cache(options, divisible=found.trimmable))
+        growing = self._growing(found, streams, tiers)
         computation = Computation(
             context=context,
             streams=streams,
@@ -129,6 +132,7 @@ class _Builder:
             context=context,
             sequences=sequences,
             streams=streams,
+            tiers=tiers,
             growing=growing,
             computation=computation,
             can_shift=can_shift,
@@ -188,7 +192,7 @@ class _Builder:
         streams = settings.stream_levels(movable=movable, pair_rows=pair_rows)[0]
         return ContextSize(streams, settings.first_cells(movable=movable, streams=streams))
 
-    def _growing(self, found: _Abilities, streams: Streams) -> Growing:
+    def _growing(self, found: _Abilities, streams: Streams, tiers: PrefixTiers) -> Growing:
         settings = self._settings
         counts = settings.stream_levels(movable=found.movable, pair_rows=found.exactness.pair_rows)
 
@@ -202,6 +206,7 @@ class _Builder:
             cell_levels=settings.cell_levels(movable=found.movable),
             first_cells=settings.first_cells(movable=found.movable, streams=counts[0]),
             allowed=allowed,
+            dropped=tiers.keep,
             kept_s=KEPT_S,
         )
         return growing
