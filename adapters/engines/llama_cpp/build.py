@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import llama_cpp as C
 import msgspec
@@ -20,6 +20,7 @@ from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
 from corral.adapters.engines.llama_cpp.growing import KEPT_S, Growing
 from corral.adapters.engines.llama_cpp.image_encoder import open_encoder
+from corral.adapters.engines.llama_cpp.kernel_trace import KernelTrace
 from corral.adapters.engines.llama_cpp.memory_needs import projector_bytes
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, supports_gpu
 from corral.adapters.engines.llama_cpp.native_batch import Batch
@@ -164,11 +165,13 @@ class _Builder:
     def _abilities(self, failed: contextlib.ExitStack, on_progress: OnLoadProgress) -> _Abilities:
         """Create the context, and find out what it can do in a small one with as many streams as there may be."""
         settings, batch = self._settings, self._batch
-        with contextlib.closing(self._context(ContextSize(settings.most_streams, _TRIAL_CELLS))) as trial:
+        trace = KernelTrace()
+        trial_size = ContextSize(settings.most_streams, _TRIAL_CELLS)
+        with contextlib.closing(self._context(trial_size, observer=trace.callback)) as trial:
             on_progress(1.0)  # again and again: each trial takes long if the model is large, and is no stall
             trimmable = can_trim(trial, batch)
             on_progress(1.0)
-            exactness = self._exactness(trial, trimmable=trimmable)
+            exactness = self._exactness(trial, trace, trimmable=trimmable)
             on_progress(1.0)
             movable = trimmable and settings.one_rope
             size = self._first_size(movable=movable, pair_rows=exactness.pair_rows)
@@ -210,9 +213,10 @@ class _Builder:
         )
         return growing
 
-    def _context(self, size: ContextSize) -> LlamaContext:
+    def _context(self, size: ContextSize, *, observer: Any = None) -> LlamaContext:
         settings = self._settings
-        return LlamaContext(self._model, settings.params(), size, num_ctx=settings.num_ctx, threads=self._tuner.threads)
+        params = msgspec.structs.replace(settings.params(), observer=observer)
+        return LlamaContext(self._model, params, size, num_ctx=settings.num_ctx, threads=self._tuner.threads)
 
     def _embedder(self, piece: Callable[[int], int] | None) -> LlamaEmbedder:
         settings = self._settings
@@ -231,7 +235,7 @@ class _Builder:
             piece=piece,
         )
 
-    def _exactness(self, trial: LlamaContext, *, trimmable: bool) -> Exactness:
+    def _exactness(self, trial: LlamaContext, trace: KernelTrace, *, trimmable: bool) -> Exactness:
         def no(reason: str) -> Exactness:
             return Exactness(exact=False, reason=reason)
 
@@ -241,7 +245,7 @@ class _Builder:
             return no("with flash attention, the order of sums depends on other requests")
         if not trimmable:
             return no("its memory cannot be truncated")
-        return measure_exactness(trial, self._batch, trial.size.streams)
+        return measure_exactness(trial, trace, self._batch, trial.size.streams)
 
     def _info(
         self, tasks: set[Task], features: set[str], details: Mapping[str, str], *, sees: bool = False

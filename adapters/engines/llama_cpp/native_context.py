@@ -36,7 +36,8 @@ class ContextSize(Value, frozen=True):
 class ContextParams(Value, frozen=True, kw_only=True):
     """What contexts of different sizes have in common. `batch` is the largest number of tokens in one decode.
 
-    With `pooling`, it computes vectors. If it is `unified`, all streams share the cells of one.
+    With `pooling`, it computes vectors. If it is `unified`, all streams share the cells of one. `observer` is
+    `cb_eval` of llama.cpp.
     """
 
     batch: int
@@ -44,6 +45,7 @@ class ContextParams(Value, frozen=True, kw_only=True):
     kv_cache_type: str
     pooling: int | None = None
     unified: bool = False
+    observer: Any = None
 
 
 class NativeContext:
@@ -67,6 +69,8 @@ class NativeContext:
         native.swa_full = True  # sliding windows keep everything, so that prefixes can be truncated anywhere
         native.kv_unified = params.unified
         native.no_perf = True
+        if params.observer is not None:
+            native.cb_eval = params.observer
         if params.pooling is None:
             native.n_outputs_max = size.streams  # otherwise there is room for the logits of a whole batch
         else:
