@@ -64,6 +64,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
         gpu_layers=layers if gpu else 0,
         main_gpu=options.main_gpu,
         use_mmap=options.use_mmap,
+        repack=options.repack,
         on_progress=on_progress,
     )
     with contextlib.ExitStack() as failed:
@@ -115,7 +116,7 @@ class _Builder:
             streams=streams,
             batch=batch,
             tuner=self._tuner,
-            max_prefill_tokens=max(4, min(options.max_prefill_tokens, settings.chunk)),
+            max_prefill_tokens=min(options.max_prefill_tokens, settings.chunk),
             largest_chunk=settings.chunk,
             exactness=exactness,
         )
@@ -126,7 +127,7 @@ class _Builder:
             encoder=encoder,
             num_ctx=settings.num_ctx,
             most_together=context.batch,
-            exact=exactness.exact,
+            smallest_chunk=exactness.smallest_chunk,
         )
         completions = Completions(
             context=context,

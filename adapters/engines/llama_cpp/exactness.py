@@ -38,7 +38,7 @@ class Exactness(Value, frozen=True, kw_only=True):
     exact: bool
     pair_rows: bool = False
     rows_are_prompt: bool = False
-    smallest_chunk: int = 2
+    smallest_chunk: int = 1
     most_rows: int | None = None
     reason: str
 

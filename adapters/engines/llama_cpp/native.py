@@ -29,10 +29,18 @@ class LlamaModel:
     """Weights and vocabulary. Must be closed after all of its contexts."""
 
     def __init__(
-        self, path: str, *, gpu_layers: int, main_gpu: int | None, use_mmap: bool | None, on_progress: OnLoadProgress
+        self,
+        path: str,
+        *,
+        gpu_layers: int,
+        main_gpu: int | None,
+        use_mmap: bool | None,
+        repack: bool,
+        on_progress: OnLoadProgress,
     ) -> None:
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = repack
         if main_gpu is not None:
             params.main_gpu = main_gpu
             params.split_mode = C.LLAMA_SPLIT_MODE_NONE

@@ -24,7 +24,8 @@ VERSION = "0.3.36"
 REQUIREMENT = f"llama-cpp-python=={VERSION}"
 DEFAULT_NUM_CTX = 4096
 
-# Types whose kernels gave the same rows alone and among others on every machine measured: see `exactness`.
+# Types whose kernels gave the same rows alone and among others on every machine measured, even if they are repacked: see
+# `exactness`.
 _EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
 
 
@@ -40,6 +41,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     gives the same text whatever else runs; answers are computed once more, while idle, before they are a prefix.
     `amx`: use the matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the
     process dies.
+    `repack`: rearrange weights for this processor; without it, K-quants and IQ4_NL are exact as well, at another speed.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
     load; 0: none.
     """
@@ -56,6 +58,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_prefill_tokens: int = 64
     exact: bool = True
     amx: bool = False
+    repack: bool = True
     prefix_memory: int | None = None
 
 
@@ -70,7 +73,7 @@ def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOption
         reason = f"the llama.cpp of {REQUIREMENT} does not support the architecture {metadata.architecture!r}"
         return Match(score=-1, reason=reason)
     inexact = sorted(name for name in metadata.tensor_types if name not in _EXACT_TYPES)
-    if inexact:
+    if inexact and options.repack:
         texts = f"texts may depend on what else runs ({', '.join(inexact)} weights)"
     else:
         texts = "texts do not depend on what else runs (measured at load)"

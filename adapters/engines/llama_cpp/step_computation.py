@@ -41,7 +41,8 @@ class Computation:
         self._batch = batch
         self._vectors = VectorBatch(context.batch)
         self._tuner = tuner
-        self._max_prefill_tokens = max_prefill_tokens
+        # With a smaller budget, not every rest could be cut into chunks.
+        self._max_prefill_tokens = max(4, 2 * exactness.smallest_chunk - 1, max_prefill_tokens)
         self._largest_chunk = largest_chunk
         self._exactness = exactness
         self._prefill_rate = float(largest_chunk)
@@ -56,8 +57,17 @@ class Computation:
         only the cause of the failure fails.
         """
         ready = sorted(sequences, key=_stream_index)
+        most = self._exactness.most_rows
+        if most is None or len(ready) + len(self._filler_rows(ready)) <= most:
+            yield from self._together(ready)
+            return
+        count = most // 2 if self._exactness.pair_rows else (most + 1) // 2  # so that there is room for idle rows
+        for start in range(0, len(ready), count):
+            yield from self._together(ready[start : start + count])
+
+    def _together(self, ready: list[LlamaSequence]) -> Iterator[tuple[LlamaSequence, int | EngineError]]:
         rows = [(sequence.pending, sequence.owned.next_position, sequence.owned.index) for sequence in ready]
-        fillers = self._fillers([sequence.owned.index for sequence in ready])
+        fillers = self._fillers(ready)
         rows.extend((0, filler.next_position, filler.index) for filler in fillers)
         order = sorted(range(len(rows)), key=lambda row: rows[row][2])
         self._batch.fill_rows([rows[row] for row in order])
@@ -75,15 +85,21 @@ class Computation:
             yield sequence, place[row]
         self._context.set_threads(self._tuner.record(len(rows), took))
 
-    def _fillers(self, busy: list[int]) -> list[CacheStream]:
-        """Idle streams to compute as well, with room for a token that is dropped afterwards."""
+    def _filler_rows(self, ready: list[LlamaSequence]) -> list[int]:
         if not self._streams.trimmable:
             return []
-        chosen = filler_rows(busy, len(self._streams), pair_rows=self._exactness.pair_rows)
-        fillers = [self._streams[index] for index in chosen]
-        for filler in fillers:
+        busy = [sequence.owned.index for sequence in ready]
+        return filler_rows(busy, len(self._streams), pair_rows=self._exactness.pair_rows)
+
+    def _fillers(self, ready: list[LlamaSequence]) -> list[CacheStream]:
+        """Streams to compute as well, with room for a token that is dropped afterwards."""
+        fillers = []
+        for filler in (self._streams[index] for index in self._filler_rows(ready)):
             if len(filler.tokens) >= self._streams.capacity:
+                if filler.busy:  # an answer that was computed in this step already
+                    continue
                 self._streams.cut(filler, 0)
+            fillers.append(filler)
         return fillers
 
     def _one_by_one(self, ready: list[LlamaSequence], code: int) -> Iterator[tuple[LlamaSequence, int | EngineError]]:
@@ -129,19 +145,23 @@ class Computation:
         self._debt = max(0.0, self._debt - self._max_prefill_tokens)
 
     @property
+    def smallest_chunk(self) -> int:
+        return self._exactness.smallest_chunk
+
+    @property
     def prefill_rate(self) -> float:
         """How many tokens of a prompt are computed in a second; a guess until one has been."""
         return self._prefill_rate
 
     def chunk(self, remaining: int, budget: int) -> int:
-        """How many tokens of a prompt to compute now. Never one of several, since a single row uses another kernel."""
+        """How many tokens of a prompt to compute now: never fewer than the smallest chunk, unless there are no more,
+        and never so many that fewer remain, since few rows use another kernel.
+        """
+        smallest = self._exactness.smallest_chunk
         count = min(remaining, budget)
-        if self._exactness.exact and remaining > 1:
-            if remaining - count == 1:
-                count -= 1
-            if count < 2:
-                return 0
-        return count
+        if 0 < remaining - count < smallest:
+            count = remaining - smallest
+        return count if count >= min(smallest, remaining) else 0
 
     def next_chunk(self, sequence: LlamaSequence, budget: int) -> int:
         """How many cells of the prompt to compute now, in one call. An image whose cells all see each other is computed
