@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from corral.adapters.engine_kit.step_timing import StepTime, Stopwatch
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native import LlamaContext
@@ -19,6 +20,12 @@ _STEP_GOAL_S = 0.5
 """A step that only prefills takes about this long, so that cancelling is quick."""
 _WORTH_TIMING = 16
 """Pieces with at least this many tokens show how fast prompts are computed."""
+_STALE_S = 1.0
+"""The first piece after such a pause is short: it shows whether the machine has become busy."""
+_CONTENDED_GAP_S = 0.15
+_FIRST_RATE = 80.0
+_FEWEST = 4
+"""While others want the processors: seconds of prompts between two tokens, their first tokens per second, fewest."""
 
 
 class Computation:
@@ -46,6 +53,8 @@ class Computation:
         self._exact = exact
         self._pair_rows = pair_rows
         self._prefill_rate = float(largest_chunk)
+        self._contended_rate = _FIRST_RATE
+        self._last_prompt_s = 0.0
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -61,9 +70,10 @@ class Computation:
         rows.extend((0, filler.next_position, filler.index) for filler in fillers)
         order = sorted(range(len(rows)), key=lambda row: rows[row][2])
         self._batch.fill_rows([rows[row] for row in order])
-        began = time.perf_counter()
+        self._context.set_threads(self._tuner.next_threads())
+        watch = Stopwatch()
         code = self._context.decode(self._batch)
-        took = time.perf_counter() - began
+        took = watch.read()
         for filler in fillers:
             self._context.trim(filler.index, filler.next_position)
         if code != 0:
@@ -73,7 +83,7 @@ class Computation:
         for row, sequence in enumerate(ready):
             self._computed(sequence)
             yield sequence, place[row]
-        self._context.set_threads(self._tuner.record(len(rows), took))
+        self._tuner.record(len(rows), took)
 
     def _fillers(self, busy: list[int]) -> list[CacheStream]:
         """Idle streams to compute as well, with room for a token that is dropped afterwards."""
@@ -108,10 +118,26 @@ class Computation:
     # ── Prompts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def budget(self, *, answering: bool) -> int:
-        """The largest number of prompt tokens in this step: few while an answer is being generated."""
-        if answering:
+        """The largest number of prompt tokens in this step: few while an answer is being generated, fewer while other
+        processes want the processors.
+        """
+        most = self._max_prefill_tokens if answering else self._largest_chunk
+        if self._tuner.contended:
+            goal_s = _CONTENDED_GAP_S if answering else _STEP_GOAL_S
+            return int(min(most, max(_FEWEST, self._contended_rate * goal_s)))
+        if answering or time.perf_counter() - self._last_prompt_s > _STALE_S:
             return self._max_prefill_tokens
-        return int(min(self._largest_chunk, max(self._max_prefill_tokens, self._prefill_rate * _STEP_GOAL_S)))
+        return int(min(most, max(self._max_prefill_tokens, self._prefill_rate * _STEP_GOAL_S)))
+
+    def _record_prompt(self, count: int, took: StepTime) -> None:
+        rate = count / max(took.wall_s, 1e-9)
+        self._last_prompt_s = time.perf_counter()
+        if count >= _WORTH_TIMING:
+            self._tuner.record_prefill(count, took)
+        if self._tuner.contended:
+            self._contended_rate += 0.5 * (rate - self._contended_rate)
+        elif count >= _WORTH_TIMING:
+            self._prefill_rate += 0.3 * (rate - self._prefill_rate)
 
     def chunk(self, remaining: int, budget: int) -> int:
         """How many tokens of a prompt to compute now. Never one of several, since a single row uses another kernel."""
@@ -141,7 +167,8 @@ class Computation:
         start = len(stream.tokens)
         segment = sequence.cells.segment(start)
         last = start + count == len(sequence.prompt)
-        began = time.perf_counter()
+        self._context.set_threads(self._tuner.next_threads())
+        watch = Stopwatch()
         if segment.image is None:
             tokens = sequence.cells.ids(start, start + count)
             self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
@@ -150,15 +177,13 @@ class Computation:
             first = stream.position(segment.start)
             self._vectors.fill(segment.image, start - segment.start, count, first, stream.index, last=last)
             code = self._context.decode_vectors(self._vectors, causal=segment.image.causal)
-        took = time.perf_counter() - began
+        took = watch.read()
         if code != 0:
             self._streams.resync()
             if segment.image is not None:
                 self._streams.cut(stream, segment.start)
             raise _undecodable(code)
-        if count >= _WORTH_TIMING:
-            self._context.set_threads(self._tuner.record_prefill(count, took))
-            self._prefill_rate += 0.3 * (count / max(took, 1e-9) - self._prefill_rate)
+        self._record_prompt(count, took)
         stream.tokens.extend(sequence.prompt[start : start + count])
         stream.reusable = len(stream.tokens)
         image = segment.image
