@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
-from corral.adapters.engine_kit.step_timing import StepTime, Stopwatch
+from corral.adapters.engine_kit.step_timing import Stopwatch
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
+from corral.adapters.engines.llama_cpp.prefill_pace import PrefillPace
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.streams import CacheStream, Jump, Streams
 from corral.core.errors import EngineError
 
 __all__ = ("Computation",)
-
-_STEP_GOAL_S = 0.5
-"""A step that only prefills takes about this long, so that cancelling is quick."""
-_WORTH_TIMING = 16
-"""Pieces with at least this many tokens show how fast prompts are computed."""
-_STALE_S = 1.0
-"""The first piece after such a pause is short: it shows whether the machine has become busy."""
-_CONTENDED_GAP_S = 0.15
-_FIRST_RATE = 80.0
-_FEWEST = 4
-"""While others want the processors: seconds of prompts between two tokens, their first tokens per second, fewest."""
 
 
 class Computation:
@@ -49,12 +38,10 @@ class Computation:
         self._vectors = VectorBatch(context.batch)
         self._tuner = tuner
         self._max_prefill_tokens = max_prefill_tokens
-        self._largest_chunk = largest_chunk
         self._exact = exact
         self._pair_rows = pair_rows
-        self._prefill_rate = float(largest_chunk)
-        self._contended_rate = _FIRST_RATE
-        self._last_prompt_s = 0.0
+        self._pace = PrefillPace(tuner, beside_answers=max_prefill_tokens, largest=largest_chunk)
+        self._debt = 0.0
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,26 +105,22 @@ class Computation:
     # ── Prompts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def budget(self, *, answering: bool) -> int:
-        """The largest number of prompt tokens in this step: few while an answer is being generated, fewer while other
-        processes want the processors.
-        """
-        most = self._max_prefill_tokens if answering else self._largest_chunk
-        if self._tuner.contended:
-            goal_s = _CONTENDED_GAP_S if answering else _STEP_GOAL_S
-            return int(min(most, max(_FEWEST, self._contended_rate * goal_s)))
-        if answering or time.perf_counter() - self._last_prompt_s > _STALE_S:
-            return self._max_prefill_tokens
-        return int(min(most, max(self._max_prefill_tokens, self._prefill_rate * _STEP_GOAL_S)))
+        """The largest number of prompt tokens in this step: few while an answer is being generated."""
+        budget = self._pace.budget(answering=answering)
+        return max(0, int(budget - self._debt)) if answering else budget
 
-    def _record_prompt(self, count: int, took: StepTime) -> None:
-        rate = count / max(took.wall_s, 1e-9)
-        self._last_prompt_s = time.perf_counter()
-        if count >= _WORTH_TIMING:
-            self._tuner.record_prefill(count, took)
-        if self._tuner.contended:
-            self._contended_rate += 0.5 * (rate - self._contended_rate)
-        elif count >= _WORTH_TIMING:
-            self._prefill_rate += 0.3 * (rate - self._prefill_rate)
+    @property
+    def in_debt(self) -> bool:
+        """Whether answers have waited for other work for as long as a step's budget takes."""
+        return self._debt >= self._max_prefill_tokens
+
+    def charge(self, took_s: float) -> None:
+        """Count time that states were copied for as prompt tokens of this step and, if it has too few, of the next."""
+        self._debt += took_s * self._pace.rate
+
+    def begin_step(self) -> None:
+        """Call at the beginning of a step."""
+        self._debt = max(0.0, self._debt - self._max_prefill_tokens)
 
     def chunk(self, remaining: int, budget: int) -> int:
         """How many tokens of a prompt to compute now. Never one of several, since a single row uses another kernel."""
@@ -183,7 +166,7 @@ class Computation:
             if segment.image is not None:
                 self._streams.cut(stream, segment.start)
             raise _undecodable(code)
-        self._record_prompt(count, took)
+        self._pace.record(count, took)
         stream.tokens.extend(sequence.prompt[start : start + count])
         stream.reusable = len(stream.tokens)
         image = segment.image
