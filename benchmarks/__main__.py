@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -55,6 +56,7 @@ def main() -> None:
 @click.option("--streams", default=8, show_default=True, help="N.")
 @click.option("--tokens", default=64, show_default=True, help="Tokens to generate per stream.")
 @click.option("--rounds", default=1, show_default=True, help="How often; medians are shown.")
+@click.option("--seed", type=int, help="Decides the prompts; a random one if not given, so that no cache has them.")
 def speed(
     url: str,
     api: Any,
@@ -69,6 +71,7 @@ def speed(
     streams: int,
     tokens: int,
     rounds: int,
+    seed: int | None,
 ) -> None:
     """Measure throughput, time to first token and gaps of one server, or of two alternately."""
     chosen = [case.strip() for case in cases.split(",") if case.strip()]
@@ -77,13 +80,15 @@ def speed(
     targets = [Target(label="A", url=url, dialect=api, model=model, start=start)]
     if vs is not None:
         targets.append(Target(label="B", url=vs, dialect=vs_api, model=vs_model, start=vs_start))
-    measured = _run(measure(targets, chosen, streams=streams, tokens=tokens, rounds=rounds, on_step=_step))
+    seed = random.randrange(1 << 20) if seed is None else seed
+    measured = _run(measure(targets, chosen, streams=streams, tokens=tokens, rounds=rounds, run=seed, on_step=_step))
     console = _console()
     for target in targets:
         console.print(f"{target.label}: {target.start or target.url}", highlight=False)
     for case in chosen:
         print_figures(console, CASES[case].title, measured[case])
-    _save(json_file, {"command": "speed", "targets": targets, "streams": streams, "tokens": tokens, "cases": measured})
+    asked = {"targets": targets, "streams": streams, "tokens": tokens, "seed": seed}
+    _save(json_file, {"command": "speed", **asked, "cases": measured})
 
 
 @main.command()

@@ -117,6 +117,7 @@ class _Reader:
                 text = event.get("response", "")
                 if event.get("done"):
                     self._generated, self._prompt = event.get("eval_count", 0), event.get("prompt_eval_count", 0)
+                    self._cached = event.get("cached_tokens")  # Corral's own addition
             case "llama-server":
                 text = event.get("content", "")
                 if event.get("stop"):

@@ -8,7 +8,10 @@ from typing import Any
 
 import msgspec
 
-__all__ = ("Figures", "Stream", "figures", "median", "percentile", "ratios", "typical")
+from benchmarks.client import Exchange
+from benchmarks.dialects import Generated
+
+__all__ = ("Figures", "Stream", "figures", "median", "percentile", "ratios", "stream_of", "typical")
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,14 +22,31 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     ended_ns: int
     generated_tokens: int
     prompt_tokens: int
+    cached_tokens: int | None = None
     measured: bool = True
+
+
+def stream_of(exchange: Exchange, generated: Generated, *, measured: bool = True) -> Stream:
+    """The times and counts of a request that has ended."""
+    return Stream(
+        started_ns=exchange.started_ns,
+        text_at_ns=generated.text_at_ns,
+        ended_ns=exchange.arrivals[-1][0],
+        generated_tokens=generated.generated_tokens,
+        prompt_tokens=generated.prompt_tokens,
+        cached_tokens=generated.cached_tokens,
+        measured=measured,
+    )
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one case. Times are in seconds; `gap_*` are those between arrivals of text within a stream.
 
     `decode_tokens_per_s` is the speed of a stream after its first token (median), `tokens_per_s` that of all streams
-    together over the whole time. `late_ttft_s` is that of the late request, if there was one.
+    together over the whole time. `late_ttft_s` is that of the requests that are not measured, if there were any: the
+    late one, or the first turns of conversations. `cached` is the share of prompt tokens that a cache had, if the
+    server says so. `memory_bytes` is the peak of the server with its children, `largest_bytes` that of the largest
+    process.
     """
 
     total_s: float
@@ -38,6 +58,12 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     gap_worst_s: float
     tokens: float
     late_ttft_s: float | None = None
+    cached: float | None = None
+    memory_bytes: float | None = None
+    largest_bytes: float | None = None
+
+
+_OPTIONAL = frozenset({"late_ttft_s", "cached", "memory_bytes", "largest_bytes"})
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -79,7 +105,14 @@ def figures(streams: Sequence[Stream]) -> Figures:
         gap_worst_s=max(gaps, default=math.nan),
         tokens=tokens,
         late_ttft_s=median([_ttft_s(stream) for stream in late]) if late else None,
+        cached=_cached_share(measured),
     )
+
+
+def _cached_share(streams: Sequence[Stream]) -> float | None:
+    known = [(stream.cached_tokens, stream.prompt_tokens) for stream in streams if stream.cached_tokens is not None]
+    asked = sum(prompt for _, prompt in known)
+    return sum(cached for cached, _ in known) / asked if asked else None
 
 
 def _ttft_s(stream: Stream) -> float:
@@ -109,5 +142,5 @@ def _fold(columns: Sequence[Sequence[float | None]]) -> Figures:
     folded: dict[str, Any] = {}
     for name, column in zip(Figures.__struct_fields__, columns, strict=True):
         known = [value for value in column if value is not None and not math.isnan(value)]
-        folded[name] = median(known) if known else (None if name == "late_ttft_s" else math.nan)
+        folded[name] = median(known) if known else (None if name in _OPTIONAL else math.nan)
     return Figures(**folded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-__all__ = ("QUESTIONS", "SYSTEM_WORDS", "chat", "words")
+__all__ = ("QUESTIONS", "SYSTEM_WORDS", "chat", "next_turn", "words")
 
 # About 400 tokens, for most vocabularies.
 SYSTEM_WORDS = 310
@@ -40,3 +40,8 @@ def words(count: int, seed: int) -> str:
 def chat(system: str, user: str) -> str:
     """A conversation written in ChatML, so that every server reads the same tokens."""
     return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def next_turn(prompt: str, answer: str, user: str) -> str:
+    """The conversation of `chat`, with its answer and the next question."""
+    return f"{prompt}{answer}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"

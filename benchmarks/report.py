@@ -24,6 +24,9 @@ _COLUMNS: tuple[tuple[str, str, float, str], ...] = (
     ("p99", "gap_p99_s", 1000, ".1f"),
     ("worst", "gap_worst_s", 1000, ".1f"),
     ("late TTFT ms", "late_ttft_s", 1000, ".0f"),
+    ("cached %", "cached", 100, ".0f"),
+    ("MB", "memory_bytes", 1e-6, ".0f"),
+    ("largest", "largest_bytes", 1e-6, ".0f"),
 )
 
 

@@ -9,7 +9,7 @@ import signal
 import tempfile
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from benchmarks.client import request
 from benchmarks.dialects import Completion, Dialect, DialectName, detect, first_model, read_completion
 
-__all__ = ("Target", "cpu_seconds", "process_tree", "running")
+__all__ = ("Target", "cpu_seconds", "forget_peaks", "memory_peaks", "process_tree", "running")
 
 _READY_S = 120.0
 _STOP_S = 20.0
@@ -125,6 +125,23 @@ def cpu_seconds(process_id: int) -> float:
     """User and system time of a process so far, in steps of 0.01 s. Raises `OSError` if there is no such process."""
     fields = _stat(process_id)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def forget_peaks(root: int | None) -> None:
+    """Let the peaks of the processes' memory begin anew, where the system allows it."""
+    for process_id in process_tree(root) if root is not None else ():
+        with suppress(OSError):
+            Path(f"/proc/{process_id}/clear_refs").write_text("5")
+
+
+def memory_peaks(root: int | None) -> list[int]:
+    """The largest resident memory that each process of the tree has had, in bytes. Empty if there is no process."""
+    peaks = []
+    for process_id in process_tree(root) if root is not None else ():
+        with suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+            peaks.append(next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")))
+    return peaks
 
 
 def _stat(process_id: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
 from benchmarks.figures import Stream, figures, median, percentile, ratios, typical
@@ -69,3 +70,12 @@ def test_ratios_are_medians_of_pairs() -> None:
     theirs = [figures([_stream(10, total)]) for total in (200, 200, 300)]
     assert ratios(ours, theirs).total_s == pytest.approx(1.0)
     assert ratios(ours, theirs).late_ttft_s is None
+
+
+def test_the_share_of_cached_tokens() -> None:
+    """Only requests that are measured, and whose server says how much it had in a cache, count."""
+    streams = [_stream(10, 20), _stream(10, 20), _stream(10, 20, measured=False)]
+    counts = zip(streams, (5, 9, 0), strict=True)
+    cached = [msgspec.structs.replace(one, prompt_tokens=10, cached_tokens=count) for one, count in counts]
+    assert figures(cached).cached == pytest.approx(0.7)
+    assert figures(streams).cached is None

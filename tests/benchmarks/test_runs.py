@@ -59,14 +59,28 @@ def _target(label: str, mood: str = "steady") -> Target:
 def test_two_servers_are_measured_in_turn() -> None:
     """Every case gives figures for each server and round; the servers take turns in going first."""
     steps: list[str] = []
+    cases = ["one", "shared", "distinct", "late"]
     measured = asyncio.run(
-        measure([_target("A"), _target("B")], list(CASES), streams=2, tokens=16, rounds=2, on_step=steps.append)
+        measure([_target("A"), _target("B")], cases, streams=2, tokens=16, rounds=2, on_step=steps.append)
     )
-    assert set(measured) == set(CASES)
+    assert set(measured) == set(cases)
     assert all(len(rounds) == 2 for found in measured.values() for rounds in (found["A"], found["B"]))
     assert measured["shared"]["A"][0].tokens == 32
     assert measured["late"]["B"][1].late_ttft_s is not None
-    assert [step.split(": ")[1][0] for step in steps[:: len(CASES)]] == ["A", "B", "B", "A"]
+    assert [step.split(": ")[1][0] for step in steps[:: len(cases)]] == ["A", "B", "B", "A"]
+
+
+def test_every_case_runs() -> None:
+    """Conversations ask again and again, a restart stops the server between two requests, and memory is that of the
+    server's process.
+    """
+    measured = asyncio.run(measure([_target("A")], list(CASES), streams=2, tokens=2, rounds=1, pause_s=0))
+    found = {case: figures for case, rounds in measured.items() for figures in rounds["A"]}
+    assert set(found) == set(CASES)
+    assert found["conversation"].tokens == 6 * 4
+    assert found["chats"].tokens == 10 * 3 * 2
+    assert found["restart"].late_ttft_s is not None
+    assert found["one"].memory_bytes == found["one"].largest_bytes
 
 
 @pytest.mark.parametrize(("mood", "equal"), [("steady", 3), ("moody", 0)])

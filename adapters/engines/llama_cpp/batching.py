@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 
 from corral.adapters.engine_kit.admission import admitted, prefilled
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
+from corral.adapters.engines.llama_cpp.background import BackgroundWork, idle_pieces
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixSource, PrefixTiers
 from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells, prompt_cells
 from corral.adapters.engines.llama_cpp.sampler import CandidateArray, Sampler
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.step_computation import Computation
-from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
+from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError
 from corral.core.ports.tokens import TokenMask
@@ -38,7 +41,10 @@ Outputs = list[tuple[int, EngineOutput]]
 
 
 class Completions:
-    """Every completion of one model, from admission to its last token. One thread owns it."""
+    """Every completion of one model, from admission to its last token. One thread owns it.
+
+    `background` is done while there are no requests, the first first. The list may grow after this.
+    """
 
     def __init__(
         self,
@@ -47,19 +53,23 @@ class Completions:
         context: LlamaContext,
         tokenizer: LlamaTokenizer,
         streams: Streams,
+        tiers: PrefixTiers,
         computation: Computation,
         encoder: ImageEncoder | None,
         can_shift: bool,
         exact: bool,
+        background: Sequence[BackgroundWork],
     ) -> None:
         self._model = model
         self._context = context
         self._tokenizer = tokenizer
         self._streams = streams
+        self._tiers = tiers
         self._computation = computation
         self._encoder = encoder
         self._can_shift = can_shift
         self._exact = exact
+        self._background = background
         self._candidates = CandidateArray(model.vocabulary_size)
         self._dry = DryPrototypes(model)
         self._tokens = ModelTokens(
@@ -99,11 +109,16 @@ class Completions:
         self._waiting.append(sequence)
 
     def step(self, outputs: Outputs) -> None:
+        self._computation.begin_step()
         self._admit()
         if self._generating:
             self._decode(outputs)
         if self._prefilling:
             self._prefill(outputs)
+
+    def idle(self) -> float | None:
+        """As `IdlingEngine.idle`."""
+        return idle_pieces(self._background)
 
     def abort(self, request_id: int) -> bool:
         """Return False if the request is unknown here."""
@@ -152,7 +167,7 @@ class Completions:
 
     def _admit(self) -> None:
         """Give waiting requests a stream, in order, and the longest prefix that is already in memory."""
-        while self._waiting and self._streams.any_idle:
+        while self._waiting and self._streams.any_idle and not (self._generating and self._computation.in_debt):
             sequence = self._waiting.popleft()
             sequence.began_ns = time.perf_counter_ns()
             source, shared = self._best_prefix(sequence)
@@ -161,27 +176,29 @@ class Completions:
                 if soon >= shared + _WORTH_WAITING and soon > sequence.awaited_length:
                     # Another request is computing this prefix: wait for it instead of computing it twice.
                     sequence.awaited, sequence.awaited_length = other, soon
-            sequence.stream = self._streams.take(source, shared)
+            sequence.stream = self._tiers.take(source, shared)
             if sequence.awaited is None:
                 self._load_prefix(sequence, source, shared)
             else:
                 self._streams.cut(sequence.stream, 0)
             self._prefilling.append(sequence)
+            self._computation.charge(self._tiers.copied_s())
         for sequence in self._prefilling:
             if sequence.awaited is not None and not sequence.still_waits():
                 sequence.awaited = None
                 source, shared = self._best_prefix(sequence)
                 self._load_prefix(sequence, source, shared)
-        self._streams.drop_snapshot()
+        self._tiers.admitted()
+        self._computation.charge(self._tiers.copied_s())
 
-    def _best_prefix(self, sequence: LlamaSequence) -> tuple[CacheStream | None, int]:
-        source, shared = self._streams.best_prefix(sequence.prompt, sequence.cells.reusable(len(sequence.prompt)))
+    def _best_prefix(self, sequence: LlamaSequence) -> tuple[PrefixSource | None, int]:
+        source, shared = self._tiers.best(sequence.prompt, sequence.cells.reusable(len(sequence.prompt)))
         return source, sequence.cells.reusable(shared)
 
-    def _load_prefix(self, sequence: LlamaSequence, source: CacheStream | None, shared: int) -> None:
+    def _load_prefix(self, sequence: LlamaSequence, source: PrefixSource | None, shared: int) -> None:
         if source is not sequence.stream and shared < _WORTH_COPYING:
             shared = 0
-        sequence.cached = self._streams.load_prefix(sequence.owned, source, shared)
+        sequence.cached = self._tiers.load(sequence.owned, source, shared)
 
     # ── Decode ────────────────────────────────────────────────────────────────────────────────────────────────────
 

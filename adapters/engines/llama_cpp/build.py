@@ -27,6 +27,8 @@ from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, s
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
+from corral.adapters.engines.llama_cpp.prefix_opening import open_prefix_cache
+from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
 from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.adapters.engines.llama_cpp.streams import Streams
@@ -149,10 +151,12 @@ class _Builder:
             context=context,
             tokenizer=tokenizer,
             streams=streams,
+            tiers=PrefixTiers(streams, context, open_prefix_cache(options, divisible=trimmable)),
             computation=computation,
             encoder=encoder,
             can_shift=can_shift,
             exact=exactness.exact,
+            background=[],
         )
 
         # If the size of a piece changes the numbers, it is fixed, so that a text always has the same vector.
@@ -161,8 +165,7 @@ class _Builder:
         def piece(remaining: int) -> int:
             return computation.chunk(remaining, computation.budget(answering=one_size or completions.busy))
 
-        said = ("yes: " if exactness.exact else "no: ") + exactness.reason
-        info = self._info({"completion", "embedding"}, features, count, said, tokenizer)
+        info = self._info({"completion", "embedding"}, features, count, exactness.told, tokenizer)
         return LlamaCppEngine(
             model=model,
             completions=completions,
@@ -208,9 +211,7 @@ class _Builder:
         )
 
     def _embedding_context(self) -> LlamaContext:
-        kind = int(self._pooling) if self._pooling else C.LLAMA_POOLING_TYPE_NONE
-        if kind == C.LLAMA_POOLING_TYPE_NONE:
-            kind = C.LLAMA_POOLING_TYPE_LAST
+        kind = int(self._pooling or C.LLAMA_POOLING_TYPE_NONE) or C.LLAMA_POOLING_TYPE_LAST
         # Pooling over all tokens needs them in one batch; the last token alone does not.
         whole = kind != C.LLAMA_POOLING_TYPE_LAST
         batch = max(LARGEST_BATCH, self._num_ctx if whole else 0)
@@ -260,8 +261,8 @@ class _Builder:
         """
         if not streams:
             return self._model.size_bytes
-        batch = batch_tokens(self._options.num_batch, streams)
-        compute = self._compute_bytes(batch, flash=self._flash_attention() != _FLASH_OFF)
+        flash = self._flash_attention() != _FLASH_OFF
+        compute = self._compute_bytes(batch_tokens(self._options.num_batch, streams), flash=flash)
         projector = os.path.getsize(self._projector) if self._projector and not self._blind else 0
         weights = self._model.size_bytes + projector_bytes(projector)
         return weights + self._kv_bytes(self._num_ctx * streams) + compute
@@ -281,7 +282,6 @@ class _Builder:
     def _info(
         self, tasks: set[str], features: set[str], streams: int, exact: str, tokenizer: LlamaTokenizer
     ) -> ModelInfo:
-        device = "gpu" if self._gpu else "cpu"
         return ModelInfo(
             tasks=frozenset(tasks),
             features=frozenset(features),
@@ -289,7 +289,7 @@ class _Builder:
             context_length=self._num_ctx,
             parallel=max(1, streams),
             longest_token_bytes=tokenizer.longest_token_bytes,
-            memory_bytes={device: self._memory_bytes(streams)},
+            memory_bytes={"gpu" if self._gpu else "cpu": self._memory_bytes(streams)},
             details={
                 "weights": self._model.description,
                 "streams": f"{streams} x {self._num_ctx} tokens",

@@ -82,6 +82,9 @@ class LlamaCppEngine:
         self._embedder.step(outputs)
         return outputs
 
+    def idle(self) -> float | None:
+        return None if self._completions is None else self._completions.idle()
+
     def has_unfinished_requests(self) -> bool:
         return (self._completions is not None and self._completions.busy) or self._embedder.busy
 

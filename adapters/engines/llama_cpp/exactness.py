@@ -35,6 +35,11 @@ class Exactness(Value, frozen=True, kw_only=True):
     pair_rows: bool
     reason: str
 
+    @property
+    def told(self) -> str:
+        """What ``details.exact`` says."""
+        return f"{'yes' if self.exact else 'no'}: {self.reason}"
+
 
 def measure_exactness(context: LlamaContext, batch: Batch, streams: int) -> Exactness:
     """Costs about fifty tokens; the memory is empty before and after."""

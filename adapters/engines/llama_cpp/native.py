@@ -213,16 +213,22 @@ class LlamaContext:
             int(C.llama_memory_seq_pos_max(self.memory, stream)),
         )
 
+    def state_bytes(self, stream: int) -> int:
+        """The size of what `save` returns."""
+        return int(C.llama_state_seq_get_size(self.handle, stream))
+
     def save(self, stream: int) -> ctypes.Array[ctypes.c_uint8]:
         """A copy of the stream's state, which `restore` can load into another one."""
-        size = C.llama_state_seq_get_size(self.handle, stream)
+        size = self.state_bytes(stream)
         data: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
         if C.llama_state_seq_get_data(self.handle, data, size, stream) != size:
             raise EngineError(f"llama.cpp could not save the state of stream {stream}")
         return data
 
-    def restore(self, stream: int, state: ctypes.Array[ctypes.c_uint8]) -> bool:
-        return bool(C.llama_state_seq_set_data(self.handle, state, len(state), stream))
+    def restore(self, stream: int, state: Any) -> bool:
+        """Load what `save` returned, or the same bytes in any writable buffer."""
+        data = (ctypes.c_uint8 * memoryview(state).nbytes).from_buffer(state)
+        return bool(C.llama_state_seq_set_data(self.handle, data, len(data), stream))
 
     def close(self) -> None:
         if self.handle:

@@ -37,6 +37,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated. `exact`: the same request
     gives the same text whatever else runs; costs the reuse of generated tokens as cached prefix. `amx`: use the
     matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the process dies.
+    `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
+    load; 0: none.
     """
 
     num_ctx: int | None = None
@@ -51,6 +53,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_prefill_tokens: int = 64
     exact: bool = True
     amx: bool = False
+    prefix_memory: int | None = None
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:

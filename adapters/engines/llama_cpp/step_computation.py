@@ -46,6 +46,7 @@ class Computation:
         self._exact = exact
         self._pair_rows = pair_rows
         self._prefill_rate = float(largest_chunk)
+        self._debt = 0.0
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,8 +111,21 @@ class Computation:
     def budget(self, *, answering: bool) -> int:
         """The largest number of prompt tokens in this step: few while an answer is being generated."""
         if answering:
-            return self._max_prefill_tokens
+            return max(0, int(self._max_prefill_tokens - self._debt))
         return int(min(self._largest_chunk, max(self._max_prefill_tokens, self._prefill_rate * _STEP_GOAL_S)))
+
+    @property
+    def in_debt(self) -> bool:
+        """Whether answers have waited for other work for as long as a step's budget takes."""
+        return self._debt >= self._max_prefill_tokens
+
+    def charge(self, took_s: float) -> None:
+        """Count time that states were copied for as prompt tokens of this step and, if it has too few, of the next."""
+        self._debt += took_s * self._prefill_rate
+
+    def begin_step(self) -> None:
+        """Call at the beginning of a step."""
+        self._debt = max(0.0, self._debt - self._max_prefill_tokens)
 
     def chunk(self, remaining: int, budget: int) -> int:
         """How many tokens of a prompt to compute now. Never one of several, since a single row uses another kernel."""

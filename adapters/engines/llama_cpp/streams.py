@@ -98,10 +98,14 @@ class Streams:
     def any_idle(self) -> bool:
         return any(not stream.busy for stream in self._all)
 
-    def best_prefix(self, prompt: Sequence[int], limit: int) -> tuple[CacheStream | None, int]:
-        """The stream whose memory shares the longest prefix with the prompt, and its length."""
+    def best_prefix(
+        self, prompt: Sequence[int], limit: int, *, besides: CacheStream | None = None
+    ) -> tuple[CacheStream | None, int]:
+        """The stream whose memory shares the longest prefix with the prompt, and its length; one is left out."""
         best, length = None, 0
         for stream in self._all:
+            if stream is besides:
+                continue
             shared = self._usable(stream, common_prefix(stream.tokens, prompt, min(stream.reusable, limit)))
             # Of equals, prefer an idle one: it can be continued in place.
             if shared > length or (shared == length and shared and best is not None and best.busy and not stream.busy):
@@ -139,6 +143,8 @@ class Streams:
 
     def load_prefix(self, stream: CacheStream, source: CacheStream | None, shared: int) -> int:
         """Make the stream hold the first `shared` tokens of the source; return how many it holds now."""
+        if self._snapshot is not None and self._snapshot[0] is stream:
+            self.drop_snapshot()
         if source is None or shared == 0:
             return self.cut(stream, 0)
         if source is not stream:

@@ -1,0 +1,135 @@
+"""Prefixes beyond the streams of llama.cpp: kept in host memory, found again, and the same to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
+from corral.adapters.engines.llama_cpp.loader import load
+from corral.core.ports.engines import StepEngine
+from corral.core.requests.outputs import Prefilled, Token
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.specs.engines import LoadRequest, LocalFile
+
+pytestmark = pytest.mark.native
+
+SHIPS = "The ocean is wide and deep, and ships have crossed it for thousands of years to trade and to explore. "
+Numbers = list[tuple[int | None, float]]
+
+
+@pytest.fixture(scope="module")
+def weights(shallow: Callable[[str], Path]) -> Path:
+    return shallow("Q4_1")
+
+
+@pytest.fixture
+def open_engine(request: pytest.FixtureRequest) -> Callable[..., LlamaCppEngine]:
+    """Loads an engine, which is closed after the test."""
+
+    def opened(path: Path, **options: object) -> LlamaCppEngine:
+        load_request = LoadRequest(
+            model="test",
+            files=(LocalFile(role="weights", path=str(path)),),
+            load_options={"num_ctx": 512, "num_parallel": 1, "num_thread": 1, **options},
+        )
+        engine = load(load_request, lambda share: None)
+        assert isinstance(engine, LlamaCppEngine)
+        request.addfinalizer(engine.close)
+        return engine
+
+    return opened
+
+
+def chat(number: int, times: int = 6) -> str:
+    return f"Chat {number} of many. " + f"{number} " * number + SHIPS * times
+
+
+def ask(text: str) -> CompletionRequest:
+    sampling = SamplingParams(temperature=0.0)
+    return CompletionRequest(prompt=(TextPart(text=text),), sampling=sampling, logprobs=2)
+
+
+def answer(engine: StepEngine, *texts: str, limit: int = 4) -> list[tuple[int, Numbers]]:
+    """How many tokens of each prompt were cached, and the ids and log-probabilities of its answer."""
+    cached: dict[int, int] = {}
+    numbers: dict[int, Numbers] = {number: [] for number in range(len(texts))}
+    for number, text in enumerate(texts):
+        engine.add_request(number, ask(text), None)
+    while engine.has_unfinished_requests():
+        for number, output in engine.step():
+            if isinstance(output, Prefilled):
+                cached[number] = output.cached_tokens
+            elif isinstance(output, Token) and output.logprob is not None and len(numbers[number]) < limit:
+                numbers[number].append((output.token_id, output.logprob.logprob))
+                if len(numbers[number]) >= limit:
+                    engine.abort_request(number)
+    return [(cached[number], numbers[number]) for number in numbers]
+
+
+def lengths(engine: LlamaCppEngine, texts: Sequence[str]) -> list[int]:
+    return [len(engine.tokenizer.encode([(TextPart(text=text),)])[0]) for text in texts]
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_chats_that_take_turns_are_all_found(
+    weights: Path, open_engine: Callable[..., LlamaCppEngine], streams: int
+) -> None:
+    """More chats than streams, by turns: each finds its whole last prompt, and its answer is bit for bit that of an
+    engine which has seen nothing else."""
+    engine = open_engine(weights, num_parallel=streams)
+    chats = [chat(number) for number in range(1, 8)]
+    for text in chats:
+        assert answer(engine, text)[0][0] < 32
+    turns = [f"{text} And now question {number}?" for number, text in enumerate(chats)]
+    found = [answer(engine, turn)[0] for turn in turns]
+    counts = lengths(engine, chats)
+    assert [cached for cached, _ in found] == pytest.approx(counts, abs=2)
+    fresh = open_engine(weights, num_parallel=streams, prefix_memory=0)
+    assert [numbers for _, numbers in found] == [answer(fresh, turn)[0][1] for turn in turns]
+
+
+def test_without_host_memory_nothing_is_kept(weights: Path, open_engine: Callable[..., LlamaCppEngine]) -> None:
+    """`prefix_memory` 0: what leaves the only stream is computed again."""
+    engine = open_engine(weights, prefix_memory=0)
+    for text in (chat(1), chat(2), chat(1)):
+        cached, _ = answer(engine, text)[0]
+        assert cached < 32
+
+
+def test_the_least_recently_used_prefix_leaves_first(weights: Path, open_engine: Callable[..., LlamaCppEngine]) -> None:
+    """Host memory for two prompts: of three, the one that was used last longest ago is gone."""
+    per_token = 3 * 2 * 3 * 64 * 2  # layers, keys and values, heads, width, f16
+    engine = open_engine(weights, prefix_memory=330 * per_token)
+    assert all(120 < length < 150 for length in lengths(engine, [chat(number) for number in range(1, 5)]))
+    for number in (1, 2, 1, 3, 4):
+        answer(engine, chat(number))
+    assert answer(engine, chat(1))[0][0] > 100
+    assert answer(engine, chat(2))[0][0] < 32
+
+
+def test_running_answers_lose_no_step_to_others_prefixes(
+    weights: Path, open_engine: Callable[..., LlamaCppEngine]
+) -> None:
+    """While an answer is generated, the copies of one step count against the prompt tokens of the next ones, and every
+    step still yields a token."""
+    engine = open_engine(weights, num_parallel=2, max_prefill_tokens=8)
+    for number in range(1, 5):
+        answer(engine, chat(number))
+    engine.add_request(100, ask("Once upon a time"), None)
+    while not any(isinstance(output, Token) for _, output in engine.step()):
+        pass
+    for number in range(1, 5):
+        engine.add_request(number, ask(chat(number)), None)
+    begun: set[int] = set()
+    while begun != {1, 2, 3, 4}:
+        outputs: Sequence[tuple[int, Any]] = engine.step()
+        assert any(number == 100 and isinstance(output, Token) for number, output in outputs)
+        for number, output in outputs:
+            if number != 100 and isinstance(output, Token):
+                begun.add(number)
+                engine.abort_request(number)
