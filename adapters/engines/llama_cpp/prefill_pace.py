@@ -40,8 +40,12 @@ class PrefillPace:
         self._clock = clock
         self._contended_rate = _FIRST_CONTENDED_RATE
         self._last_s: float | None = None
-        self.rate = float(largest)
-        """Tokens per second on a quiet machine."""
+        self._quiet_rate = float(largest)
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second as things are now."""
+        return self._contended_rate if self._tuner.contended else self._quiet_rate
 
     def budget(self, *, answering: bool) -> int:
         """The largest number of prompt tokens in this step: few while an answer is being generated, fewer while other
@@ -52,7 +56,7 @@ class PrefillPace:
             return int(min(most, max(_FEWEST, self._contended_rate * goal_s)))
         if answering or self._last_s is None or self._clock() - self._last_s > _STALE_S:
             return self._beside_answers
-        return int(min(self._largest, max(self._beside_answers, self.rate * _STEP_GOAL_S)))
+        return int(min(self._largest, max(self._beside_answers, self._quiet_rate * _STEP_GOAL_S)))
 
     def record(self, tokens: int, took: StepTime) -> None:
         """Record the time of a piece; the tuner learns from it as well."""
@@ -63,4 +67,4 @@ class PrefillPace:
         if self._tuner.contended:
             self._contended_rate += 0.5 * (rate - self._contended_rate)
         elif tokens >= _WORTH_TIMING:
-            self.rate += 0.3 * (rate - self.rate)
+            self._quiet_rate += 0.3 * (rate - self._quiet_rate)
