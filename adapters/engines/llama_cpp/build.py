@@ -144,7 +144,10 @@ class _Builder:
         one_size = options.exact and not exactness.exact
 
         def piece(remaining: int) -> int:
-            return computation.chunk(remaining, computation.budget(answering=one_size or completions.busy))
+            if one_size:
+                return computation.chunk(remaining, computation.fixed_budget)
+            budget = computation.budget(answering=completions.busy)
+            return computation.chunk(remaining, max(budget, computation.fewest))
 
         embedder = self._embedder(piece)
         background += [growing.idle, embedder.idle]
@@ -232,7 +235,7 @@ class _Builder:
             self._tokenizer,
             limit=settings.num_ctx,
             inputs_at_once=1 if settings.generates and self._options.exact else _INPUTS_AT_ONCE,
-            threads=lambda: self._tuner.threads,
+            tuner=self._tuner,
             piece=piece,
         )
 

@@ -56,8 +56,7 @@ class Settling:
         if self._piece is None:
             self._piece = self._computation.prefill_rate * _PIECE_S
         tail, stream.unsettled = stream.unsettled, []  # given up if it fails
-        budget = max(2 * self._computation.smallest_chunk - 1, int(self._piece))  # with less, not every rest can be cut
-        count = self._computation.chunk(len(tail), budget)
+        count = self._computation.chunk(len(tail), max(self._computation.fewest, int(self._piece)))
         began = self._clock()
         self._computation.known(stream, tail[:count])
         took = max(self._clock() - began, 1e-9)

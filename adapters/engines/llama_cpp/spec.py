@@ -24,7 +24,7 @@ VERSION = "0.3.36"
 REQUIREMENT = f"llama-cpp-python=={VERSION}"
 DEFAULT_NUM_CTX = 4096
 
-# Types whose kernels gave the same rows alone and among others on every machine measured, even if they are repacked: see
+# Types whose kernels gave the same rows alone and among others on every machine measured, repacked or not: see
 # `exactness`.
 _EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
 
