@@ -85,6 +85,7 @@ class Growing:
         self._to_move: list[CacheStream] = []
         self._refused_cells = sys.maxsize
         self._retry_at_s = 0.0
+        self._insists = False
         self._closing: list[threading.Thread] = []
 
     @property
@@ -120,7 +121,11 @@ class Growing:
         """
         if self._creating is not None:
             self._creating.wait(_WAIT_S)
-        elif self._target is None and self._size.cells < cells >= self._refused_cells:
+        elif self._target is None and self._cell_needs.level(cells) >= self._refused_cells:
+            self._insists = not self._insists
+            if self._insists:  # memory may be there by now
+                self._retry_at_s = self._clock_s()
+                return None
             return OutOfMemory(
                 f"there is no memory for a context of more than {self._size.cells} tokens",
                 "free memory, or shorten the prompt",
@@ -155,7 +160,7 @@ class Growing:
         if any(stream.busy for stream in self._streams if stream.index >= target.streams):
             self._free(native)  # requests came meanwhile
             return
-        self._refused_cells = sys.maxsize
+        self._refused_cells, self._insists = sys.maxsize, False
         for stream in self._streams:
             if stream.index >= target.streams:
                 self._lose(stream)
