@@ -301,7 +301,7 @@ def test_the_model_says_what_it_takes(engine: LlamaCppEngine) -> None:
     assert after.details["streams"] == "8 x 512 tokens, up to 8 x 2048"
     assert (after.parallel, after.context_length) == (8, 2048)
     kv_bytes_per_token = 3 * 3 * (64 + 64) * 2
-    logits = 7 * 49_152 * 4
+    logits = 7 * 16 * 49_152 * 4
     grown = after.memory_bytes["cpu"] - before.memory_bytes["cpu"]
     assert 7 * 512 * kv_bytes_per_token <= grown <= 7 * 512 * kv_bytes_per_token + logits
 

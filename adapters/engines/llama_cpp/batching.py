@@ -17,6 +17,7 @@ from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixSource, PrefixTiers
 from corral.adapters.engines.llama_cpp.sequence_making import SequenceMaker
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
+from corral.adapters.engines.llama_cpp.settling import Settling
 from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.core.errors import CorralError, EngineError
@@ -36,7 +37,8 @@ Outputs = list[tuple[int, EngineOutput]]
 class Completions:
     """Every completion of one model, from admission to its last token. One thread owns it.
 
-    `background` is done while there are no requests, the first first. The list may grow after this.
+    While there are no requests, answers are settled, and then `background` is done, the first first. The list may grow
+    after this.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Completions:
         tiers: PrefixTiers,
         computation: Computation,
         can_shift: bool,
-        background: Sequence[BackgroundWork],
+        background: Sequence[BackgroundWork] = (),
     ) -> None:
         self._context = context
         self._streams = streams
@@ -57,6 +59,7 @@ class Completions:
         self._tiers = tiers
         self._computation = computation
         self._can_shift = can_shift
+        self._settling = Settling(streams, computation)
         self._background = background
         self.sequences = sequences
         self._waiting: deque[LlamaSequence] = deque()
@@ -95,7 +98,7 @@ class Completions:
 
     def idle(self) -> float | None:
         """As `IdlingEngine.idle`."""
-        return idle_pieces(self._background)
+        return idle_pieces((self._settling.piece, *self._background))
 
     def abort(self, request_id: int) -> bool:
         """Return False if the request is unknown here."""
@@ -103,16 +106,15 @@ class Completions:
             for sequence in sequences:
                 if sequence.request_id == request_id:
                     sequences.remove(sequence)
-                    self._release(sequence)
+                    self._end(sequence)
                     return True
         return False
 
     def close(self) -> None:
-        for sequence in (*self._waiting, *self._prefilling, *self._generating):
-            sequence.sampler.close()
-        self._waiting.clear()
-        self._prefilling.clear()
-        self._generating.clear()
+        for sequences in (self._waiting, self._prefilling, self._generating):
+            for sequence in sequences:
+                sequence.sampler.close()
+            sequences.clear()
         self._growing.close()
         self._context.close()
 
@@ -187,6 +189,7 @@ class Completions:
         self._context.discard(stream.index, stream.position(keep), stream.position(keep + drop))
         del stream.tokens[keep : keep + drop]
         stream.reusable = min(stream.reusable, keep)
+        sequence.shifted = True
         outputs.append((sequence.request_id, ContextShifted(dropped_tokens=drop)))
         return True
 
@@ -244,7 +247,7 @@ class Completions:
     def _finish(self, sequence: LlamaSequence, reason: FinishReason, outputs: Outputs) -> None:
         outputs.append((sequence.request_id, EngineFinished(reason=reason)))
         self._generating.remove(sequence)
-        self._release(sequence)
+        self._end(sequence)
 
     def _fail(self, sequence: LlamaSequence, error: CorralError, outputs: Outputs) -> None:
         outputs.append((sequence.request_id, EngineFailed(error=error.info)))
@@ -252,6 +255,11 @@ class Completions:
             self._generating.remove(sequence)
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
+        self._release(sequence)
+
+    def _end(self, sequence: LlamaSequence) -> None:
+        if sequence.stream is not None:
+            self._settling.ended(sequence)
         self._release(sequence)
 
     def _release(self, sequence: LlamaSequence) -> None:

@@ -116,8 +116,7 @@ class _Builder:
             tuner=self._tuner,
             max_prefill_tokens=max(4, min(options.max_prefill_tokens, settings.chunk)),
             largest_chunk=settings.chunk,
-            exact=exactness.exact,
-            pair_rows=exactness.pair_rows,
+            exactness=exactness,
         )
         background: list[BackgroundWork] = []
         sequences = SequenceMaker(
@@ -234,7 +233,7 @@ class _Builder:
 
     def _exactness(self, trial: LlamaContext, *, trimmable: bool) -> Exactness:
         def no(reason: str) -> Exactness:
-            return Exactness(exact=False, pair_rows=False, reason=reason)
+            return Exactness(exact=False, reason=reason)
 
         if not self._options.exact:
             return no("switched off")

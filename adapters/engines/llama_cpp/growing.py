@@ -183,7 +183,8 @@ class Growing:
     def _move(self, stream: CacheStream) -> bool:
         """Move a stream; return whether this took time."""
         assert self._target is not None
-        worth = stream.busy or (stream.reusable >= _WORTH_MOVING and len(stream.tokens) <= self._target.cells)
+        room = self._target.cells - len(stream.tokens) - len(stream.unsettled)
+        worth = stream.busy or (stream.reusable >= _WORTH_MOVING and room >= 0)
         content = worth and bool(stream.tokens)
         if not content and stream.tokens:
             self._lose(stream)

@@ -104,16 +104,16 @@ class LlamaModel:
 class LlamaContext:
     """A KV cache of separate streams, and its compute graph, which can be replaced by one of another size.
 
-    `num_ctx` is the most tokens that one of its streams may ever have; now, there are `cells` for each. `portable`:
+    `num_ctx` is the most tokens that one of its streams may ever have; None: its cells. Now, there are `cells` for each. `portable`:
     states are saved in a form that contexts of all sizes load (see `stream_states`). `pair_rows`: no row of a decode
     may be computed alone.
     """
 
     def __init__(
-        self, model: LlamaModel, params: ContextParams, size: ContextSize, *, num_ctx: int, threads: int
+        self, model: LlamaModel, params: ContextParams, size: ContextSize, *, threads: int, num_ctx: int | None = None
     ) -> None:
         self.model = model
-        self.num_ctx = num_ctx
+        self.num_ctx = size.cells if num_ctx is None else num_ctx
         self.batch = params.batch
         self.threads = threads
         self.portable = False
