@@ -22,7 +22,7 @@ from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.core.errors import OutOfMemory
 
-__all__ = ("FIRST_CELLS", "KEPT_S", "Growing", "cell_levels", "stream_levels")
+__all__ = ("FIRST_CELLS", "KEPT_S", "ContextGrowth", "cell_levels", "stream_levels")
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def cell_levels(first: int, most: int) -> list[int]:
     return [*levels, most]
 
 
-class Growing:
+class ContextGrowth:
     """Owned by the engine's thread. The levels are the numbers of streams and cells that there may be, the smallest
     first. The context has the fewest streams, of `first_cells` each: more streams may have fewer cells each.
 
