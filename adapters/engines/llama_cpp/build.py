@@ -227,7 +227,7 @@ class _Builder:
             self._tokenizer,
             limit=settings.num_ctx,
             inputs_at_once=1 if settings.generates and self._options.exact else _INPUTS_AT_ONCE,
-            threads=lambda: self._tuner.threads,
+            tuner=self._tuner,
             piece=piece,
         )
 
