@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from corral.adapters.engine_kit.admission import prefilled
 from corral.adapters.engines.llama_cpp.background import BackgroundWork, idle_pieces
-from corral.adapters.engines.llama_cpp.growing import Growing
+from corral.adapters.engines.llama_cpp.growing import ContextGrowth
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixSource, PrefixTiers
 from corral.adapters.engines.llama_cpp.sequence_making import SequenceMaker
@@ -46,7 +46,7 @@ class Completions:
         context: LlamaContext,
         sequences: SequenceMaker,
         streams: Streams,
-        growing: Growing,
+        growing: ContextGrowth,
         tiers: PrefixTiers,
         computation: Computation,
         can_shift: bool,
@@ -110,11 +110,10 @@ class Completions:
         return False
 
     def close(self) -> None:
-        for sequence in (*self._waiting, *self._prefilling, *self._generating):
-            sequence.sampler.close()
-        self._waiting.clear()
-        self._prefilling.clear()
-        self._generating.clear()
+        for sequences in (self._waiting, self._prefilling, self._generating):
+            for sequence in sequences:
+                sequence.sampler.close()
+            sequences.clear()
         self._growing.close()
         self._context.close()
 

@@ -18,7 +18,7 @@ from corral.adapters.engines.llama_cpp.describing import Description
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
-from corral.adapters.engines.llama_cpp.growing import KEPT_S, Growing
+from corral.adapters.engines.llama_cpp.growing import KEPT_S, ContextGrowth
 from corral.adapters.engines.llama_cpp.image_encoder import open_encoder
 from corral.adapters.engines.llama_cpp.kernel_trace import KernelTrace
 from corral.adapters.engines.llama_cpp.memory_needs import projector_bytes
@@ -198,14 +198,14 @@ class _Builder:
         streams = settings.stream_levels(movable=movable, pair_rows=pair_rows)[0]
         return ContextSize(streams, settings.first_cells(movable=movable, streams=streams))
 
-    def _growing(self, found: _Abilities, streams: Streams, tiers: PrefixTiers) -> Growing:
+    def _growing(self, found: _Abilities, streams: Streams, tiers: PrefixTiers) -> ContextGrowth:
         settings = self._settings
         counts = settings.stream_levels(movable=found.movable, pair_rows=found.exactness.pair_rows)
 
         def allowed(size: ContextSize) -> bool:
             return settings.allowed(size, growing.size, counts[0])
 
-        growing = Growing(
+        growing = ContextGrowth(
             context=found.context,
             streams=streams,
             stream_levels=counts,

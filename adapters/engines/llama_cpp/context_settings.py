@@ -26,6 +26,8 @@ MAX_STREAMS = 256  # LLAMA_MAX_SEQ
 _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
 _CHEAP_BYTES = 32 * 2**20
 """The first streams may take this much, so that short chats do not have to grow."""
+_OUTPUTS_PER_STREAM = 16
+"""So many rows of a stream may have logits in one decode."""
 _LEFT_FREE_BYTES = 64 * 2**20
 _SHARE_OF_FREE = 4
 
@@ -54,6 +56,7 @@ class ContextSettings:
         self.one_rope = original is None or self.num_ctx <= int(original)
         self._flash_attention = self._chosen_flash_attention()
         self.most_streams = self._most_streams()
+        self._batch = batch_tokens(options.num_batch, self.most_streams)
 
     @property
     def flash_attention(self) -> bool:
@@ -78,7 +81,8 @@ class ContextSettings:
     def params(self) -> ContextParams:
         """Of contexts for completions."""
         return ContextParams(
-            batch=batch_tokens(self._options.num_batch, self.most_streams),
+            batch=self._batch,
+            outputs_per_stream=_OUTPUTS_PER_STREAM,
             flash_attention=self._flash_attention,
             kv_cache_type=self._options.kv_cache_type,
         )
@@ -124,9 +128,9 @@ class ContextSettings:
 
     def context_bytes(self, size: ContextSize) -> int:
         """The KV cache and the compute buffers."""
-        batch = batch_tokens(self._options.num_batch, self.most_streams)
+        outputs = min(self._batch, size.streams * _OUTPUTS_PER_STREAM)
         return self._size_kv_bytes(size) + self._compute_bytes(
-            size.cells, batch, outputs=size.streams, flash_attention=self.flash_attention
+            size.cells, self._batch, outputs=outputs, flash_attention=self.flash_attention
         )
 
     def _size_kv_bytes(self, size: ContextSize) -> int:

@@ -22,7 +22,7 @@ from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.core.errors import OutOfMemory
 
-__all__ = ("FIRST_CELLS", "KEPT_S", "Growing", "cell_levels", "stream_levels")
+__all__ = ("FIRST_CELLS", "KEPT_S", "ContextGrowth", "cell_levels", "stream_levels")
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def cell_levels(first: int, most: int) -> list[int]:
     return [*levels, most]
 
 
-class Growing:
+class ContextGrowth:
     """Owned by the engine's thread. The levels are the numbers of streams and cells that there may be, the smallest
     first. The context has the fewest streams, of `first_cells` each: more streams may have fewer cells each.
 
@@ -85,6 +85,7 @@ class Growing:
         self._to_move: list[CacheStream] = []
         self._refused_cells = sys.maxsize
         self._retry_at_s = 0.0
+        self._insists = False
         self._closing: list[threading.Thread] = []
 
     @property
@@ -120,7 +121,11 @@ class Growing:
         """
         if self._creating is not None:
             self._creating.wait(_WAIT_S)
-        elif self._target is None and self._size.cells < cells >= self._refused_cells:
+        elif self._target is None and self._cell_needs.level(cells) >= self._refused_cells:
+            self._insists = not self._insists
+            if self._insists:  # memory may be there by now
+                self._retry_at_s = self._clock_s()
+                return None
             return OutOfMemory(
                 f"there is no memory for a context of more than {self._size.cells} tokens",
                 "free memory, or shorten the prompt",
@@ -155,7 +160,7 @@ class Growing:
         if any(stream.busy for stream in self._streams if stream.index >= target.streams):
             self._free(native)  # requests came meanwhile
             return
-        self._refused_cells = sys.maxsize
+        self._refused_cells, self._insists = sys.maxsize, False
         for stream in self._streams:
             if stream.index >= target.streams:
                 self._lose(stream)
@@ -178,7 +183,8 @@ class Growing:
     def _move(self, stream: CacheStream) -> bool:
         """Move a stream; return whether this took time."""
         assert self._target is not None
-        worth = stream.busy or (stream.reusable >= _WORTH_MOVING and len(stream.tokens) <= self._target.cells)
+        room = self._target.cells - len(stream.tokens) - len(stream.unsettled)
+        worth = stream.busy or (stream.reusable >= _WORTH_MOVING and room >= 0)
         content = worth and bool(stream.tokens)
         if not content and stream.tokens:
             self._lose(stream)

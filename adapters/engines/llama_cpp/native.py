@@ -35,7 +35,7 @@ class LlamaModel:
         gpu_layers: int,
         main_gpu: int | None,
         use_mmap: bool | None,
-        repack: bool,
+        repack: bool = True,
         on_progress: OnLoadProgress,
     ) -> None:
         params = C.llama_model_default_params()
@@ -112,16 +112,16 @@ class LlamaModel:
 class LlamaContext:
     """A KV cache of separate streams, and its compute graph, which can be replaced by one of another size.
 
-    `num_ctx` is the most tokens that one of its streams may ever have; now, there are `cells` for each. `portable`:
-    states are saved in a form that contexts of all sizes load (see `stream_states`). `pair_rows`: no row of a decode
-    may be computed alone.
+    `num_ctx` is the most tokens that one of its streams may ever have, by default those of the first `size`; now there
+    is room for `cells`. `portable`: states are saved in a form that contexts of all sizes load (see `stream_states`).
+    `pair_rows`: no row of a decode may be computed alone.
     """
 
     def __init__(
-        self, model: LlamaModel, params: ContextParams, size: ContextSize, *, num_ctx: int, threads: int
+        self, model: LlamaModel, params: ContextParams, size: ContextSize, *, threads: int, num_ctx: int | None = None
     ) -> None:
         self.model = model
-        self.num_ctx = num_ctx
+        self.num_ctx = size.cells if num_ctx is None else num_ctx
         self.batch = params.batch
         self.threads = threads
         self.portable = False
@@ -147,6 +147,12 @@ class LlamaContext:
         """Its size. While streams are moved, what both contexts have room for."""
         now, after = self._native.size, self._next
         return now if after is None else ContextSize(after.size.streams, min(now.cells, after.size.cells))
+
+    @property
+    def most_outputs(self) -> int:
+        """How many rows of a decode may have logits. llama.cpp ends the process if there are more."""
+        per_stream = self._params.outputs_per_stream
+        return self.batch if per_stream is None else min(self.batch, per_stream * self._native.size.streams)
 
     @property
     def cells(self) -> int:

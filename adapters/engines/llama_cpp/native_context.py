@@ -34,13 +34,15 @@ class ContextSize(Value, frozen=True):
 
 
 class ContextParams(Value, frozen=True, kw_only=True):
-    """What contexts of different sizes have in common. `batch` is the largest number of tokens in one decode.
+    """What contexts of different sizes have in common. `batch` is the largest number of tokens in one decode, of which
+    `outputs_per_stream` have logits; None: all may have some, for which there is room then.
 
     With `pooling`, it computes vectors. If it is `unified`, all streams share the cells of one. `observer` is
     `cb_eval` of llama.cpp.
     """
 
     batch: int
+    outputs_per_stream: int | None = None
     flash_attention: int
     kv_cache_type: str
     pooling: int | None = None
@@ -71,9 +73,9 @@ class NativeContext:
         native.no_perf = True
         if params.observer is not None:
             native.cb_eval = params.observer
-        if params.pooling is None:
-            native.n_outputs_max = size.streams  # otherwise there is room for the logits of a whole batch
-        else:
+        if params.outputs_per_stream is not None:
+            native.n_outputs_max = min(params.batch, size.streams * params.outputs_per_stream)
+        if params.pooling is not None:
             native.embeddings = True
             native.pooling_type = params.pooling
         forget_log()

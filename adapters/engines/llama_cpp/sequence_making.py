@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from corral.adapters.engine_kit.admission import admitted
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
-from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
+from corral.adapters.engine_kit.token_choosing import TokenChooser
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaModel
@@ -41,13 +39,7 @@ class SequenceMaker:
         self._smallest_chunk = smallest_chunk
         self._candidates = CandidateArray(model.vocabulary_size)
         self._dry = DryPrototypes(model)
-        self._tokens = ModelTokens(
-            size=model.vocabulary_size,
-            ends=tokenizer.ends(model.vocabulary_size),
-            text=tokenizer.piece,
-            spelling=partial(tokenizer.piece, special=True),
-            control_id=tokenizer.control_id,
-        )
+        self._tokens = tokenizer.choices()
 
     def takes_long(self, request: CompletionRequest) -> bool:
         """Whether `make` takes so long that it should be called in another thread."""
