@@ -22,11 +22,11 @@ from corral.core.values import Value
 
 __all__ = ("Exactness", "measure_exactness")
 
-_PROMPT = 17
-_CHUNKINGS = {2: (2, 3, 4, 8), 8: (8, 9)}
+_PROMPT = 19
+_CHUNKINGS = {2: (2, 3, 4, 10), 8: (9, 10)}
 """By their smallest chunk. Kernels that take rows by four or eight have another one for the rest."""
-_COUNTS = (1, 2, 7, 8)
 _FEW_ROWS = 7
+_MANY_ROWS = 8
 
 
 class Exactness(Value, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ class _Measurement:
             return Exactness(exact=False, reason="its kernels depend on how a prompt is split")
         self._context.trim(0, _PROMPT - 1)
         state = self._context.save(0)
-        counts = [count for count in _COUNTS if count <= self._streams]
+        counts = sorted({min(count, self._streams) for count in (1, 2, _FEW_ROWS, _MANY_ROWS)})
         for stream in range(1, counts[-1]):
             self._context.restore(stream, state)
         rows = {count: self._rows(count) for count in counts}
