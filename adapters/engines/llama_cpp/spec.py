@@ -10,6 +10,7 @@ import msgspec
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.memory_needs import (
     LARGEST_BATCH,
+    OUTPUTS_PER_STREAM,
     batch_tokens,
     compute_bytes,
     kv_bytes,
@@ -93,7 +94,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
     compute = compute_bytes(
         num_ctx=context,
         batch=batch,
-        outputs=streams,
+        outputs=min(batch, streams * OUTPUTS_PER_STREAM),
         heads=_heads(metadata),
         vocabulary=0 if embeds_only else metadata.vocabulary_size or 32_000,
         width=metadata.embedding_length or 4096,
