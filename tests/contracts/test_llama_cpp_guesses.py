@@ -190,7 +190,7 @@ def test_what_was_wrong_leaves_nothing_behind(
 
 
 def test_prompts_are_looked_up(weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the answer repeats of its prompt, or of itself, is guessed: with a format that allows one token alone, nearly
+    """What the answer repeats of its prompt, or of itself, is guessed: with a mask that allows one token alone, nearly
     every step yields several."""
     monkeypatch.setattr(GuessPolicy, "lengths", lambda self, candidates, most_rows: [candidates[0].available])
 
@@ -211,5 +211,5 @@ def test_exact_texts_have_guesses_only_if_they_stay_exact(open_engine: Opened, s
     guessed, and the details say so."""
     engine = open_engine(shallow("F16"), exact=True, num_parallel=2)
     assert engine.info.details["exact"].startswith("yes")
-    assert engine.info.details["guesses"].startswith("no: several tokens at once")
+    assert engine.info.details["guesses"].startswith("no: several rows")
     assert open_engine(shallow("F16"), guess="off").info.details["guesses"] == "no: switched off"

@@ -209,7 +209,9 @@ class Model:
         self.rows = rows
 
     def sequence(self, seed: int) -> Any:
-        meaning = ModelTokens(size=8, ends=[6], text=lambda one: b"%d" % one, spelling=lambda one: b"", control_id=lambda text: None)
+        meaning = ModelTokens(
+            size=8, ends=[6], text=lambda one: b"%d" % one, spelling=lambda one: b"", control_id=lambda text: None
+        )
         chooser = TokenChooser(CompletionRequest(prompt=()), DiceSampler(seed), meaning)
         stream = SimpleNamespace(tokens=[])
         return SimpleNamespace(chooser=chooser, guess=[], guessed=None, pending=0, owned=stream)

@@ -127,7 +127,7 @@ class _Builder:
         on_progress(1.0)
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         on_progress(1.0)
-        guessing, guesses = open_guessing(options, context, batch, exactness, streams=count, trimmable=trimmable)
+        guessing, told = open_guessing(options, context, batch, exactness, streams=count, trimmable=trimmable)
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
         encoder = None
@@ -165,7 +165,7 @@ class _Builder:
         def piece(remaining: int) -> int:
             return computation.chunk(remaining, computation.budget(answering=one_size or completions.busy))
 
-        info = self._info({"completion", "embedding"}, features, count, {"exact": exactness.told, "guesses": guesses}, tokenizer)
+        info = self._info({"completion", "embedding"}, features, count, {"exact": exactness.told} | told, tokenizer)
         return LlamaCppEngine(
             model=model,
             completions=completions,

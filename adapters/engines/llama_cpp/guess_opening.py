@@ -14,16 +14,22 @@ __all__ = ("open_guessing",)
 
 
 def open_guessing(
-    options: LlamaCppOptions, context: LlamaContext, batch: Batch, exactness: Exactness, *, streams: int, trimmable: bool
-) -> tuple[Guessing | None, str]:
-    """What guesses for this model, and what ``details.guesses`` says."""
+    options: LlamaCppOptions,
+    context: LlamaContext,
+    batch: Batch,
+    exactness: Exactness,
+    *,
+    streams: int,
+    trimmable: bool,
+) -> tuple[Guessing | None, dict[str, str]]:
+    """What guesses for this model, and its details for people."""
     if options.guess == "off":
-        return None, "no: switched off"
+        return None, {"guesses": "no: switched off"}
     if not trimmable:
-        return None, "no: its memory cannot be truncated"
-    if options.exact:
-        if not exactness.exact:
-            return None, "no: they would make texts less exact; exact = false allows them"
-        if exactness.pair_rows or not rows_together_are_exact(context, batch, streams):
-            return None, "no: several tokens at once are not exactly what each is alone; exact = false allows them"
-    return Guessing(PromptLookup, most_rows=context.batch - streams), "from prompt and answer, where they win"
+        return None, {"guesses": "no: its memory cannot be truncated"}
+    if options.exact and not exactness.exact:
+        return None, {"guesses": "no: texts would be even less exact; exact = false allows them"}
+    if options.exact and (exactness.pair_rows or not rows_together_are_exact(context, batch, streams)):
+        return None, {"guesses": "no: several rows are not exactly what each is alone; exact = false allows them"}
+    guessing = Guessing(PromptLookup, most_rows=context.batch - streams)
+    return guessing, {"guesses": "from prompt and answer, where they win"}

@@ -62,7 +62,7 @@ class GuessedRequest:
 
 
 class Guessing:
-    """The guesses of all requests of a model. `begin` creates a request's guesser; a step has at most `most_rows` rows."""
+    """The guesses of all requests of a model. `begin` creates a guesser. A step has at most `most_rows` rows."""
 
     def __init__(
         self,

@@ -19,8 +19,8 @@ __all__ = ("LlamaSequence",)
 
 class LlamaSequence:
     """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next. `prompt` are
-    the keys of its cells. `guess` are the tokens that are computed after it in the same step, which may be wrong. A context
-    with images never shifts.
+    the keys of its cells. `guess` are the tokens that are computed after `pending` in the same step, and may be wrong.
+    A context with images never shifts.
     """
 
     __slots__ = (

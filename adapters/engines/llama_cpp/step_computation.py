@@ -17,6 +17,8 @@ from corral.core.errors import EngineError
 
 __all__ = ("Computation",)
 
+_Computed = tuple[LlamaSequence, Sequence[int] | EngineError]
+
 _STEP_GOAL_S = 0.5
 """A step that only prefills takes about this long, so that cancelling is quick."""
 _WORTH_TIMING = 16
@@ -52,7 +54,7 @@ class Computation:
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tokens(self, sequences: list[LlamaSequence]) -> Iterator[tuple[LlamaSequence, Sequence[int] | EngineError]]:
+    def tokens(self, sequences: list[LlamaSequence]) -> Iterator[_Computed]:
         """Compute the pending token of each sequence, and guesses. Yield each with the rows of their logits, or with
         its error.
 
@@ -107,7 +109,7 @@ class Computation:
                 self._streams.cut(filler, 0)
         return fillers
 
-    def _one_by_one(self, ready: list[LlamaSequence], code: int) -> Iterator[tuple[LlamaSequence, Sequence[int] | EngineError]]:
+    def _one_by_one(self, ready: list[LlamaSequence], code: int) -> Iterator[_Computed]:
         self._streams.resync()
         for sequence in ready:
             sequence.guess = []
