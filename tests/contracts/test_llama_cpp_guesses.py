@@ -60,9 +60,7 @@ class Oracle:
     def _next(self, most: int) -> list[int]:
         done = len(self._tokens)
         answer = next((one for one in self.answers if list(one[:done]) == self._tokens), ())
-        return [
-            token + 1 if at % 5 == 4 else token for at, token in enumerate(answer[done : done + most], start=done)
-        ]
+        return [token + 1 if at % 5 == 4 else token for at, token in enumerate(answer[done : done + most], start=done)]
 
     def offer(self, most: int) -> Offer:
         return Offer(len(self._next(most)), "long")

@@ -32,7 +32,7 @@ def test_what_followed_before_is_guessed() -> None:
 def test_the_longest_match_wins() -> None:
     """Of several places, that with the most tokens in common before it; of equals, the latest."""
     lookup = PromptLookup([8, 1, 2, 3, 50, 7, 1, 2, 3, 60, 6, 1, 2, 3, 70, 5, 8, 1, 2, 3])
-    assert lookup.offer(1).count == 1
+    assert lookup.offer(1).length == 1
     assert lookup.guess(1) == [50]
     latest = PromptLookup([1, 2, 3, 50, 7, 1, 2, 3, 60, 6, 1, 2, 3])
     latest.offer(1)
@@ -42,14 +42,14 @@ def test_the_longest_match_wins() -> None:
 def test_a_text_that_repeats_itself_goes_on_to() -> None:
     """Beyond the end of the text, the guess goes on with what it has guessed."""
     lookup = PromptLookup([4, 5, 4, 5, 4, 5])
-    assert lookup.offer(7).count == 7
+    assert lookup.offer(7).length == 7
     assert lookup.guess(7) == [4, 5, 4, 5, 4, 5, 4]
 
 
 def test_cells_of_images_are_not_guessed() -> None:
     """A guess ends before what is no token."""
     lookup = PromptLookup([1, 2, 3, 4, -9, -9, 5, 1, 2, 3])
-    assert lookup.offer(5).count == 1
+    assert lookup.offer(5).length == 1
     assert lookup.guess(1) == [4]
 
 
@@ -57,7 +57,7 @@ def test_a_long_prompt_is_indexed_in_pieces() -> None:
     """The work of one step is bounded: a long prompt is found after some steps."""
     tokens = list(range(10_000))
     lookup = PromptLookup([*tokens, 9_000, 9_001, 9_002])
-    offers = [lookup.offer(2).count for _ in range(6)]
+    offers = [lookup.offer(2).length for _ in range(6)]
     assert offers[0] == 0
     assert offers[-1] == 2
     assert lookup.guess(2) == [9_003, 9_004]
@@ -76,7 +76,7 @@ def test_it_offers_what_a_scan_finds(seed: int) -> None:
         last = tokens[-3:]
         places = [at for at in range(3, len(tokens)) if tokens[at - 3 : at] == last]
         offer = lookup.offer(1)
-        assert offer.count == bool(places)
+        assert offer.length == bool(places)
         if places:
             assert lookup.guess(1)[0] in {tokens[at] for at in places}
 

@@ -21,7 +21,7 @@ __all__ = ("Chosen", "GuessedRequest", "Guesser", "Guessing", "Offer", "choose_t
 class Offer(NamedTuple):
     """How many tokens can be guessed, and what the guess would rest on."""
 
-    count: int
+    length: int
     evidence: Evidence
 
 
@@ -89,7 +89,7 @@ class Guessing:
             wanted = room if request.left is None else min(room, request.left - 1)
             offer = request.guesser.offer(max(0, min(wanted, LENGTHS[-1])))
             request.evidence = offer.evidence
-            candidates.append(Candidate(offer.count, request.acceptance.share(offer.evidence)))
+            candidates.append(Candidate(offer.length, request.acceptance.share(offer.evidence)))
         lengths = self._policy.lengths(candidates, self._most_rows)
         for sequence, request, length in zip(ready, requests, lengths, strict=True):
             sequence.guess = request.guesser.guess(length) if length else []
