@@ -19,6 +19,8 @@ from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
 from corral.adapters.engines.llama_cpp.growing import KEPT_S, ContextGrowth
+from corral.adapters.engines.llama_cpp.guess_opening import open_guessing
+from corral.adapters.engines.llama_cpp.guessing import Guessing
 from corral.adapters.engines.llama_cpp.image_encoder import open_encoder
 from corral.adapters.engines.llama_cpp.kernel_trace import KernelTrace
 from corral.adapters.engines.llama_cpp.memory_needs import projector_bytes
@@ -119,6 +121,7 @@ class _Builder:
             max_prefill_tokens=min(options.max_prefill_tokens, settings.chunk),
             largest_chunk=settings.chunk,
             exactness=exactness,
+            guessing=found.guessing,
         )
         background: list[BackgroundWork] = []
         sequences = SequenceMaker(
@@ -154,7 +157,7 @@ class _Builder:
         abilities = {"shift": can_shift, "exact": exactness.exact, "images": encoder is not None}
         features = {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in abilities.items() if has}
-        details = {"exact": exactness.told} | ({"images": blind} if blind else {})
+        details = {"exact": exactness.told} | found.guesses | ({"images": blind} if blind else {})
         info = self._info({"completion", "embedding"}, features, details, sees=encoder is not None)
         description = Description(info, settings, lambda: growing.size, growing.largest)
         return LlamaCppEngine(
@@ -184,6 +187,10 @@ class _Builder:
                 movable = can_move(trial, context, batch)
                 if not movable:
                     context.close()
+            guessing, guesses = open_guessing(
+                self._options, trial, batch, exactness, streams=trial.size.streams, trimmable=trimmable
+            )
+            on_progress(1.0)
         if not movable:
             context = self._context(self._first_size(movable=False, pair_rows=exactness.pair_rows))
         failed.callback(context.close)
@@ -191,7 +198,7 @@ class _Builder:
         on_progress(1.0)
         context.set_threads(self._tuner.begin(lambda threads: time_decode(context, batch, threads)))
         on_progress(1.0)
-        return _Abilities(context, exactness, trimmable, movable)
+        return _Abilities(context, exactness, trimmable, movable, guessing, guesses)
 
     def _first_size(self, *, movable: bool, pair_rows: bool) -> ContextSize:
         settings = self._settings
@@ -272,9 +279,13 @@ class _Builder:
 
 
 class _Abilities(NamedTuple):
-    """What was found by trying. `movable`: streams can move to contexts of other sizes."""
+    """What was found by trying. `movable`: streams can move to contexts of other sizes. `guesses`: of `guessing`, for
+    people.
+    """
 
     context: LlamaContext
     exactness: Exactness
     trimmable: bool
     movable: bool
+    guessing: Guessing | None
+    guesses: dict[str, str]

@@ -10,6 +10,7 @@ from corral.adapters.engines.llama_cpp.growing import FIRST_CELLS, cell_levels, 
 from corral.adapters.engines.llama_cpp.memory_needs import (
     KV_BYTES_PER_VALUE,
     LARGEST_BATCH,
+    OUTPUTS_PER_STREAM,
     SMALLEST_BATCH,
     batch_tokens,
     compute_bytes,
@@ -26,8 +27,6 @@ MAX_STREAMS = 256  # LLAMA_MAX_SEQ
 _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
 _CHEAP_BYTES = 32 * 2**20
 """The first streams may take this much, so that short chats do not have to grow."""
-_OUTPUTS_PER_STREAM = 16
-"""So many rows of a stream may have logits in one decode."""
 _LEFT_FREE_BYTES = 64 * 2**20
 _SHARE_OF_FREE = 4
 
@@ -82,7 +81,7 @@ class ContextSettings:
         """Of contexts for completions."""
         return ContextParams(
             batch=self._batch,
-            outputs_per_stream=_OUTPUTS_PER_STREAM,
+            outputs_per_stream=OUTPUTS_PER_STREAM,
             flash_attention=self._flash_attention,
             kv_cache_type=self._options.kv_cache_type,
         )
@@ -128,7 +127,7 @@ class ContextSettings:
 
     def context_bytes(self, size: ContextSize) -> int:
         """The KV cache and the compute buffers."""
-        outputs = min(self._batch, size.streams * _OUTPUTS_PER_STREAM)
+        outputs = min(self._batch, size.streams * OUTPUTS_PER_STREAM)
         return self._size_kv_bytes(size) + self._compute_bytes(
             size.cells, self._batch, outputs=outputs, flash_attention=self.flash_attention
         )

@@ -11,6 +11,7 @@ from corral.core.models.model import ModelMetadata
 __all__ = (
     "KV_BYTES_PER_VALUE",
     "LARGEST_BATCH",
+    "OUTPUTS_PER_STREAM",
     "REMEMBERED_BYTES",
     "SMALLEST_BATCH",
     "batch_tokens",
@@ -21,6 +22,8 @@ __all__ = (
 
 KV_BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q4_0": 18 / 32}
 SMALLEST_BATCH, LARGEST_BATCH = 32, 512
+OUTPUTS_PER_STREAM = 16
+"""So many rows of a stream may have logits in one decode."""
 REMEMBERED_BYTES = 64 * 1024 * 1024
 """Vectors of images to keep. A conversation sends its images again with every question."""
 _FLOAT = 4

@@ -152,7 +152,8 @@ class LlamaContext:
     def most_outputs(self) -> int:
         """How many rows of a decode may have logits. llama.cpp ends the process if there are more."""
         per_stream = self._params.outputs_per_stream
-        return self.batch if per_stream is None else min(self.batch, per_stream * self._native.size.streams)
+        streams = min(native.size.streams for native in filter(None, (self._native, self._next)))
+        return self.batch if per_stream is None else min(self.batch, per_stream * streams)
 
     @property
     def cells(self) -> int:

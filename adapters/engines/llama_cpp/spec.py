@@ -10,6 +10,7 @@ import msgspec
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.memory_needs import (
     LARGEST_BATCH,
+    OUTPUTS_PER_STREAM,
     batch_tokens,
     compute_bytes,
     kv_bytes,
@@ -43,7 +44,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     process dies.
     `repack`: rearrange weights for this processor; without it, K-quants and IQ4_NL are exact as well, at another speed.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
-    load; 0: none.
+    load; 0: none. `guess`: compute tokens that may follow together with the next one, where that is faster. They come
+    from prompt and answer (``prompt``); ``off`` never. Only while texts stay as exact as `exact` asks.
     """
 
     num_ctx: int | None = None
@@ -60,6 +62,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     amx: bool = False
     repack: bool = True
     prefix_memory: int | None = None
+    guess: Literal["off", "auto", "prompt"] = "auto"
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:
@@ -96,7 +99,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
     compute = compute_bytes(
         num_ctx=context,
         batch=batch,
-        outputs=streams,
+        outputs=min(batch, streams * OUTPUTS_PER_STREAM),
         heads=_heads(metadata),
         vocabulary=0 if embeds_only else metadata.vocabulary_size or 32_000,
         width=metadata.embedding_length or 4096,
