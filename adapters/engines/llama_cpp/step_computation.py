@@ -64,6 +64,7 @@ class Computation:
         """
         ready = sorted(sequences, key=_stream_index)
         if self._guessing is not None:
+            idle_rows = len(self._streams) - len(ready)
             self._guessing.plan(ready, self._streams.capacity, self._context.most_outputs - idle_rows)
         most = self._exactness.most_rows
         if most is None or len(ready) + len(self._filler_rows(ready)) <= most:
