@@ -39,7 +39,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `amx`: use the matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the
     process dies.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
-    load; 0: none.
+    load; 0: none. `guess`: compute tokens that may follow together with the next one, where that is faster. They come
+    from prompt and answer (``prompt``); ``off`` never. Only while texts stay as exact as `exact` asks.
     """
 
     num_ctx: int | None = None
@@ -55,6 +56,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     exact: bool = True
     amx: bool = False
     prefix_memory: int | None = None
+    guess: Literal["off", "auto", "prompt"] = "auto"
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:
