@@ -9,6 +9,7 @@ import msgspec
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
+from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import CorralError
 from corral.core.generation.service import InferenceService
@@ -77,6 +78,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: ModelScheduler
     inference: InferenceService
     deriver: ModelDeriver
+    comparer: ModelComparer
     devices: DeviceProbe
     garbage: GarbageCollector
     verifier: StoreVerifier

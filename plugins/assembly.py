@@ -21,6 +21,7 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
 from corral.core.containment import beside
+from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.quantizing import WeightsQuantizer
@@ -230,6 +231,7 @@ async def assemble(
         scheduler=scheduler,
         inference=inference,
         deriver=deriver,
+        comparer=ModelComparer(models=catalog, jobs=jobs, engines=engines),
         devices=DeviceProbe(engines=engines, jobs=jobs),
         garbage=GarbageCollector(
             manifests=stores.manifests, blobs=stores.blobs, local=stores.local, upkeep=stores.upkeep

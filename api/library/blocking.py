@@ -25,6 +25,7 @@ from corral.core.ports.sources import OnProgress
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
+from corral.core.specs.comparisons import Comparison
 
 __all__ = ("Corral",)
 
@@ -233,6 +234,20 @@ class Corral:
                 importance_matrix=importance_matrix,
                 on_progress=on_progress,
             )
+        )
+
+    def compare(
+        self,
+        reference: str,
+        candidate: str,
+        *,
+        text: str | os.PathLike[str] | None = None,
+        speed: bool = True,
+        on_progress: OnLoadProgress | None = None,
+    ) -> Comparison:
+        """See `AsyncCorral.compare`. `on_progress` is called on other threads."""
+        return self.call(
+            lambda corral: corral.compare(reference, candidate, text=text, speed=speed, on_progress=on_progress)
         )
 
     def create_from_modelfile(

@@ -1,4 +1,4 @@
-"""What creates models, as methods of `AsyncCorral`."""
+"""What creates models and compares them, as methods of `AsyncCorral`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from corral.core.conversion.results import quantized_name
 from corral.core.errors import InvalidRequest, NotFound
 from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
+from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress, ignore_progress
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
+from corral.core.specs.comparisons import Comparison
 
 __all__ = ("AsyncCreation", "CreateOptions", "modelfile_call")
 
@@ -119,6 +121,28 @@ class AsyncCreation(ABC):
         )
         return await runtime.catalog.creator.create(
             call, checked_callback("on_progress", on_progress) or ignore_progress
+        )
+
+    async def compare(
+        self,
+        reference: str,
+        candidate: str,
+        *,
+        text: str | os.PathLike[str] | None = None,
+        speed: bool = True,
+        on_progress: OnLoadProgress | None = None,
+    ) -> Comparison:
+        """How the model `candidate` differs from `reference`, which has the same vocabulary: see `Comparison`.
+
+        `text` is a file; without it, a text that comes with Corral is used. `on_progress` gets the share done, 0 to 1.
+        """
+        names = (parse_name(checked("reference", reference, str)), parse_name(checked("candidate", candidate, str)))
+        file = None if text is None else _absolute(checked_path("text", text))
+        report = checked_callback("on_progress", on_progress) or (lambda share: None)
+        runtime = await self.runtime()
+        first, second = [await runtime.catalog.get(name) for name in names]
+        return await runtime.comparer.compare(
+            first, second, text=file, speed=checked("speed", speed, bool), on_progress=report
         )
 
     async def create_from_modelfile(

@@ -40,6 +40,7 @@ from corral.api.http.settings import HttpSettings
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
+from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.quantizing import WeightsQuantizer
@@ -123,6 +124,7 @@ class World:
                 converters=[],
                 installation=installation,
             ),
+            comparer=ModelComparer(models=catalog, jobs=jobs, engines=engines),
             devices=DeviceProbe(engines=engines, jobs=jobs),
             garbage=GarbageCollector(manifests=self.manifests, blobs=self.blobs, local=self.blobs),
             verifier=StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=[]),

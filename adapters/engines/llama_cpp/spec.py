@@ -123,6 +123,7 @@ SPEC = EngineSpec(
     tasks=frozenset({"completion", "embedding"}),
     takes="GGUF files of every architecture that llama.cpp supports",
     devices="corral.adapters.engines.llama_cpp.devices:devices",
+    compare="corral.adapters.engines.llama_cpp.comparing.compare:compare",
     load_options=LlamaCppOptions,
     module="llama_cpp",
     requirement=REQUIREMENT,
