@@ -25,6 +25,7 @@ from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.quantizing import WeightsQuantizer
+from corral.core.conversion.tuning import ModelTuner
 from corral.core.errors import SettingsError
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
@@ -201,6 +202,8 @@ async def assemble(
         installation=installation,
         settings=settings.converters,
     )
+    comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
+    tuner = ModelTuner(models=catalog, deriver=deriver, comparer=comparer, engines=engines)
     scheduler = ModelScheduler(
         chooser=engine_chooser(settings, manager, engines),
         runners=runners,
@@ -215,6 +218,7 @@ async def assemble(
         ),
         free_memory=free_memory,
         deriver=deriver,
+        tune_later=tuner.tune_later,
     )
     manager.warn()
     models = by_model(settings.models)
@@ -231,7 +235,8 @@ async def assemble(
         scheduler=scheduler,
         inference=inference,
         deriver=deriver,
-        comparer=ModelComparer(models=catalog, jobs=jobs, engines=engines),
+        comparer=comparer,
+        tuner=tuner,
         devices=DeviceProbe(engines=engines, jobs=jobs),
         garbage=GarbageCollector(
             manifests=stores.manifests, blobs=stores.blobs, local=stores.local, upkeep=stores.upkeep

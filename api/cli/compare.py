@@ -28,9 +28,7 @@ __all__ = ("compare", "per_second")
 @click.option("--no-speed", is_flag=True, help="Compare only what they predict, which is faster.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
-def compare(
-    session: Session, reference: str, candidate: str, text: Path | None, no_speed: bool, as_json: bool
-) -> None:
+def compare(session: Session, reference: str, candidate: str, text: Path | None, no_speed: bool, as_json: bool) -> None:
     """Compare the model B with A, from which it was made: how well both predict a text, how far their predictions
     differ, and how fast they are.
 

@@ -19,6 +19,7 @@ from corral.api.library.results import ChatResult, Embeddings, GenerateResult, M
 from corral.api.library.streams import AsyncStream, Stream
 from corral.core.catalog.garbage import GarbageReport
 from corral.core.catalog.verifying import VerifyReport
+from corral.core.conversion.tuning import TuneReport
 from corral.core.models.model import StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
@@ -249,6 +250,28 @@ class Corral:
         return self.call(
             lambda corral: corral.compare(reference, candidate, text=text, speed=speed, on_progress=on_progress)
         )
+
+    def tune(
+        self,
+        model: str,
+        *,
+        types: Sequence[str] = (),
+        most_kl: float = 0.01,
+        keep: bool = True,
+        on_progress: OnLoadProgress | None = None,
+    ) -> TuneReport:
+        """See `AsyncCorral.tune`. `on_progress` is called on other threads."""
+        return self.call(
+            lambda corral: corral.tune(model, types=types, most_kl=most_kl, keep=keep, on_progress=on_progress)
+        )
+
+    def tuned(self, model: str) -> dict[str, StoredModel]:
+        """See `AsyncCorral.tuned`."""
+        return self.call(lambda corral: corral.tuned(model))
+
+    def untune(self, model: str) -> bool:
+        """See `AsyncCorral.untune`."""
+        return self.call(lambda corral: corral.untune(model))
 
     def create_from_modelfile(
         self, model: str, modelfile: str | os.PathLike[str], *, on_progress: OnProgress | None = None

@@ -62,9 +62,7 @@ def compared(reference: Path, candidate: Path, text: Path, *, speed: bool = Fals
 def softmaxed(path: Path, tokens: list[int]) -> np.ndarray:
     """The probabilities after each token, from one decode of all of them, in float64."""
     model = LlamaModel(str(path), gpu_layers=0, main_gpu=None, use_mmap=None, on_progress=lambda share: None)
-    context = LlamaContext(
-        model, num_ctx=512, streams=1, batch=512, threads=1, flash_attention=0, kv_cache_type="f16"
-    )
+    context = LlamaContext(model, num_ctx=512, streams=1, batch=512, threads=1, flash_attention=0, kv_cache_type="f16")
     try:
         batch = Batch(512)
         batch.fill_chunk(tokens, 0, 0, last=True)

@@ -26,7 +26,7 @@ Rows = npt.NDArray[np.float32]
 
 
 class Divergence(Value, frozen=True, kw_only=True):
-    """Sums over `positions`: negative log likelihoods of the reference and the candidate, KL divergences, equal tops."""
+    """Sums over `positions`: negative log likelihoods of both models, KL divergences, equal tops."""
 
     positions: int = 0
     reference_nll: float = 0.0

@@ -84,9 +84,7 @@ def race(racers: Sequence[Racer], on_share: Callable[[float], None]) -> list[Spe
                 times[at] = min(times[at], task(racer))
         on_share((number + 1) / _ROUNDS)
     return [
-        Speeds(
-            prompt=length / prompt_s, decode=1 / decode_s, eight=STREAMS / eight_s, exact=racer.exactness.exact
-        )
+        Speeds(prompt=length / prompt_s, decode=1 / decode_s, eight=STREAMS / eight_s, exact=racer.exactness.exact)
         for racer, (prompt_s, decode_s, eight_s) in zip(racers, best, strict=True)
     ]
 
