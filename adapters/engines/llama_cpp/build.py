@@ -114,9 +114,8 @@ class _Builder:
         features = {"tokenize", "batch"}
         if not self._generates:
             info = self._info({"embedding"}, features, 0, "it is an embedding model", tokenizer)
-            return LlamaCppEngine(
-                model=model, completions=None, embedder=embedder(None), tokenizer=tokenizer, info=info
-            )
+            vectors = embedder(None)
+            return LlamaCppEngine(model=model, completions=None, embedder=vectors, tokenizer=tokenizer, info=info)
         count = self._stream_count()
         context = self._context(count)
         failed.callback(context.close)
@@ -143,8 +142,7 @@ class _Builder:
             tuner=tuner,
             max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
             largest_chunk=self._chunk,
-            exact=exactness.exact,
-            pair_rows=exactness.pair_rows,
+            exactness=exactness,
         )
         completions = Completions(
             model=model,
@@ -156,7 +154,6 @@ class _Builder:
             encoder=encoder,
             can_shift=can_shift,
             exact=exactness.exact,
-            background=[],
         )
 
         # If the size of a piece changes the numbers, it is fixed, so that a text always has the same vector.
@@ -269,7 +266,7 @@ class _Builder:
 
     def _exactness(self, context: LlamaContext, batch: Batch, streams: int, *, trimmable: bool) -> Exactness:
         def no(reason: str) -> Exactness:
-            return Exactness(exact=False, pair_rows=False, reason=reason)
+            return Exactness(exact=False, reason=reason)
 
         if not self._options.exact:
             return no("switched off")
