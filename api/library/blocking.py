@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
+from corral.api.library.blocking_weights import BlockingWeights
 from corral.api.library.creation import CreateOptions
 from corral.api.library.messages import Messages
 from corral.api.library.options import ChatOptions, CorralOptions, GenerateOptions, RequestOptions
@@ -19,14 +20,12 @@ from corral.api.library.results import ChatResult, Embeddings, GenerateResult, M
 from corral.api.library.streams import AsyncStream, Stream
 from corral.core.catalog.garbage import GarbageReport
 from corral.core.catalog.verifying import VerifyReport
-from corral.core.conversion.tuning import TuneReport
 from corral.core.models.model import StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
-from corral.core.specs.comparisons import Comparison
 
 __all__ = ("Corral",)
 
@@ -39,7 +38,7 @@ class _Behind(AsyncCorral):
     _name = "Corral"
 
 
-class Corral:
+class Corral(BlockingWeights):
     """`AsyncCorral` for blocking code: methods run on an event loop in a separate thread, and wait for the result.
 
     Any number of threads can share one, also where an event loop is already running, as in Jupyter. Ctrl-C cancels only
@@ -214,64 +213,6 @@ class Corral:
     ) -> StoredModel:
         """See `AsyncCorral.create`."""
         return self.call(lambda corral: corral.create(model, from_, on_progress=on_progress, **how))
-
-    def quantize(
-        self,
-        model: str,
-        type: str,
-        *,
-        name: str | None = None,
-        requantize: bool = False,
-        importance_matrix: str | os.PathLike[str] | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> StoredModel:
-        """See `AsyncCorral.quantize`. `on_progress` is called on other threads."""
-        return self.call(
-            lambda corral: corral.quantize(
-                model,
-                type,
-                name=name,
-                requantize=requantize,
-                importance_matrix=importance_matrix,
-                on_progress=on_progress,
-            )
-        )
-
-    def compare(
-        self,
-        reference: str,
-        candidate: str,
-        *,
-        text: str | os.PathLike[str] | None = None,
-        speed: bool = True,
-        on_progress: OnLoadProgress | None = None,
-    ) -> Comparison:
-        """See `AsyncCorral.compare`. `on_progress` is called on other threads."""
-        return self.call(
-            lambda corral: corral.compare(reference, candidate, text=text, speed=speed, on_progress=on_progress)
-        )
-
-    def tune(
-        self,
-        model: str,
-        *,
-        types: Sequence[str] = (),
-        most_kl: float = 0.01,
-        keep: bool = True,
-        on_progress: OnLoadProgress | None = None,
-    ) -> TuneReport:
-        """See `AsyncCorral.tune`. `on_progress` is called on other threads."""
-        return self.call(
-            lambda corral: corral.tune(model, types=types, most_kl=most_kl, keep=keep, on_progress=on_progress)
-        )
-
-    def tuned(self, model: str) -> dict[str, StoredModel]:
-        """See `AsyncCorral.tuned`."""
-        return self.call(lambda corral: corral.tuned(model))
-
-    def untune(self, model: str) -> bool:
-        """See `AsyncCorral.untune`."""
-        return self.call(lambda corral: corral.untune(model))
 
     def create_from_modelfile(
         self, model: str, modelfile: str | os.PathLike[str], *, on_progress: OnProgress | None = None

@@ -168,7 +168,7 @@ def test_cancelling_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_cannot_be_tuned(tmp_path: Path, results: dict[str, Comparison]) -> None:
-    """A model elsewhere has no weights; a type that does not exist is named; one that needs a matrix is in the table."""
+    """A model elsewhere has no weights; a type that does not exist is named; a matrix that is missing is told."""
 
     async def check() -> None:
         async with opened(tmp_path) as corral:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import llama_cpp as C
 
-from corral.adapters.engine_kit.thread_tuning import threads_for
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
 from corral.adapters.engines.llama_cpp.comparing.divergence import (
     CHUNK_TOKENS,
     Divergence,
@@ -18,9 +18,11 @@ from corral.adapters.engines.llama_cpp.comparing.divergence import (
 )
 from corral.adapters.engines.llama_cpp.comparing.speeds import STREAM_TOKENS, STREAMS, Racer, Speeds, race
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, supports_gpu
+from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
+from corral.adapters.engines.llama_cpp.trial_decodes import time_decode
 from corral.core.errors import InvalidRequest, NotFound, Unsupported
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.requests.prompts import TextPart
@@ -53,6 +55,10 @@ def compare(request: CompareRequest, on_progress: OnLoadProgress) -> Comparison:
             on_progress(_LOADED * len(models) / 2)
         chunks = _chunks(models, text)
         wholes = [_context(model, opened, streams=1, tokens=len(chunks[0])) for model in models]
+        batch = Batch(2)  # threads that wait for each other are very slow on a busy machine
+        threads = ThreadTuner(threads_for(0)).begin(lambda count: time_decode(wholes[0], batch, count))
+        for whole in wholes:
+            whole.set_threads(threads)
 
         def on_chunk(found: Divergence, share: float) -> bool:
             on_progress(_LOADED + (_DIVERGED - _LOADED) * share)
@@ -63,6 +69,8 @@ def compare(request: CompareRequest, on_progress: OnLoadProgress) -> Comparison:
         speeds: list[Speeds | None] = [None, None]
         if request.speed and (request.enough_kl is None or kl <= request.enough_kl):
             shared = [_context(model, opened, streams=STREAMS, tokens=STREAM_TOKENS) for model in models]
+            for one in shared:
+                one.set_threads(threads)
             racers = [Racer(whole, eight) for whole, eight in zip(wholes, shared, strict=True)]
             speeds = [*race(racers, lambda share: on_progress(_DIVERGED + (1 - _DIVERGED) * share))]
         on_progress(1.0)
