@@ -14,6 +14,7 @@ from corral.adapters.engines.llama_cpp.batching import Completions
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
+from corral.adapters.engines.llama_cpp.guess_opening import open_guessing
 from corral.adapters.engines.llama_cpp.image_encoder import open_encoder
 from corral.adapters.engines.llama_cpp.memory_needs import (
     KV_BYTES_PER_VALUE,
@@ -106,14 +107,14 @@ class _Builder:
                 tokenizer,
                 limit=self._num_ctx,
                 inputs_at_once=1 if self._generates and options.exact else _INPUTS_AT_ONCE,
-                threads=lambda: tuner.threads,
+                tuner=tuner,
                 piece=piece,
             )
 
         self._control_tokens = tokenizer.control_tokens()
         features = {"tokenize", "batch"}
         if not self._generates:
-            info = self._info({"embedding"}, features, 0, "it is an embedding model", tokenizer)
+            info = self._info({"embedding"}, features, 0, {"exact": "it is an embedding model"}, tokenizer)
             vectors = embedder(None)
             return LlamaCppEngine(model=model, completions=None, embedder=vectors, tokenizer=tokenizer, info=info)
         count = self._stream_count()
@@ -126,6 +127,7 @@ class _Builder:
         on_progress(1.0)
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         on_progress(1.0)
+        guessing, told = open_guessing(options, context, batch, exactness, streams=count, trimmable=trimmable)
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
         encoder = None
@@ -143,6 +145,7 @@ class _Builder:
             max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
             largest_chunk=self._chunk,
             exactness=exactness,
+            guessing=guessing,
         )
         completions = Completions(
             model=model,
@@ -162,7 +165,7 @@ class _Builder:
         def piece(remaining: int) -> int:
             return computation.chunk(remaining, computation.budget(answering=one_size or completions.busy))
 
-        info = self._info({"completion", "embedding"}, features, count, exactness.told, tokenizer)
+        info = self._info({"completion", "embedding"}, features, count, {"exact": exactness.told} | told, tokenizer)
         return LlamaCppEngine(
             model=model,
             completions=completions,
@@ -277,7 +280,7 @@ class _Builder:
         return measure_exactness(context, batch, streams)
 
     def _info(
-        self, tasks: set[str], features: set[str], streams: int, exact: str, tokenizer: LlamaTokenizer
+        self, tasks: set[str], features: set[str], streams: int, told: dict[str, str], tokenizer: LlamaTokenizer
     ) -> ModelInfo:
         return ModelInfo(
             tasks=frozenset(tasks),
@@ -290,7 +293,7 @@ class _Builder:
             details={
                 "weights": self._model.description,
                 "streams": f"{streams} x {self._num_ctx} tokens",
-                "exact": exact,
+                **told,
                 "threads": str(self._threads) if self._options.num_thread > 0 else f"up to {self._threads}",
             }
             | ({"images": self._blind} if self._blind else {}),

@@ -42,6 +42,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
     load; 0: none. `reencode`: a type that all weights get before they are loaded, or ``auto``: the one that suits this
     machine, found once in the background of a first load, as ``corral tune`` does.
+    `guess`: compute tokens that may follow together with the next one, where that is faster. They come
+    from prompt and answer (``prompt``); ``off`` never. Only while texts stay as exact as `exact` asks.
     """
 
     num_ctx: int | None = None
@@ -60,6 +62,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     reencode: Literal[
         "off", "auto", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_1", "Q4_0", "IQ4_NL"
     ] = "off"
+    guess: Literal["off", "auto", "prompt"] = "auto"
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:
