@@ -581,6 +581,11 @@ class TightDeriver:
             raise OutOfMemory("no room to convert")
         return record
 
+    async def reencoded(
+        self, record: StoredModel, engine: str, kind: str, *, on_progress: OnLoadProgress
+    ) -> StoredModel:
+        return record
+
     async def discard_damaged(self, derived: StoredModel) -> bool:
         return False
 

@@ -87,7 +87,7 @@ class _Builder:
         self._projector = projector
         self._settings = ContextSettings(model, options, gpu=gpu)
         self._threads = threads_for(options.num_thread)
-        self._tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0)
+        self._tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0, on_cpu=not gpu)
         self._tokenizer = LlamaTokenizer(model)
         self._batch = Batch(max(self._settings.chunk, MAX_STREAMS))
 

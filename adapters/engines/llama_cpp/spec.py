@@ -17,6 +17,7 @@ from corral.adapters.engines.llama_cpp.memory_needs import (
     projector_bytes,
 )
 from corral.core.models.model import Model, ModelMetadata, StoredModel
+from corral.core.models.quantization_types import QuantizationType
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions")
@@ -44,7 +45,9 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     process dies.
     `repack`: rearrange weights for this processor; without it, K-quants and IQ4_NL are exact as well, at another speed.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
-    load; 0: none. `guess`: compute tokens that may follow together with the next one, where that is faster. They come
+    load; 0: none. `reencode`: a type that all weights get before they are loaded, or ``auto``: the one that suits this
+    machine, found once in the background of a first load, as ``corral tune`` does.
+    `guess`: compute tokens that may follow together with the next one, where that is faster. They come
     from prompt and answer (``prompt``); ``off`` never. Only while texts stay as exact as `exact` asks.
     """
 
@@ -62,6 +65,9 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     amx: bool = False
     repack: bool = True
     prefix_memory: int | None = None
+    reencode: Literal[
+        "off", "auto", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_1", "Q4_0", "IQ4_NL"
+    ] = "off"
     guess: Literal["off", "auto", "prompt"] = "auto"
 
 
@@ -133,6 +139,9 @@ SPEC = EngineSpec(
     tasks=frozenset({"completion", "embedding"}),
     takes="GGUF files of every architecture that llama.cpp supports",
     devices="corral.adapters.engines.llama_cpp.devices:devices",
+    compare="corral.adapters.engines.llama_cpp.comparing.compare:compare",
+    reencodings=(QuantizationType.Q8_0, QuantizationType.F16, QuantizationType.Q4_0),
+    reencoding=lambda options: options.reencode,
     load_options=LlamaCppOptions,
     module="llama_cpp",
     requirement=REQUIREMENT,

@@ -44,7 +44,7 @@ class Computation:
         self._vectors = VectorBatch(context.batch)
         self._tuner = tuner
         # With a smaller budget, not every rest could be cut into chunks.
-        self.fewest = max(4, 2 * exactness.smallest_chunk - 1)
+        self.fewest = max(2, 2 * exactness.smallest_chunk - 1)
         self._max_prefill_tokens = max(self.fewest, max_prefill_tokens)
         self._exactness = exactness
         self._guessing = guessing
