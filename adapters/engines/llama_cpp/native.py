@@ -9,6 +9,7 @@ from typing import Any
 import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
@@ -132,6 +133,11 @@ class LlamaContext:
         self._moved: set[int] = set()
         self._last = self._native
         self._rows: dict[int, tuple[NativeContext, int]] = {}
+
+    def similar(self, *, observer: Any) -> LlamaContext:
+        """An empty one like this, with an `observer` (see `ContextParams`). Raises `OutOfMemory`."""
+        params = structs.replace(self._params, observer=observer)
+        return LlamaContext(self.model, params, self.size, threads=self.threads, num_ctx=self.num_ctx)
 
     @property
     def memory(self) -> Any:
