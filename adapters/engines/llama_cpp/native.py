@@ -9,7 +9,6 @@ from typing import Any
 import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
-from msgspec import structs
 
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
@@ -127,17 +126,12 @@ class LlamaContext:
         self.threads = threads
         self.portable = False
         self.pair_rows = False
-        self._params = params
+        self.params = params
         self._native = self.another(size)
         self._next: NativeContext | None = None
         self._moved: set[int] = set()
         self._last = self._native
         self._rows: dict[int, tuple[NativeContext, int]] = {}
-
-    def similar(self, *, observer: Any) -> LlamaContext:
-        """An empty one like this, with an `observer` (see `ContextParams`). Raises `OutOfMemory`."""
-        params = structs.replace(self._params, observer=observer)
-        return LlamaContext(self.model, params, self.size, threads=self.threads, num_ctx=self.num_ctx)
 
     @property
     def memory(self) -> Any:
@@ -157,7 +151,7 @@ class LlamaContext:
     @property
     def most_outputs(self) -> int:
         """How many rows of a decode may have logits. llama.cpp ends the process if there are more."""
-        per_stream = self._params.outputs_per_stream
+        per_stream = self.params.outputs_per_stream
         streams = min(native.size.streams for native in filter(None, (self._native, self._next)))
         return self.batch if per_stream is None else min(self.batch, per_stream * streams)
 
@@ -270,7 +264,7 @@ class LlamaContext:
         """A context of another size, for `begin_moving`. In any thread. Raises `OutOfMemory`."""
         model = self.model
         return NativeContext(
-            model.handle, self._params, size, vocabulary_size=model.vocabulary_size, threads=self.threads
+            model.handle, self.params, size, vocabulary_size=model.vocabulary_size, threads=self.threads
         )
 
     def begin_moving(self, native: NativeContext) -> None:

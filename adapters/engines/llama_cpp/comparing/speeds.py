@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
+from msgspec import structs
+
 from corral.adapters.engines.llama_cpp.exactness import measure_exactness
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.kernel_trace import KernelTrace
@@ -44,7 +46,8 @@ class Racer:
         self._batch = Batch(_PROMPT_TOKENS)
         self._size = max(1, whole.model.vocabulary_size - 1)
         trace = KernelTrace()
-        with closing(shared.similar(observer=trace.callback)) as trial:
+        params = structs.replace(shared.params, observer=trace.callback)
+        with closing(LlamaContext(shared.model, params, shared.size, threads=shared.threads)) as trial:
             self.exactness = measure_exactness(trial, trace, self._batch, STREAMS)
 
     def prompt_s(self, tokens: int) -> float:
