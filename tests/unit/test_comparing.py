@@ -63,9 +63,8 @@ def compared(reference: Path, candidate: Path, text: Path, *, speed: bool = Fals
 def softmaxed(path: Path, tokens: list[int]) -> np.ndarray:
     """The probabilities after each token, from one decode of all of them, in float64."""
     model = LlamaModel(str(path), gpu_layers=0, main_gpu=None, use_mmap=None, on_progress=lambda share: None)
-    context = LlamaContext(
-        model, ContextParams(batch=512, flash_attention=0, kv_cache_type="f16"), ContextSize(1, 512), threads=1
-    )
+    params = ContextParams(batch=512, flash_attention=0, kv_cache_type="f16")
+    context = LlamaContext(model, params, ContextSize(1, 512), threads=1)
     try:
         batch = Batch(512)
         batch.fill_chunk(tokens, 0, 0, last=True)

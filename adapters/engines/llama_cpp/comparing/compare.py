@@ -110,12 +110,8 @@ def _load(file: LocalFile, opened: ExitStack) -> LlamaModel:
 
 
 def _context(model: LlamaModel, opened: ExitStack, *, streams: int, tokens: int) -> LlamaContext:
-    context = LlamaContext(
-        model,
-        ContextParams(batch=max(tokens, streams), flash_attention=-1 if supports_gpu() else 0, kv_cache_type="f16"),
-        ContextSize(streams, tokens),
-        threads=threads_for(0),
-    )
+    params = ContextParams(batch=max(tokens, streams), flash_attention=-1 if supports_gpu() else 0, kv_cache_type="f16")
+    context = LlamaContext(model, params, ContextSize(streams, tokens), threads=threads_for(0))
     opened.callback(context.close)
     return context
 
