@@ -47,12 +47,19 @@ class ModelLoader:
     """Loads what the scheduler asks for. `timeout_s` is the longest time without progress."""
 
     def __init__(
-        self, *, placement: Placement, models: LoadableModels, deriver: Deriver | None, timeout_s: float
+        self,
+        *,
+        placement: Placement,
+        models: LoadableModels,
+        deriver: Deriver | None,
+        timeout_s: float,
+        cache_folder: str | None = None,
     ) -> None:
         self._placement = placement
         self._models = models
         self._deriver = deriver
         self._timeout_s = timeout_s
+        self._cache_folder = cache_folder
 
     async def load(self, resident: Resident, metadata: ModelMetadata | None) -> RunningModel:
         """The model, ready for requests.
@@ -109,6 +116,7 @@ class ModelLoader:
             files=files,
             load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
             remote=record.remote,
+            cache_folder=self._cache_folder,
         )
         try:
             async with self._watched(resident, "loading", self._timeout_s) as on_progress:

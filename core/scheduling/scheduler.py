@@ -42,7 +42,8 @@ class ModelScheduler:
 
     Models are identified by their files and engine, not by name. A load waits for memory: idle models are unloaded
     first, those with the shortest keep-alive before others. If all are busy, the first one accepts no new requests and
-    is unloaded when it is done. Requests for loaded models never wait for a load.
+    is unloaded when it is done. Requests for loaded models never wait for a load. Engines may keep what they have
+    computed in `cache_folder`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ModelScheduler:
         settings: SchedulerSettings,
         free_memory: Callable[[], Mapping[str, int]],
         deriver: Deriver | None = None,
+        cache_folder: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._choices = RememberedChoices(chooser)
@@ -67,7 +69,11 @@ class ModelScheduler:
             residents=self._residents, free_memory=free_memory, max_loaded=settings.max_loaded or _AUTO_MAX_LOADED
         )
         self._loader = ModelLoader(
-            placement=placement, models=catalog, deriver=deriver, timeout_s=settings.load_timeout_s
+            placement=placement,
+            models=catalog,
+            deriver=deriver,
+            timeout_s=settings.load_timeout_s,
+            cache_folder=cache_folder,
         )
         self._closed = False
 
