@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from corral.adapters.registries.oci.addressing import Place, host_place
 from corral.adapters.registries.oci.exchange import RegistryExchange
+from corral.adapters.registries.oci.header_values import next_link
 from corral.adapters.registries.oci.logins import Logins
 from corral.adapters.sources.hugging_face_choice import RepositoryFile
 from corral.adapters.sources.web_addresses import server_place
@@ -31,7 +32,6 @@ __all__ = ("Hub", "HubAuthorizing", "Revision", "hub_place")
 
 _MOST_BYTES = 8 * 1024 * 1024
 _MOST_PAGES = 50
-_NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -114,10 +114,10 @@ class Hub:
         for _ in range(_MOST_PAGES):
             entries, link = await self._json(url, revision.repository, list[_Entry])
             found += [self._file(entry) for entry in entries if entry.type == "file"]
-            following = _NEXT.search(link)
+            following = next_link(link)
             if following is None:
                 return tuple(found)
-            url = urljoin(url, following[1])
+            url = urljoin(url, following)
         raise SourceError(f"{revision.repository} has too many files", "name a smaller repository")
 
     def address(self, revision: Revision, path: str) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.system.blocking_work import stop_if_asked
-from corral.adapters.system.files import CHUNK_BYTES, make_folder, new_file, replace_file
+from corral.adapters.system.files import copy_file, make_folder, new_file, replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.regular_files import open_regular, read_regular
@@ -50,11 +49,7 @@ def bring(source: Path, target: Path, stop: threading.Event) -> bool:
     with suppress(OSError):  # another device, no links on this file system, too many links, another user's file
         os.link(source, target)
         return True
-    with open_regular(source) as original, new_file(target) as copy:
-        while chunk := original.read(CHUNK_BYTES):
-            stop_if_asked(stop)
-            copy.write(chunk)
-        os.fsync(copy.fileno())
+    copy_file(source, target, stop)
     return False
 
 

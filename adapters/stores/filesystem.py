@@ -35,6 +35,8 @@ from corral.core.regular_files import open_regular
 __all__ = ("FilesystemBlobs", "FilesystemManifests")
 
 _log = logging.getLogger(__name__)
+_READ_BYTES = 4 * CHUNK_BYTES
+"""Read at once in a thread: changing threads for every chunk takes as long as reading it."""
 
 
 class FilesystemBlobs:
@@ -77,11 +79,13 @@ class FilesystemBlobs:
             try:
                 file.seek(start)  # only sets an offset, does not touch the disk
                 while start < end:
-                    chunk = await in_thread(partial(_read_chunk, file, min(CHUNK_BYTES, end - start)))
-                    if not chunk:
+                    chunks = await in_thread(partial(_read_chunks, file, min(_READ_BYTES, end - start)))
+                    if not chunks:
                         raise StorageError(f"blob {digest} got shorter while it was being read")
-                    start += len(chunk)
-                    yield chunk
+                    chunks.reverse()
+                    while chunks:  # each is let go of when it is handed on
+                        start += len(chunks[-1])
+                        yield chunks.pop()
             finally:
                 file.close()
 
@@ -242,5 +246,10 @@ def _not_found(digest: Digest) -> BlobNotFound:
     )
 
 
-def _read_chunk(file: RawIOBase, size_bytes: int, _: threading.Event) -> bytes | None:
-    return file.read(size_bytes)
+def _read_chunks(file: RawIOBase, size_bytes: int, stop: threading.Event) -> list[bytes]:
+    """Fewer bytes at the end of the file, or if it is asked to stop."""
+    chunks: list[bytes] = []
+    while size_bytes and not stop.is_set() and (chunk := file.read(min(CHUNK_BYTES, size_bytes))):
+        chunks.append(chunk)
+        size_bytes -= len(chunk)
+    return chunks

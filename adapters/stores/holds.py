@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.system.files import replace_file, storage_errors
+from corral.adapters.system.files import replace_file, storage_errors, write_all
 from corral.core.errors import Conflict, InvalidDigest
 from corral.core.models.digests import Digest, parse_digest
 
@@ -33,18 +33,15 @@ class Holds:
     def add(self, digest: Digest) -> None:
         """Holds the blob until this object or its process is gone, or until as many calls of `remove`."""
         digest = parse_digest(digest)
-        line = f"{digest}\n".encode()
+        line = f"\n{digest}\n".encode()  # behind one that a full disk has cut
         with self._busy, storage_errors(f"cannot write to {self._folder}"):
-            self._counts[digest] += 1
-            if self._counts[digest] > 1:
-                return
-            if self._file is None:
-                self._file = self._begin()
-            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.write(descriptor, line)
-            finally:
-                os.close(descriptor)
+            if not self.has(digest):
+                if self._file is None:
+                    self._file = self._begin()
+                descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                with open(descriptor, "ab", buffering=0) as file:
+                    write_all(file, line)
+            self._counts[digest] += 1  # only now: what could not be written is not held
 
     def has(self, digest: Digest) -> bool:
         """Whether this object holds the blob. Does not block."""

@@ -51,13 +51,16 @@ class FileLock:
                 except FileNotFoundError:
                     make_folder(self._path.parent)
                     continue
-                if not _lock(descriptor, exclusive=self._exclusive):
-                    os.close(descriptor)
-                    return False
-                if self._is_current(descriptor):
-                    self._descriptor = descriptor
-                    return True
-                os.close(descriptor)  # its last holder removed the file after we opened it and before we locked it
+                try:
+                    if not _lock(descriptor, exclusive=self._exclusive):
+                        return False
+                    if self._is_current(descriptor):
+                        self._descriptor = descriptor
+                        return True
+                    # Its last holder removed the file after we opened it and before we locked it.
+                finally:
+                    if self._descriptor != descriptor:
+                        os.close(descriptor)
 
     def release(self) -> None:
         """Does nothing if it is not held."""

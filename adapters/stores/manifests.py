@@ -18,7 +18,7 @@ from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.store_locks import StoreLocks
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import make_folder, replace_file, storage_errors
+from corral.adapters.system.files import make_folder, replace_file, storage_errors, sync_folder
 from corral.adapters.system.local_disk import on_local_disk
 from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, mentioned_digests
@@ -163,6 +163,8 @@ class FilesystemManifests:
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError):
                 return False
+            # Before its blobs go: a power cut must not bring back a model without them.
+            sync_folder(path.parent)
             _remove_empty(path)
         return True
 

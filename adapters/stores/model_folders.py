@@ -15,12 +15,12 @@ from pathlib import Path
 import msgspec
 
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.system.blocking_work import in_thread, stop_if_asked
-from corral.adapters.system.files import CHUNK_BYTES, make_folder, new_file, replace_file, storage_errors
+from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.files import copy_file, make_folder, replace_file, storage_errors
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.models.paths import check_together, path_parts
-from corral.core.regular_files import open_regular, read_regular
+from corral.core.regular_files import read_regular
 
 __all__ = ("ModelFolders",)
 
@@ -151,10 +151,5 @@ def _fill(folder: Path, blobs: Mapping[str, Path], stop: threading.Event) -> Non
 
 
 def _copy(blob: str, target: Path, *, stop: threading.Event) -> None:
-    with open_regular(blob) as original, new_file(target) as copy:
-        while chunk := original.read(CHUNK_BYTES):
-            stop_if_asked(stop)
-            copy.write(chunk)
-        os.fsync(copy.fileno())
-        status = os.fstat(original.fileno())
+    status = copy_file(blob, target, stop)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))  # `_shows` recognises it by this

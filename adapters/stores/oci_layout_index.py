@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ import msgspec
 
 from corral.adapters.stores.adoption import Fingerprint, fingerprint_of
 from corral.adapters.stores.unchanged import settled
-from corral.adapters.system.files import make_folder, new_file, replace_file, storage_errors
+from corral.adapters.system.files import make_folder, new_file, replace_file, storage_errors, sync_folder, write_all
 from corral.adapters.system.local_disk import on_local_disk
 from corral.core.errors import StorageError
 from corral.core.malformed import MALFORMED
@@ -96,13 +97,31 @@ class LayoutIndex:
             replace_file(self._mark, _MARK, self._scratch)
         if not os.path.lexists(self.path):
             self._refuse_lost()
-            with suppress(FileExistsError), new_file(self.path) as file:
-                file.write(_EMPTY)
+            self._create()
 
     def replace(self, content: IndexContent, entries: Sequence[msgspec.Raw]) -> None:
         """Writes the fields of `content` with these entries. Raises `OSError`."""
         manifests = msgspec.Raw(msgspec.json.encode(entries))
         replace_file(self.path, msgspec.json.encode(content.fields | {"manifests": manifests}), self._scratch)
+
+    def _create(self) -> None:
+        """In one step, so that a process that is killed leaves no half index, and only if there is none yet."""
+        make_folder(self._scratch)
+        scratch = self._scratch / f"{self.path.name}.{uuid.uuid4().hex}"
+        try:
+            with new_file(scratch) as file:
+                write_all(file, _EMPTY)
+                os.fsync(file.fileno())
+            try:
+                os.link(scratch, self.path)
+            except FileExistsError:
+                return
+            except OSError:  # a file system without links
+                if not os.path.lexists(self.path):
+                    os.replace(scratch, self.path)
+        finally:
+            scratch.unlink(missing_ok=True)
+        sync_folder(self.path.parent)
 
     def _read(self) -> IndexContent:
         known = self._known

@@ -12,7 +12,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.remote_index import RemoteIndex
 from corral.adapters.stores.remote_registry import StorageRegistry, registry_errors
 from corral.core.catalog.fetching import BlobFetcher, BlobOrigin
-from corral.core.errors import BlobNotFound, RangesIgnored, SourceUnavailable
+from corral.core.errors import BlobNotFound, RangesIgnored, SourceUnavailable, StorageError
 from corral.core.models.digests import Digest
 from corral.core.models.references import Reference
 from corral.core.ports.blobs import BlobInfo, BlobWriter
@@ -155,6 +155,11 @@ class RemoteBlobs:
             if size_bytes is None:
                 with registry_errors(f"cannot find blob {digest}"):
                     size_bytes = await self._registry.blob_size_bytes(reference, digest)
+                if size_bytes is not None and size_bytes < 0:
+                    raise StorageError(
+                        f"{self._index.names} does not say how large the blob {digest} is",
+                        "use a registry whose answers to HEAD have a Content-Length",
+                    )
             if size_bytes is not None:
                 self._sizes[digest] = size_bytes
                 return reference, size_bytes

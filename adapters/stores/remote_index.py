@@ -182,9 +182,7 @@ class RemoteIndex:
             if noted:
                 self._complain(error)
                 return sorted(noted)
-            raise StorageError(
-                error.message, "name the repositories of your models in stores.oci.repositories"
-            ) from error
+            raise StorageError(error.message, error.remedy) from error
         return sorted({path for path in found if self.names.name(path, "latest") is not None} | noted)
 
     async def _check(self, name: ModelName) -> StoredManifest | None:

@@ -20,12 +20,14 @@ from corral.core.regular_files import open_regular
 __all__ = (
     "CHUNK_BYTES",
     "FULL_DISK",
+    "copy_file",
     "hash_file",
     "make_folder",
     "new_file",
     "replace_file",
     "storage_errors",
     "sync_folder",
+    "write_all",
 )
 
 CHUNK_BYTES = 1024 * 1024
@@ -75,9 +77,7 @@ def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True
     temporary = scratch / f"{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         with new_file(temporary, mode) as file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
+            write_all(file, data)
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -105,6 +105,30 @@ def new_file(path: Path, mode: int = 0o644) -> BinaryIO:
     """Creates a file to write to, unbuffered: with this mode less the umask. Raises `FileExistsError`."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return open(os.open(path, flags, mode), "r+b", buffering=0)
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Writes all of `data` to an unbuffered file, which may take only a part at a time, as on a disk that is full."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def copy_file(source: str | os.PathLike[str], target: Path, stop: threading.Event) -> os.stat_result:
+    """Copies a regular file of any size to a new one, which is on the disk then. Returns the status of the source.
+
+    Raises `OSError`, also if the source changes meanwhile, and leaves an incomplete `target` then.
+    """
+    with open_regular(source) as original, new_file(target) as copy:
+        before = os.fstat(original.fileno())
+        while chunk := original.read(CHUNK_BYTES):
+            stop_if_asked(stop)
+            write_all(copy, chunk)
+        os.fsync(copy.fileno())
+        after = os.fstat(original.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise OSError(errno.EBUSY, "it changed while it was being copied", os.fspath(source))
+    return after
 
 
 def sync_folder(folder: Path) -> None:

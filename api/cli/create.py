@@ -13,6 +13,7 @@ from corral.api.cli.output import echo, print_json, print_record
 from corral.api.cli.parameters import NewName
 from corral.api.cli.progress import transfer_progress
 from corral.api.cli.server_choice import running_server
+from corral.api.cli.server_records import record_on_server
 from corral.api.cli.session import Session
 from corral.api.modelfile.create_calls import call_of, retired_parameters
 from corral.api.modelfile.parsing import decode_modelfile, parse_modelfile
@@ -59,8 +60,8 @@ def create(
                 record = corral.call(lambda _: creator.create(call, show))
     if as_json and server is None:
         print_record(record)
-    elif as_json:
-        print_json({"name": call.name.short, "server": server.address.url if server else None})
+    elif as_json and server is not None:
+        print_json(record_on_server(server, call.name.short) | {"server": server.address.url})
     else:
         where = f" on the server at {server.address.url}" if server else ""
         echo(f"created {call.name.short}{where}")

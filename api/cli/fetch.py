@@ -12,6 +12,7 @@ from corral.api.cli.output import echo, print_json, print_record
 from corral.api.cli.parameters import ModelText, NewName
 from corral.api.cli.progress import transfer_progress
 from corral.api.cli.server_choice import running_server
+from corral.api.cli.server_records import record_on_server
 from corral.api.cli.session import Session
 from corral.api.cli.targets import remember_import
 from corral.api.cli.transfers import LocalTransfers, ServerTransfers, Transfers
@@ -42,14 +43,13 @@ def pull(session: Session, reference: str, name: str | None, insecure: bool, loc
         transfers: Transfers = LocalTransfers(corral) if server is None else ServerTransfers(server)
         with transfer_progress() as show:
             pulled = transfers.pull(reference, name, show, insecure=insecure)
-        digest = transfers.models().get(pulled, "")
-        FetchedModels().remember(reference, pulled, digest)
+        FetchedModels().remember(reference, pulled, transfers.models().get(pulled, ""))
         if not as_json:
             echo(f"pulled {pulled}")
         elif server is None:
             print_record(corral.show(pulled).record)
         else:
-            print_json({"name": pulled, "digest": digest})
+            print_json(record_on_server(server, pulled))
 
 
 @click.command()
@@ -76,6 +76,8 @@ def push(
 
     The Corral server at CORRAL_HOST sends it if one is up, and this process otherwise.
     """
+    if reference is not None and not reference.strip():  # such as an unset variable of a script
+        raise click.BadParameter("the reference is empty", param_hint="'REFERENCE'")
     server = None if local else running_server(session, "pushing the model in this process")
     with session.library() as corral:
         transfers: Transfers = LocalTransfers(corral) if server is None else ServerTransfers(server)

@@ -19,6 +19,7 @@ __all__ = (
     "PADDING",
     "echo",
     "echo_content",
+    "epoch_of",
     "fault_text",
     "human_bytes",
     "human_duration",
@@ -158,3 +159,8 @@ def human_duration(duration_ns: int) -> str:
 def iso_time(epoch_s: float) -> str:
     """The time in RFC 3339 format, in UTC."""
     return datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def epoch_of(timestamp: str) -> float:
+    """The seconds since 1970 of a time in RFC 3339 format, to the microsecond."""
+    return datetime.fromisoformat(timestamp).timestamp()

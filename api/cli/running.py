@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import click
 
 from corral.api.cli.model_names import suggesting
-from corral.api.cli.output import human_bytes, human_time, print_json, print_table
+from corral.api.cli.output import epoch_of, human_bytes, human_time, print_json, print_table
 from corral.api.cli.parameters import LoadedModelParam
 from corral.api.cli.session import Session
 from corral.core.errors import ModelNotFound, NotFound
@@ -83,12 +82,7 @@ def _processor(model: Mapping[str, Any]) -> str:
 
 
 def _until(expires_at: str) -> str:
-    # datetime cannot parse nanoseconds.
-    whole, _, fraction = expires_at.partition(".")
-    zone = fraction.lstrip("0123456789")
-    seconds = (
-        datetime.fromisoformat(whole + zone).timestamp() if fraction else datetime.fromisoformat(whole).timestamp()
-    )
+    seconds = epoch_of(expires_at)
     if seconds - time.time() > _FOREVER_S:
         return "Forever"
     if seconds < time.time():

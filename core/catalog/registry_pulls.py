@@ -71,7 +71,7 @@ class RegistryPuller:
 
         async def fetch(blob: ManifestBlob) -> None:
             origin = BlobOrigin(
-                place=(reference.scheme, reference.host, reference.insecure),
+                place=(reference.scheme, reference.repository, reference.insecure),  # which may be closed to others
                 stream=partial(registry.fetch, reference, blob.digest),
                 status=f"pulling {short_digest(blob.digest)}",
             )

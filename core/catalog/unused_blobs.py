@@ -6,7 +6,10 @@ import logging
 from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import suppress
 
+import msgspec
+
 from corral.core.errors import CorralError, StorageError
+from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, mentioned_digests
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestStore, StoredManifest
@@ -17,11 +20,21 @@ _log = logging.getLogger(__name__)
 
 
 async def every_manifest(manifests: ManifestStore) -> AsyncGenerator[StoredManifest, None]:
-    """All manifests of a store with their bytes. Raises `StorageError` if one cannot be read."""
+    """All manifests of a store with their bytes.
+
+    Raises `StorageError` if one cannot be read, or is no JSON object: what is left of it need not name all its blobs.
+    """
     async for entry in manifests.list(strict=True):
         stored = await manifests.get(entry.name)
-        if stored is not None:  # otherwise another program has just deleted it
-            yield stored
+        if stored is None:  # another program has just deleted it
+            continue
+        try:
+            msgspec.json.decode(stored.data, type=dict[str, msgspec.Raw])
+        except MALFORMED as error:
+            raise StorageError(
+                f"the manifest of '{entry.name}' is broken: {error}", f"pull the model again, or corral rm {entry.name}"
+            ) from error
+        yield stored
 
 
 async def discard_blobs(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:

@@ -36,21 +36,32 @@ class BlobUploads:
         """Stores the bytes if they have this digest, with a few megabytes of them in memory at a time.
 
         If `chunks` raises, nothing of them is kept. Raises `DigestMismatch`, `StorageError` if there are more bytes
-        than `size_bytes`, `OutOfSpace`, and `Conflict` if the blob was deleted at the same moment.
+        than `size_bytes`, `OutOfSpace`, and `Conflict` if another program deletes the blob at the same moment.
         """
+        # Before it is there, so that a deletion of the same blob spares it. Guarded: one that does not know of it yet
+        # must end before the blob is stored.
+        async with self._manifests.guard(exclusive=False):
+            await self._blobs.hold(digest)
+        try:
+            found = await self._store(chunks, size_bytes)
+            if found != digest:
+                # What is wrong here was stored under its own digest, under which nobody has asked for it.
+                await discard_blobs([found], manifests=self._manifests, blobs=self._blobs)
+                raise DigestMismatch(f'digest mismatch, expected "{digest}", got "{found}"')
+            if await self._blobs.stat(digest) is None:
+                raise Conflict(f"the blob {digest} has been deleted meanwhile", "upload it again")
+        except BaseException:
+            await self._blobs.release(digest)
+            raise
+
+    async def _store(self, chunks: AsyncIterable[bytes], size_bytes: int | None) -> Digest:
         # Without a digest, so that neither another upload nor a download of the blob is in the way.
         writer = await self._blobs.begin(None, size_bytes)
         try:
             await _write(writer, chunks)
-            found = (await writer.commit()).digest
+            return (await writer.commit()).digest
         finally:
             await writer.abort()
-        if found != digest:
-            # What is wrong here was stored under its own digest, under which nobody has asked for it.
-            await discard_blobs([found], manifests=self._manifests, blobs=self._blobs)
-            raise DigestMismatch(f'digest mismatch, expected "{digest}", got "{found}"')
-        if not await self.has(digest):
-            raise Conflict(f"the blob {digest} has been deleted meanwhile", "upload it again")
 
 
 async def _write(writer: BlobWriter, chunks: AsyncIterable[bytes]) -> None:

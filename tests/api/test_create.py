@@ -27,7 +27,7 @@ CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['conte
 WEIGHTS = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": CHATML})
 FLOATS = gguf_bytes({**SMALL_MODEL, "general.file_type": 1})
 PLAIN = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": "{{ messages }}"})
-PROJECTOR = gguf_bytes({"general.architecture": "clip", "clip.has_vision_encoder": True})
+PROJECTOR = gguf_bytes({"general.architecture": "clip", "general.name": "eye", "clip.has_vision_encoder": True})
 ADAPTER = gguf_bytes({"general.architecture": "llama", "general.type": "adapter"})
 PART = gguf_bytes({**SMALL_MODEL, "split.count": 3})
 TRUNCATED = gguf_bytes(tensors=[TensorEntry("w", size_bytes=128, data=b"short")])
@@ -190,6 +190,10 @@ def test_with_a_projector_and_an_adapter(api: httpx.Client) -> None:
     found = shown(api, "sees")
     assert "vision" in found["capabilities"]
     assert found["projector_info"]["clip.has_vision_encoder"] is True
+    assert found["projector_info"]["general.name"] == "eye"
+    assert "general.name" not in found["model_info"]
+    layers = {file["role"]: file["digest"] for file in found["corral"]["files"]}
+    assert layers == {"weights": digest_of(WEIGHTS), "projector": digest_of(PROJECTOR)}
     created(api, "sees-too", **{"from": "sees"}, system="x")
     assert "vision" in shown(api, "sees-too")["capabilities"]
     created(api, "adds", **{"from": "small"}, files=uploaded(api, p_gguf=PROJECTOR))
@@ -430,9 +434,12 @@ def test_the_command_line_creates_on_the_server(command: Any, api: httpx.Client,
     assert "vision" in found["capabilities"]
     assert not (tmp_path / "models").exists()
     (tmp_path / "Modelfile").write_text("FROM by-cli\nPARAMETER seed 1")
-    assert command("create", "by-cli", "--json")[1:] == (
-        f'{{\n  "name": "by-cli:latest",\n  "server": "{server.url}"\n}}\n', "",
-    )  # fmt: skip
+    status, out, err = command("create", "by-cli", "--json")
+    made = json.loads(out)
+    listed = next(one for one in api.get("/api/tags").json()["models"] if one["name"] == "by-cli:latest")
+    assert (status, err, made["server"], made["name"]) == (0, "", server.url, "by-cli:latest")
+    assert (made["digest"], made["size_bytes"]) == (f"sha256:{listed['digest']}", listed["size"])
+    assert {file["role"] for file in made["files"]} >= {"weights", "projector", "params"}
     assert shown(api, "by-cli")["parameters"].split() == ["seed", "1", "stop", '"a', '"']
     (tmp_path / "Modelfile").write_text("FROM ./small.gguf\n")
     assert command("create", "here", "--local") == (0, "created here:latest\n", "")

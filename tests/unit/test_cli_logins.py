@@ -19,7 +19,8 @@ Run = Callable[..., tuple[object, str, str]]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Runs ``corral`` in this process for a user with an empty home; returns status, output and errors."""
-    environment = dict.fromkeys(("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "CORRAL_CONFIG")) | {
+    absent = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "CORRAL_CONFIG", "CORRAL_HOST")
+    environment = dict.fromkeys(absent) | {
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "XDG_STATE_HOME": str(tmp_path / "state"),
@@ -75,6 +76,8 @@ def test_a_login_that_the_registry_refuses(guarded: FakeRegistry, run: Run, tmp_
     wrong = run("login", guarded.host, "-u", "me", "--password-stdin", input="sesame-street\n")
     assert wrong[0] == 1
     assert "unauthorized: access denied" in wrong[2]
+    assert f"{guarded.host} does not know this user name with this password" in wrong[2]
+    assert "corral login" not in wrong[2]  # which has just been tried
     assert "sesame" not in wrong[2]
     assert run("login", "127.0.0.1:9", "-u", "me", "--password-stdin", input="x\n")[0] == 1
     assert not (tmp_path / "config" / "corral" / "credentials.json").exists()

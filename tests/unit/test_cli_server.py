@@ -111,7 +111,14 @@ def lines(*events: dict[str, Any]) -> tuple[int, bytes]:
     return 200, b"".join(json.dumps(event).encode() + b"\n" for event in events)
 
 
-TAGS = (200, json.dumps({"models": [{"name": "small:latest", "digest": "ab" * 32}]}).encode())
+LISTED = {
+    "name": "small:latest",
+    "digest": "ab" * 32,
+    "size": 12,
+    "modified_at": "2026-03-01T10:00:00.123456789+02:00",
+    "details": {"format": "gguf", "quantization_level": "Q4_1"},
+}
+TAGS = (200, json.dumps({"models": [LISTED]}).encode())
 
 
 def test_transfers_through_a_server(corral: Corral) -> None:
@@ -131,8 +138,22 @@ def test_transfers_through_a_server(corral: Corral) -> None:
         server = ("--set", f"server.host={address}")
         pulled = corral(*server, "pull", "small", "--insecure")
         assert (pulled.returncode, pulled.stdout) == (0, "pulled small:latest\n"), pulled.stderr
-        assert json.loads(corral(*server, "pull", "small", "--json").stdout)["digest"] == "sha256:" + "ab" * 32
+        files = [{"role": "weights", "media_type": "x", "digest": "sha256:ab", "size_bytes": 12, "path": None}]
+        replies["/api/show"] = (200, json.dumps({"corral": {"files": files}}).encode())
+        assert json.loads(corral(*server, "pull", "small", "--json").stdout) == {
+            "name": "small:latest",
+            "digest": "sha256:" + "ab" * 32,
+            "format": "gguf",
+            "quantization": "Q4_1",
+            "size_bytes": 12,
+            "remote_host": None,
+            "remote_model": None,
+            "modified_at": "2026-03-01T08:00:00.123456Z",
+            "files": files,
+        }
         pushed = corral(*server, "push", "small", "oci://registry.example/small", "--format", "modelpack")
+        empty = corral(*server, "push", "small", "")
+        assert (empty.returncode, "the reference is empty" in empty.stderr) == (2, True)
         assert pushed.stdout == f"pushed small to oci://registry.example/small ({'cd' * 6})\n", pushed.stderr
         replies["/api/pull"] = lines({"status": "pulling manifest"}, {"error": "pull model manifest: no"})
         assert "Error: pull model manifest: no" in corral(*server, "pull", "small").stderr

@@ -20,6 +20,7 @@ import pytest
 
 from corral.adapters.stores.adoption import bring
 from corral.adapters.stores.filesystem import FilesystemBlobs
+from corral.adapters.stores.holds import Holds
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
@@ -245,6 +246,66 @@ def test_a_full_disk_is_out_of_space(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("OutOfSpace free some space")
     assert list((tmp_path / ".corral" / "partials").iterdir()) == []
+
+
+@posix
+def test_a_copy_that_a_full_disk_cuts_is_no_blob(tmp_path: Path) -> None:
+    """If the last bytes of a file do not fit where it must be copied to, it is not imported without them."""
+    ended = _child(
+        """
+        import resource
+        from corral.core.errors import OutOfSpace
+        def refuse(*_, **__):
+            raise OSError("no links here")
+        os.link = refuse
+        file = root / "weights"
+        file.write_bytes(bytes(1_500_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, 1_200_000))
+        async def main():
+            try:
+                await blobs.adopt(file)
+            except OutOfSpace:
+                print("OutOfSpace")
+            assert [info async for info in blobs.list()] == []
+        asyncio.run(main())
+        """,
+        tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "OutOfSpace\n"
+
+
+def test_a_hold_that_could_not_be_noted_can_be_noted_later(tmp_path: Path) -> None:
+    """A hold that failed to be written counts for nothing: the next one is written, and other processes see it."""
+    folder = tmp_path / "holds"
+    folder.write_bytes(b"in the way")
+    holds = Holds(folder)
+    with pytest.raises(StorageError):
+        holds.add(digest_of(b"abc"))
+    assert not holds.has(digest_of(b"abc"))
+    folder.unlink()
+    holds.add(digest_of(b"abc"))
+    assert Holds(folder).all() == {digest_of(b"abc")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_deleted_model_stays_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a deletion returns, the folder that had the manifest is on the disk, so that its blobs can go."""
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    async def scenario() -> None:
+        manifests = FilesystemManifests(tmp_path)
+        await manifests.put(parse_name("m"), b"{}")
+        monkeypatch.setattr(os, "fsync", noted)
+        assert await manifests.delete(parse_name("m"))
+        assert str(tmp_path / "manifests/registry.ollama.ai/library/m") in synced
+
+    asyncio.run(scenario())
 
 
 def test_what_dead_writers_left_is_swept(tmp_path: Path) -> None:

@@ -158,6 +158,29 @@ def test_an_unreadable_manifest_stops_everything(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("left", [b"", b"{", b"[]", b"half"])
+def test_a_broken_manifest_stops_everything(tmp_path: Path, left: bytes) -> None:
+    """Its blobs stay, though what is left of it does not name them, and the error says how it becomes whole again."""
+
+    async def scenario() -> None:
+        store = Store(tmp_path, later_s=30 * 24 * _HOUR_S)
+        weights = await store.model("broken")
+        file = tmp_path / "manifests/registry.ollama.ai/library/broken/latest"
+        file.write_bytes(file.read_bytes()[:60] if left == b"half" else left)
+        other = await store.model("other", **{"general.name": "other"})
+        with pytest.raises(StorageError, match="the manifest of 'broken:latest' is broken") as caught:
+            await store.collector.collect()
+        assert caught.value.remedy == "pull the model again, or corral rm broken:latest"
+        await store.catalog.delete(parse_name("other"))
+        assert await store.blobs.stat(weights) is not None
+        assert await store.blobs.stat(other) is not None  # the broken manifest might have named it
+        await store.catalog.delete(parse_name("broken"))
+        removed = (await store.collector.collect()).removed
+        assert {weights, other} <= {garbage.name for garbage in removed}
+
+    asyncio.run(scenario())
+
+
 def test_blobs_without_a_folder_of_manifests_are_not_garbage(tmp_path: Path) -> None:
     """The disk with the manifests may not be mounted."""
 

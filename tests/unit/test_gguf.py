@@ -140,7 +140,7 @@ def test_every_value_type_is_read(write: Write) -> None:
 
 
 def test_describe_shows_arrays_when_asked(write: Write) -> None:
-    """Arrays are None (empty ones []), and complete when verbose; name and chat template are always left out."""
+    """Arrays are None (empty ones []), and complete when verbose; the chat template is always left out."""
     path = write(gguf_bytes({**SMALL_MODEL, "empty": [], "scores": [0.1, 1e-5], "flags": [True, False]}))
     with RandomAccessFile(path) as source:
         brief = GgufReader().describe(source, verbose=False)
@@ -148,7 +148,7 @@ def test_describe_shows_arrays_when_asked(write: Write) -> None:
     assert (brief["tokenizer.ggml.tokens"], brief["scores"], brief["empty"]) == (None, None, [])
     assert brief["general.architecture"] == "llama"
     assert brief["general.parameter_count"] == 32
-    assert "general.name" not in brief
+    assert brief["general.name"] == SMALL_MODEL["general.name"]
     assert "tokenizer.chat_template" not in brief
     assert verbose["tokenizer.ggml.tokens"] == SMALL_MODEL["tokenizer.ggml.tokens"]
     assert (verbose["scores"], verbose["flags"], verbose["empty"]) == ([0.1, 1e-5], [True, False], [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC
@@ -15,6 +16,7 @@ import pytest
 
 from corral.adapters.registries.oci import large_reads
 from corral.adapters.registries.oci.addressing import is_loopback, place_of
+from corral.adapters.registries.oci.header_values import next_link, stated_number
 from corral.adapters.registries.oci.manifests import ManifestHead
 from corral.adapters.registries.oci.registry import OciRegistry
 from corral.core.errors import (
@@ -103,9 +105,9 @@ def test_a_blob_that_stalls(full: FakeRegistry, oci_client: MakeClient) -> None:
         found, error = await pieces(client, full)
         assert found == DATA[:300_000]
         assert isinstance(error, SourceStalled)
-        assert "0.3 s" in error.message
+        assert "1 s" in error.message
 
-    run(oci_client(stall_timeout_s=0.3), work)
+    run(oci_client(stall_timeout_s=1), work)
 
 
 def test_a_reader_that_leaves(full: FakeRegistry, oci_client: MakeClient) -> None:
@@ -285,7 +287,7 @@ def test_an_index_leads_to_a_model(fake: FakeRegistry, oci_client: MakeClient) -
         with pytest.raises(SourceError, match="names no model"):
             await client.manifest(one(fake))
         put_manifest(fake, "m0", {"mediaType": INDEX, "manifests": [{"digest": "sha256:12"}]}, INDEX)
-        with pytest.raises(InvalidRequest, match="digest"):
+        with pytest.raises(SourceError, match="digest"):
             await client.manifest(one(fake, "house/small:m0"))
 
     run(oci_client(), work)
@@ -344,8 +346,14 @@ def test_what_a_store_needs(fake: FakeRegistry, oci_client: MakeClient) -> None:
         with pytest.raises(Unsupported):
             await client.delete_manifest(one(fake, f"a@{digest_of((await client.manifest(one(fake, 'a:1'))).data)}"))
         fake.fault("GET", "_catalog", lambda request: request.error(404, "UNSUPPORTED"))
-        with pytest.raises(Unsupported):
+        with pytest.raises(Unsupported) as absent:
             await client.repositories(fake.host)
+        fake.fault("GET", "_catalog", lambda request: request.error(401, "UNAUTHORIZED"))
+        with pytest.raises(Unsupported) as hidden:
+            await client.repositories(fake.host)
+        remedy = "name the repositories of your models in stores.oci.repositories"
+        assert absent.value.remedy == remedy
+        assert hidden.value.remedy == f"{remedy}, or corral login {fake.host}"
 
     run(oci_client(), work)
 
@@ -464,3 +472,45 @@ def test_a_reference_without_a_host() -> None:
 def test_this_machine(authority: str, local: bool) -> None:
     """By name or address, with or without a port."""
     assert is_loopback(authority) is local
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ('</v2/_catalog?last=a&n=2>; rel="next"', "/v2/_catalog?last=a&n=2"),
+        ("<first>; rel=prev, <second>; title=x; REL=next", "second"),
+        ('<a,b>; rel="last next"', "a,b"),
+        ("<a>; rel=nextish", None),
+        ("", None),
+        ("<" * 100_000, None),
+        ("<>; " + " " * 100_000, None),
+        ("<a>; " * 20_000, None),
+    ],
+)
+def test_the_next_page_is_read_from_any_header(header: str, found: str | None) -> None:
+    """A header of many thousand characters is answered like a short one."""
+    began_s = time.process_time()
+    assert next_link(header) == found
+    assert time.process_time() - began_s < 5
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "-1", "1e3", "٣", "", None])
+def test_what_is_no_size(text: str | None) -> None:
+    """A number that no file can have is as good as none: Python does not even convert it."""
+    assert stated_number(text) is None
+    assert stated_number(" 12 ") == 12
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_digest_that_is_none_is_the_registry_s_fault(method: str, fake: FakeRegistry, oci_client: MakeClient) -> None:
+    """A malformed digest in an answer is an error of the source: the request for the model was right."""
+
+    async def work(client: OciRegistry) -> None:
+        await push_model(client, one(fake), b"{}")
+        fake.fault(
+            method, "/manifests/", lambda request: request.reply(200, b"{}", {"Docker-Content-Digest": "sha256:zz"})
+        )
+        with pytest.raises(SourceError, match="invalid digest format: 'sha256:zz'"):
+            await (client.manifest(one(fake)) if method == "GET" else client.manifest_head(one(fake)))
+
+    run(oci_client(), work)

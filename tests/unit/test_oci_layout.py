@@ -274,6 +274,24 @@ def test_a_lost_index_is_not_an_empty_one(layout: Layout) -> None:
     asyncio.run(scenario())
 
 
+def test_a_process_that_is_killed_at_its_first_write_leaves_a_layout(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until all of a new index is written, there is none: half of one would make the store unusable."""
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("corral.adapters.stores.oci_layout_index.write_all", dies)
+        with pytest.raises(KeyboardInterrupt):
+            LayoutContents(layout.root).prepare()
+    assert not (layout.root / "index.json").exists()
+    contents = LayoutContents(layout.root)
+    contents.prepare()
+    assert contents.state().all() == []
+
+
 def test_another_version_of_layouts_is_refused(layout: Layout) -> None:
     """A mark that is malformed, or of a version that does not exist yet, is an error."""
     layout.root.mkdir()

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import stat
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -375,3 +377,28 @@ def test_hugging_faces_token(fake: FakeRegistry, oci_client: MakeClient, tmp_pat
 def test_what_a_registry_demands(header: str, challenges: list[Challenge]) -> None:
     """Several demands in one header, quotes and odd spellings; what is malformed is left out."""
     assert parse_challenges([header]) == challenges
+
+
+@pytest.mark.parametrize(
+    "header", ["a" + " " * 16_000 + ",", "a" + " " * 16_000 + ",x", ", " * 8000, "a " * 8000, 'a b="' + "\\" * 16_000]
+)
+def test_a_demand_of_blanks_takes_no_time(header: str) -> None:
+    """However a server fills the headers of its demand, they are read in less time than it takes to send them."""
+    began_s = time.process_time()
+    assert len(parse_challenges([header] * 100)) <= 16
+    assert time.process_time() - began_s < 5
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown(
+    guarded: FakeRegistry, oci_client: MakeClient, tmp_path: Path
+) -> None:
+    """The error for a token with a line break says whose it is, and nothing of it."""
+
+    async def work(client: OciRegistry) -> None:
+        with pytest.raises(SourceError) as caught:
+            await client.manifest(one(guarded))
+        told = "".join(traceback.format_exception(caught.value))
+        assert "characters that no header can have" in told
+        assert "very" not in told
+
+    run(oci_client(docker_config(tmp_path, auths={guarded.host: {"registrytoken": "very\nsecret"}})), work)

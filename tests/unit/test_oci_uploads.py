@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -192,9 +192,70 @@ def test_an_answer_that_is_lost(fake: FakeRegistry, oci_client: MakeClient) -> N
     run(oci_client(), lambda client: send(client, fake))
     assert fake.repositories["house/small"].blobs == {DIGEST: DATA}
     fake.repositories.clear()
-    fake.fault("PUT", "/uploads/", lost)
+    fake.fault("PUT", "/uploads/", lost, times=99)
     with pytest.raises(SourceUnavailable):
         run(oci_client(), lambda client: send(client, fake))
+    assert len(fake.requests("PUT", "/uploads/")) == 1 + len(piece_sending.PAUSES_S)
+    assert fake.uploads == {}
+
+
+@pytest.mark.parametrize("size_bytes", [len(DATA), 3], ids=["pieces", "small"])
+def test_a_request_for_the_blob_that_is_lost(size_bytes: int, fake: FakeRegistry, oci_client: MakeClient) -> None:
+    """Is made again, and no piece is sent again, if the registry still has all that it got."""
+    data = DATA[:size_bytes]
+
+    async def work(client: OciRegistry) -> None:
+        writer = await client.begin(one(fake), digest_of(data), len(data))
+        await writer.write(data)
+        await writer.commit()
+
+    fake.keeps_addresses = True
+    fake.fault("PUT", "/uploads/", lost)
+    fake.fault("PUT", "/uploads/", lambda request: request.error(503, "BUSY"))
+    run(oci_client(), work)
+    assert fake.repositories["house/small"].blobs == {digest_of(data): data}
+    assert sum(request.body_bytes for request in fake.requests("PATCH")) in (0, size_bytes)
+    assert len(fake.requests("PUT", "/uploads/")) == 3
+    assert len(fake.requests("POST", "/uploads/")) == 1
+
+
+def test_an_upload_that_has_changed_when_the_blob_is_asked_for(fake: FakeRegistry, oci_client: MakeClient) -> None:
+    """The registry is not asked again, for it would publish something else."""
+
+    def forgotten(request: FakeConnection) -> None:
+        fake.uploads.clear()
+        request.hang_up()
+
+    fake.fault("PUT", "/uploads/", forgotten)
+    with pytest.raises(SourceUnavailable):
+        run(oci_client(), lambda client: send(client, fake))
+    assert len(fake.requests("PUT", "/uploads/")) == 1
+
+
+@pytest.mark.parametrize(("said_bytes", "is_shared"), [(0, True), (2, True), (300_000, False)])
+def test_pieces_share_a_connection(
+    said_bytes: int, is_shared: bool, fake: FakeRegistry, oci_client: MakeClient
+) -> None:
+    """A new one for each would take longer than the piece. Only a long answer is not read for the sake of it."""
+    ports = set[int]()
+
+    def wordy(request: FakeConnection) -> None:
+        ports.add(request.client_address[1])
+        usual = request.reply
+
+        def reply(status: int, body: bytes = b"", headers: Mapping[str, str] = {}) -> None:
+            usual(status, body or bytes(said_bytes), headers)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(request, "reply", reply)
+            request.answer_as_usual()
+
+    fake.fault("PATCH", "/uploads/", wordy, times=99)
+    run(oci_client(), lambda client: send(client, fake))
+    pieces = len(fake.requests("PATCH"))
+    assert pieces > 2
+    assert len(ports) == (1 if is_shared else pieces)
+    assert fake.repositories["house/small"].blobs == {DIGEST: DATA}
 
 
 def test_mounting(fake: FakeRegistry, oci_client: MakeClient) -> None:
@@ -232,3 +293,14 @@ def test_whoever_stops_pushing(fake: FakeRegistry, oci_client: MakeClient) -> No
             assert fake.uploads == {}
 
         run(oci_client(), work)
+
+
+def test_a_chunk_that_no_memory_can_hold(fake: FakeRegistry, oci_client: MakeClient) -> None:
+    """A registry that demands chunks of terabytes is refused before anything is collected for it."""
+    fake.least_piece_bytes = 1 << 42
+
+    async def work(client: OciRegistry) -> None:
+        with pytest.raises(SourceError, match=f"chunks of {1 << 42} bytes"):
+            await client.begin(one(fake), DIGEST, len(DATA))
+
+    run(oci_client(), work)

@@ -460,6 +460,7 @@ def test_match_says_why_not(tmp_path: Path) -> None:
     assert "IQ2_XS" in reason(tensor_types={"IQ2_XS": 1, "F32": 1})
     assert "safetensors" in CONVERTER.match(RECORD, msgspec.structs.replace(metadata, format="safetensors")).reason
     assert CONVERTER.match(msgspec.structs.replace(RECORD, files=()), metadata).score == 0
+    assert CONVERTER.match(RECORD, None).reason == "needs weights that can be read"
 
 
 GENAI = """

@@ -48,11 +48,15 @@ class Watched(MemoryRegistry):
         self.cut_at: int | None = None
         self.stalled = asyncio.Event()
         self.stall = False
+        self.closed = ""  # the repository whose blobs are refused
 
     async def fetch(
         self, reference: Reference, blob: Digest, start: int = 0, end: int | None = None
     ) -> AsyncGenerator[bytes, None]:
         self.ranges.append((blob, start, end))
+        if reference.path == self.closed:
+            await asyncio.sleep(0)
+            raise SourceError("unauthorized: access denied")
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
@@ -477,3 +481,20 @@ def test_a_path_of_many_parts() -> None:
     with pytest.raises(InvalidRequest, match="too long") as caught:
         name_from_reference(parse_reference(f"oci://reg.example/{'a/' * 50}b"))
     assert "--name" in (caught.value.remedy or "")
+
+
+def test_a_repository_that_is_closed_does_not_close_another(store: Store) -> None:
+    """Of two pulls of one blob, the one from a repository that refuses it fails alone."""
+
+    async def scenario() -> None:
+        other = parse_reference("mem://closed/small:q4")
+        for reference in (SMALL, other):
+            await push_model(store.registry, reference, CONFIG, *LAYERS)
+        store.registry.closed = other.path
+        catalog = store.catalog()
+        closed, pulled = asyncio.create_task(catalog.pull(str(other))), asyncio.create_task(catalog.pull(str(SMALL)))
+        assert (await pulled).name == parse_name("house/small:q4")
+        with pytest.raises(SourceError, match="access denied"):
+            await closed
+
+    asyncio.run(scenario())

@@ -236,6 +236,25 @@ def test_a_stream_that_breaks_off_goes_on_where_it_was(machines: Machines, regis
     asyncio.run(scenario())
 
 
+def test_a_blob_of_unknown_size_is_not_an_empty_one(machines: Machines, registry: FakeRegistry) -> None:
+    """A registry that does not say how large a blob is, is an error: reading nothing of it would be wrong."""
+
+    def unsized(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+
+    async def scenario() -> None:
+        await stored(machines.machine("one"), "m", b"weights")
+        other = machines.machine("other")
+        assert await other.manifests.get(M) is not None
+        registry.fault("HEAD", "/blobs/", unsized)
+        with pytest.raises(StorageError, match="does not say how large"):
+            await joined(other.blobs.read(digest_of(b"weights")))
+
+    asyncio.run(scenario())
+
+
 def test_the_cache_keeps_to_its_limit(machines: Machines) -> None:
     """What was used least recently goes first, but not what is in use, nor what the registry does not have yet."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from corral.adapters.stores.filesystem import FilesystemBlobs, FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
+from corral.core.catalog.unused_blobs import delete_unused
 from corral.core.catalog.uploads import BlobUploads
 from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest, digest_of
@@ -152,5 +153,35 @@ def test_a_blob_that_is_deleted_at_once() -> None:
         uploads = BlobUploads(manifests=MemoryManifests(), blobs=Losing())
         with pytest.raises(Conflict, match="has been deleted meanwhile"):
             await uploads.receive(digest_of(b"abc"), pieces(b"abc"), 3)
+
+    asyncio.run(scenario())
+
+
+def test_a_deletion_between_storing_and_holding(either_store: tuple[Any, Any]) -> None:
+    """The blob is held before it is stored: a deletion right after that, which no manifest keeps from it, spares it."""
+    blobs, manifests = either_store
+
+    class Interrupted:
+        """The store, in which another task deletes the unused blob as soon as it is stored."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(blobs, name)
+
+        async def begin(self, digest: Digest | None = None, size_bytes: int | None = None) -> Any:
+            writer = await blobs.begin(digest, size_bytes)
+            commit: Callable[[], Awaitable[BlobInfo]] = writer.commit
+
+            async def committed() -> BlobInfo:
+                info = await commit()
+                async with manifests.guard(exclusive=True):
+                    await delete_unused([info.digest], manifests=manifests, blobs=blobs)
+                return info
+
+            writer.commit = committed
+            return writer
+
+    async def scenario() -> None:
+        await BlobUploads(manifests=manifests, blobs=Interrupted()).receive(digest_of(b"abc"), pieces(b"abc"), 3)
+        assert await blobs.stat(digest_of(b"abc")) is not None
 
     asyncio.run(scenario())

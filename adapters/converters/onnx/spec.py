@@ -51,6 +51,8 @@ def _match(model: Model, metadata: ModelMetadata | None) -> Match:
 
 def _obstacle(model: Model, metadata: ModelMetadata | None) -> str | None:
     """Why a model cannot be converted; None if its header says nothing against it."""
+    if metadata is None and model.weights is not None and model.format in ("", "gguf"):
+        return "needs weights that can be read"
     if metadata is None or model.weights is None or metadata.format != "gguf":
         found = metadata.format if metadata else model.format or "a model without weights"
         return f"converts GGUF weights only, not {found}"

@@ -78,7 +78,7 @@ class GgufReader:
         described: dict[str, object] = {
             key: _shown(file, value, room if verbose else None)
             for key, value in header.pairs.items()
-            if key not in (_NAME, _CHAT_TEMPLATE)
+            if key != _CHAT_TEMPLATE
         }
         described.setdefault("general.parameter_count", _parameter_count(header))
         return described

@@ -9,6 +9,7 @@ from corral.adapters.registries.oci.addressing import Place
 from corral.adapters.registries.oci.blob_locations import BlobLocations
 from corral.adapters.registries.oci.connection_pool import Response
 from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope, push_scope
+from corral.adapters.registries.oci.header_values import stated_number
 from corral.adapters.registries.oci.ranged_bodies import ranged_body
 from corral.core.errors import BlobNotFound, CorralError, NotFound, Unsupported
 from corral.core.models.digests import Digest
@@ -32,8 +33,8 @@ class Blobs:
                 return None
             if answer.status != 200:
                 raise await self._exchange.refused(answer, place, f"the blob {blob}")
-            length = answer.headers.get("content-length", "")
-            return int(length) if length.isdecimal() else -1
+            size_bytes = stated_number(answer.headers.get("content-length"))
+            return -1 if size_bytes is None else size_bytes
         finally:
             await answer.aclose()
 

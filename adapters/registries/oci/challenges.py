@@ -10,9 +10,13 @@ from corral.core.values import Value
 __all__ = ("Challenge", "parse_challenges")
 
 _LONGEST = 16 * 1024
+_MOST = 16
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME = re.compile(rf"[ \t,]*(?P<scheme>{_TOKEN})(?:[ \t]+(?![ \t]*,)|(?=[ \t]*(?:,|$)))")
-_PARAMETER = re.compile(rf'[ \t,]*(?P<name>{_TOKEN})[ \t]*=[ \t]*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>{_TOKEN}))')
+# Possessive: a header of blanks would otherwise be tried from each of them.
+_SCHEME = re.compile(rf"[ \t,]*+(?P<scheme>{_TOKEN}+)(?:[ \t]++(?!,)|(?=[ \t]*+(?:,|$)))")
+_PARAMETER = re.compile(
+    rf'[ \t,]*+(?P<name>{_TOKEN}+)[ \t]*+=[ \t]*+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<plain>{_TOKEN}+))'
+)
 
 
 class Challenge(Value, frozen=True, kw_only=True):
@@ -25,14 +29,18 @@ class Challenge(Value, frozen=True, kw_only=True):
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
-    """All demands of a response, in its order. What is malformed is left out."""
-    return [challenge for header in headers for challenge in _parse(header[:_LONGEST])]
+    """The first demands of a response, in its order. What is malformed is left out."""
+    found: list[Challenge] = []
+    for header in headers:
+        if len(found) < _MOST:
+            found += _parse(header[:_LONGEST])
+    return found[:_MOST]
 
 
 def _parse(header: str) -> list[Challenge]:
     found: list[Challenge] = []
     position = 0
-    while position < len(header):
+    while position < len(header) and len(found) < _MOST:
         parameter = _PARAMETER.match(header, position)
         scheme = None if parameter else _SCHEME.match(header, position)
         if scheme is None:

@@ -28,6 +28,10 @@ Body = Callable[[], AsyncIterator[bytes]]
 
 # uvicorn and others close connections that have been idle for five seconds.
 _IDLE_CONNECTION_S = 4.0
+_SECRET = "Illegal header value"  # how h11 begins, before it quotes the value
+_LEFT_BYTES: Final = 64 * 1024
+_LEFT_S: Final = 1.0
+"""What is left of an answer is read if it is no more than that, so that its connection can be used again."""
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "POST", "DELETE"})
 """Sent again if the kept connection had been closed: a second upload that is started does no harm."""
 
@@ -66,8 +70,23 @@ class Response:
         return bytes(data[:limit_bytes])
 
     async def aclose(self) -> None:
-        """Safe to call twice."""
-        await asyncio.shield(self._response.aclose())
+        """Keeps the connection if little of the body is left, and closes it otherwise. Safe to call twice."""
+        await asyncio.shield(self._end())
+
+    async def _end(self) -> None:
+        if not self._response.is_stream_consumed and self._is_small():
+            with suppress(Exception):  # whatever is wrong with the rest, nobody wants it
+                async with asyncio.timeout(_LEFT_S):
+                    async for _ in self._response.aiter_raw():
+                        pass
+        await self._response.aclose()
+
+    def _is_small(self) -> bool:
+        """Whether the body is known to be small."""
+        if self._response.request.method == "HEAD" or self.status in (204, 304):
+            return True
+        length = self.headers.get("content-length", "")
+        return length.isdecimal() and int(length) <= _LEFT_BYTES
 
 
 class ConnectionPool:
@@ -169,8 +188,10 @@ class _Translated:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is not None and (translated := self._error(error)) is not None:
-            raise translated from error
+        if error is None or (translated := self._error(error)) is None:
+            return
+        # What cannot be sent is shown by the error of the client, and may be a secret.
+        raise translated from (None if _SECRET in str(error) else error)
 
     def _error(self, error: BaseException) -> SourceError | None:
         import httpx
@@ -200,6 +221,11 @@ class _Translated:
                 )
             return SourceUnavailable(f"no registry answers at {host}: {said}", "check its name and the network")
         if isinstance(error, httpx.TransportError):
+            if _SECRET in str(error):
+                return SourceError(
+                    f"the login for {host} has characters that no header can have",
+                    f"corral login {host}, or correct it",
+                )
             if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
                 return SourceError(f"{host}: {clipped_line(str(error))}")
             said = clipped_line(str(error)) or type(error).__name__

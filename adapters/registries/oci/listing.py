@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from corral.adapters.registries.oci.addressing import Place
 from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope
+from corral.adapters.registries.oci.header_values import next_link
 from corral.core.errors import SourceError, SourceUnavailable, Unsupported
 from corral.core.malformed import MALFORMED
 
@@ -16,8 +15,8 @@ __all__ = ("list_repositories", "list_tags")
 _PAGE = 1000
 _MOST_PAGES = 1000
 _PAGE_BYTES = 16 * 1024 * 1024
-_REMEDY = "name them in the settings"
-_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
+_MOST_BYTES = 128 * 1024 * 1024  # of all pages
+_REMEDY = "name the repositories of your models in stores.oci.repositories"
 
 
 class _Page(msgspec.Struct):
@@ -44,22 +43,25 @@ async def list_repositories(exchange: RegistryExchange, place: Place) -> tuple[s
 
 async def _pages(exchange: RegistryExchange, place: Place, path: str, scope: str) -> list[_Page]:
     pages: list[_Page] = []
-    while len(pages) < _MOST_PAGES:
+    left_bytes = _MOST_BYTES
+    while len(pages) < _MOST_PAGES and left_bytes > 0:
         answer = await exchange.send(place, "GET", path, (scope,), follow=True)
         try:
             if not place.repository and answer.status in (401, 403, 404, 405, 501):
-                raise Unsupported(f"{place.host} does not list its repositories ({answer.status})", _REMEDY)
+                login = f", or corral login {place.host}" if answer.status in (401, 403) else ""
+                raise Unsupported(f"{place.host} does not list its repositories ({answer.status})", f"{_REMEDY}{login}")
             if answer.status != 200:
                 raise await exchange.refused(answer, place, f"'{place.host}/{place.repository}'")
             body = await answer.beginning(_PAGE_BYTES)
+            left_bytes -= len(body)
         finally:
             await answer.aclose()
         try:
             pages.append(msgspec.json.decode(body, type=_Page))
         except MALFORMED as fault:
             raise SourceError(f"{place.host} does not list what it has as JSON: {fault}") from fault
-        following = _NEXT.search(answer.headers.get("link", ""))
+        following = next_link(", ".join(answer.header_values("link")))
         if following is None:
             return pages
-        path = exchange.resolved(await exchange.base(place), answer.url, following[1])
+        path = exchange.resolved(await exchange.base(place), answer.url, following)
     raise SourceError(f"{place.host} lists without end")

@@ -7,7 +7,8 @@ import msgspec
 from corral.adapters.registries.oci.addressing import Place
 from corral.adapters.registries.oci.connection_pool import Response
 from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope, push_scope
-from corral.core.errors import DigestMismatch, NotFound, SourceError, Unsupported
+from corral.adapters.registries.oci.header_values import stated_number
+from corral.core.errors import DigestMismatch, InvalidDigest, NotFound, SourceError, Unsupported
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, digest_of, parse_digest
 from corral.core.models.references import Reference
@@ -40,7 +41,6 @@ class _Entry(msgspec.Struct):
     digest: str
     artifactType: str = ""  # the name in the index
     platform: _Platform | None = None
-    annotations: dict[str, str] | None = None
 
 
 class _Head(msgspec.Struct):
@@ -72,15 +72,13 @@ class Manifests:
                 return None
             if answer.status != 200:
                 raise await self._exchange.refused(answer, place, _shown(place, reference))
-            stated = _stated_digest(answer)
+            stated = _stated_digest(answer, place)
             if stated is None:  # older registries leave it out
                 data = (await self._get(place, reference.digest or reference.tag)).data
                 stated = digest_of(data)
-            length = answer.headers.get("content-length", "")
+            size_bytes = stated_number(answer.headers.get("content-length"))
             return ManifestHead(
-                digest=stated,
-                media_type=_bare_type(answer),
-                size_bytes=int(length) if length.isdecimal() else -1,
+                digest=stated, media_type=_bare_type(answer), size_bytes=-1 if size_bytes is None else size_bytes
             )
         finally:
             await answer.aclose()
@@ -104,8 +102,8 @@ class Manifests:
             if isinstance(error, NotFound):  # not the manifest, but what it names
                 raise SourceError(f"404: {error.remedy}", "push its blobs first") from error
             raise error
-        stated = _stated_digest(answer)
         await answer.aclose()
+        stated = _stated_digest(answer, place)
         if stated not in (None, digest):
             raise DigestMismatch(f'{place.host} has published another manifest: "{stated}" instead of "{digest}"')
         return digest
@@ -151,17 +149,25 @@ class Manifests:
         if len(data) > _MOST_BYTES:
             raise SourceError(f"the manifest from {place.host} is longer than {_MOST_BYTES} bytes")
         found = digest_of(data)
-        expected = wanted if wanted.startswith("sha256:") else _stated_digest(answer)
+        expected = wanted if wanted.startswith("sha256:") else _stated_digest(answer, place)
         if expected not in (None, found):
             raise DigestMismatch(f'digest mismatch of the manifest from {place.host}, want "{expected}", got "{found}"')
         media_type = _bare_type(answer)
         return RemoteManifest(data=data, media_type=media_type if media_type in _TYPES else _head(data).mediaType)
 
 
-def _stated_digest(answer: Response) -> Digest | None:
-    """None if the registry does not say, or speaks of another algorithm."""
+def _stated_digest(answer: Response, place: Place) -> Digest | None:
+    """None if the registry does not say, or speaks of another algorithm. Raises `SourceError`."""
     stated = answer.headers.get(_DIGEST_HEADER, "")
-    return parse_digest(stated) if stated.startswith("sha256:") else None
+    return _parsed(stated, place) if stated.startswith("sha256:") else None
+
+
+def _parsed(digest: str, place: Place) -> Digest:
+    """A malformed digest is the registry's fault, not that of whoever asked for a model."""
+    try:
+        return parse_digest(digest)
+    except InvalidDigest as fault:
+        raise SourceError(f"{place.host} names a manifest with an {fault.message}") from fault
 
 
 def _bare_type(answer: Response) -> str:
@@ -187,7 +193,7 @@ def _chosen(found: RemoteManifest, place: Place) -> Digest | None:
     models.sort(key=lambda one: ("model" not in one.artifactType, one.platform is not None))
     if not models:
         raise SourceError(f"the index from {place.host} names no model")
-    return parse_digest(models[0].digest)
+    return _parsed(models[0].digest, place)
 
 
 def _shown(place: Place, reference: Reference) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corral.adapters.system.files import make_folder, new_file, sync_folder
+from corral.adapters.system.files import make_folder, new_file, sync_folder, write_all
 from corral.core.errors import SourceError
 from corral.core.regular_files import open_regular
 from corral.core.wording.pip_lines import pip_line
@@ -98,5 +98,5 @@ def _public_line(key: Ed25519PrivateKey) -> str:
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     with new_file(path, mode) as file:
-        file.write(data)
+        write_all(file, data)
         os.fsync(file.fileno())

@@ -18,11 +18,12 @@ from corral.adapters.registries.oci.connection_pool import ConnectionPool
 from corral.adapters.registries.oci.exchange import RegistryExchange
 from corral.adapters.registries.oci.logins import own_auth_file
 from corral.adapters.registries.oci.ollama_key import OllamaKey
+from corral.adapters.registries.oci.refusals import AccessDenied
 from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.registries.oci.token_requests import TokenServer
 from corral.adapters.system.blocking_work import in_thread
 from corral.adapters.system.files import make_folder, replace_file, storage_errors
-from corral.core.errors import InvalidRequest, StorageError
+from corral.core.errors import InvalidRequest, SourceError, StorageError
 from corral.core.malformed import MALFORMED
 from corral.core.models.references import DOCKER_HUB, parse_reference
 from corral.core.regular_files import open_regular
@@ -63,6 +64,9 @@ class OwnLogins:
             if answer.status in (401, 403) or answer.status >= 500:
                 raise await exchange.refused(answer, place, place.host)
             await answer.aclose()
+        except AccessDenied as error:
+            remedy = f"{place.host} does not know this user name with this password; it may want a token instead"
+            raise SourceError(error.message, remedy) from error
         finally:
             await pool.aclose()
 

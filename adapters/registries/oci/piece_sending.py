@@ -11,7 +11,7 @@ from corral.adapters.registries.oci.connection_pool import Body, Response
 from corral.adapters.registries.oci.exchange import RegistryExchange, push_scope
 from corral.adapters.registries.oci.one_request import OneRequest
 from corral.adapters.registries.oci.upload_session import UploadSession, arrived_of
-from corral.core.errors import CorralError, NotFound, SourceError, SourceUnavailable
+from corral.core.errors import CorralError, NotFound, SourceError, SourceStalled, SourceUnavailable
 from corral.core.models.digests import Digest
 
 __all__ = ("PieceSender",)
@@ -72,20 +72,42 @@ class PieceSender:
         raise broken
 
     async def finish(self, pieces: Sequence[bytes] | None = None) -> None:
-        """Publishes the blob: what was sent, or else `pieces`, which are all of it."""
-        try:
-            if self._whole is not None:
-                answer = await self._whole.finish()
-            elif pieces is not None:
-                answer = await self._finish(_repeatable(pieces), self._size_bytes)
-            else:
-                answer = await self._finish(None, 0)
-            if answer.status not in _DONE:
-                raise await self._refusal(answer)
-            await answer.aclose()
-        except SourceUnavailable:
-            if not await self._is_there():  # it may have been published, and only the answer lost
-                raise
+        """Publishes the blob: what was sent, or else `pieces`, which are all of it.
+
+        If only the request for it is lost, for example with a connection that was kept too long, it is sent again.
+        """
+        broken: SourceUnavailable | None = None
+        for pause_s in PAUSES_S:
+            if broken is not None:
+                await asyncio.sleep(pause_s)
+            try:
+                await self._ask_for_blob(pieces)
+                return
+            except SourceUnavailable as fault:
+                if await self._is_there():  # it may have been published, and only the answer lost
+                    return
+                if isinstance(fault, SourceStalled) or not await self._may_ask_again(pieces):
+                    raise
+                broken = fault
+        assert broken is not None
+        raise broken
+
+    async def _ask_for_blob(self, pieces: Sequence[bytes] | None) -> None:
+        if self._whole is not None:
+            answer = await self._whole.finish()
+        elif pieces is not None:
+            answer = await self._finish(_repeatable(pieces), self._size_bytes)
+        else:
+            answer = await self._finish(None, 0)
+        if answer.status not in _DONE:
+            raise await self._refusal(answer)
+        await answer.aclose()
+
+    async def _may_ask_again(self, pieces: Sequence[bytes] | None) -> bool:
+        """Whether the registry still has exactly what it had before it was asked for the blob."""
+        if self._whole is not None:
+            return False
+        return await self._session.arrived_bytes() == (0 if pieces is not None else self._size_bytes)
 
     async def abort(self) -> None:
         """Drops what the registry has of it."""

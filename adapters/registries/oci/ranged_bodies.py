@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from corral.adapters.registries.oci.connection_pool import Response
+from corral.adapters.registries.oci.header_values import stated_number
 from corral.core.errors import RangesIgnored, SourceError, SourceUnavailable
 
 __all__ = ("body_size_bytes", "ranged_body")
@@ -16,7 +17,9 @@ _CHUNK_BYTES = 1024 * 1024
 _LARGE_BYTES = 128 * 1024
 """Worth being handed on as it is: joining copies it."""
 _HOLD_S = 0.1
-_RANGE = re.compile(r"bytes\s+(?:(?P<first>\d+)-(?P<last>\d+)|\*)/(?P<total>\d+|\*)", re.IGNORECASE)
+_RANGE = re.compile(
+    r"bytes\s+(?:(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})|\*)/(?P<total>[0-9]{1,18}|\*)", re.IGNORECASE
+)
 
 
 async def ranged_body(
@@ -47,10 +50,9 @@ async def ranged_body(
 def body_size_bytes(answer: Response) -> int | None:
     """The size of the whole that an answer is a part of; None if it does not say."""
     if answer.status == 200:
-        length = answer.headers.get("content-length", "")
-        return int(length) if length.isdecimal() else None
+        return stated_number(answer.headers.get("content-length"))
     match = _RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-    return int(match["total"]) if match and match["total"].isdecimal() else None
+    return stated_number(match["total"]) if match else None
 
 
 async def _bounded(chunks: AsyncGenerator[bytes, None], end: int | None, start: int) -> AsyncGenerator[bytes, None]:
@@ -102,21 +104,21 @@ def _sent_end(answer: Response, host: str, start: int) -> int | None:
 
     Raises `SourceError` if it does not begin where it was asked to.
     """
-    length = answer.headers.get("content-length", "")
     if answer.status == 200:
-        return int(length) if length.isdecimal() else None
+        return stated_number(answer.headers.get("content-length"))
     stated = answer.headers.get("content-range", "")
     match = _RANGE.fullmatch(stated.strip())
     if match is None or match["first"] is None or int(match["first"]) != start:
         raise SourceError(f"{host} was asked for bytes from {start}, and sent {stated[:80] or 'others'!r}")
     # A registry may send less than it was asked for: then the size of the whole says what is missing.
-    return int(match["total"]) if match["total"].isdecimal() else int(match["last"]) + 1
+    total = stated_number(match["total"])
+    return int(match["last"]) + 1 if total is None else total
 
 
 def _refuse_beyond(answer: Response, host: str, what: str, start: int) -> None:
     """After 416: nothing is missing if the whole ends where the range would begin. Raises `SourceError` otherwise."""
     match = _RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-    total = match["total"] if match else "*"
-    if total.isdecimal() and int(total) <= start:
+    total = stated_number(match["total"]) if match else None
+    if total is not None and total <= start:
         return
     raise SourceError(f"{host} does not send {what} from byte {start}: 416")

@@ -10,7 +10,7 @@ from corral.core.errors import CorralError, DigestMismatch, NotFound, SourceErro
 from corral.core.malformed import MALFORMED
 from corral.core.wording.clipping import clipped_line
 
-__all__ = ("access_denied", "refusal")
+__all__ = ("AccessDenied", "access_denied", "refusal")
 
 _READ_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 1000
@@ -58,10 +58,14 @@ async def refusal(answer: Response, host: str, what: str, authorization: str | N
     return SourceError(text, _message(body) or f"this is what {host} answered")
 
 
-def access_denied(host: str, body: str = "") -> SourceError:
+class AccessDenied(SourceError):
+    """The registry answers 401 to whatever login there is for it."""
+
+
+def access_denied(host: str, body: str = "") -> AccessDenied:
     """The error for a registry that still answers 401 to the best that there is to show."""
     said = f" ({_message(body)})" if _message(body) else ""
-    return SourceError(f"unauthorized: access denied{said}", f"corral login {host}")
+    return AccessDenied(f"unauthorized: access denied{said}", f"corral login {host}")
 
 
 def _message(body: str) -> str:

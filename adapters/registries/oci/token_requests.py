@@ -63,7 +63,7 @@ class TokenServer:
         if answer.status in _NO_SUCH_METHOD:
             await answer.aclose()
             return await self._by_post(place, realm, challenge.service, scopes, login)
-        return await _granted(answer, place, login.secret)
+        return await _granted(answer, place, _secrets(login))
 
     async def _without_login(self, place: Place, base: str, realm: str, service: str, scopes: tuple[str, ...]) -> Grant:
         if place.signs and urlsplit(realm).netloc == urlsplit(base).netloc:
@@ -93,11 +93,16 @@ class TokenServer:
         if answer.status in _NO_SUCH_METHOD and login.kind == "refresh" and login.user:
             await answer.aclose()
             answer = await self._get(realm, _query(service, scopes, account=login.user), login.basic)
-        return await _granted(answer, place, login.secret)
+        return await _granted(answer, place, _secrets(login))
 
     async def _get(self, realm: str, query: list[tuple[str, str]], authorization: str | None) -> Response:
         headers = {} if authorization is None else {"authorization": authorization}
         return await self._connections.send("GET", _with_query(realm, query), headers)
+
+
+def _secrets(login: Login) -> str:
+    """What a token server was shown, and might repeat."""
+    return f"{login.secret} {login.basic}"
 
 
 def _query(service: str, scopes: tuple[str, ...], account: str = "") -> list[tuple[str, str]]:
@@ -123,7 +128,7 @@ def _checked_realm(place: Place, base: str, realm: str, login: Login | None) -> 
     if not host or not well_formed or parts.scheme not in ("http", "https"):
         raise SourceError(f"{place.host} names {realm[:100]!r} as its token server, which is no address")
     own = urlsplit(base)
-    in_the_clear = parts.scheme == "http" and not is_loopback(host)
+    in_the_clear = parts.scheme == "http" and not is_loopback(parts.netloc)
     if login is not None and in_the_clear and (own.scheme, own.netloc) != (parts.scheme, parts.netloc):
         raise SourceError(
             f"{place.host} wants the login at {realm[:200]}, which has no TLS: it is not sent",

@@ -9,12 +9,14 @@ from contextlib import suppress
 from corral.adapters.registries.oci.addressing import Place
 from corral.adapters.registries.oci.connection_pool import Body, Response
 from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope, push_scope
+from corral.adapters.registries.oci.header_values import stated_number
 from corral.core.errors import NotFound, SourceError
 from corral.core.models.digests import Digest
 
 __all__ = ("UploadSession", "arrived_of", "mount_blob")
 
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_MOST_CHUNK_BYTES = 1024 * 1024 * 1024
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 
 
 class UploadSession:
@@ -26,8 +28,9 @@ class UploadSession:
         self._place = place
         self._base = base
         self._url = answer.url
-        least = answer.headers.get("oci-chunk-min-length", "")
-        self.least_chunk_bytes = int(least) if least.isdecimal() else 0
+        self.least_chunk_bytes = stated_number(answer.headers.get("oci-chunk-min-length")) or 0
+        if self.least_chunk_bytes > _MOST_CHUNK_BYTES:  # a chunk is in memory until it has arrived
+            raise SourceError(f"{place.host} wants chunks of {self.least_chunk_bytes} bytes, which no chunk can be")
         if not self.moved(answer):
             raise SourceError(f"{place.host} does not say where the upload goes on")
 

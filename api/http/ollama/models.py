@@ -222,6 +222,7 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody, base_nam
         corral["problem"] = error.message
     if base_name is not None:
         info["general.basename"] = base_name
+    corral["files"] = [{field: getattr(file, field) for field in file.__struct_fields__} for file in record.files]
     unused = unused_parts(record)
     if unused:
         corral["unused"] = unused
