@@ -20,8 +20,8 @@ from corral.api.library.streams import AsyncStream, Stream
 from corral.core.catalog.garbage import GarbageReport
 from corral.core.catalog.verifying import VerifyReport
 from corral.core.models.model import StoredModel
-from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.prefixes import KeptPrefixes
+from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel

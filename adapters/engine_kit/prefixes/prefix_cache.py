@@ -49,6 +49,7 @@ class PrefixCache:
         self._found = None if files is None else files.found
         self._reading: dict[KeptPrefix, Future[bytearray | None]] = {}
         self._writing: dict[KeptPrefix, Future[StoredPrefix | None]] = {}
+        self._just_read: set[KeptPrefix] = set()
         self._failed_writes = 0
         self._looked_s = time.monotonic()
 
@@ -74,18 +75,17 @@ class PrefixCache:
         if entry.packed in self._in_memory:
             self._in_memory.move_to_end(entry.packed)
 
-    def count_hit(self, tier: str) -> None:
-        """A prompt has found its prefix in ``memory`` or on ``disk``."""
-        self._hits[tier] += 1
+    def count_hit(self, entry: KeptPrefix) -> None:
+        """A prompt has found its prefix here."""
+        self._hits["disk" if entry in self._just_read else "memory"] += 1
+        self._just_read.discard(entry)
 
     def tiers(self) -> tuple[PrefixTier, ...]:
         """Host memory and disk, as far as they are used at all."""
         memory = PrefixTier(
             name="memory", entries=len(self._in_memory), size_bytes=self._memory_used, hits=self._hits["memory"]
         )
-        disk = PrefixTier(
-            name="disk", entries=len(self._disk), size_bytes=self._disk.total(), hits=self._hits["disk"]
-        )
+        disk = PrefixTier(name="disk", entries=len(self._disk), size_bytes=self._disk.total(), hits=self._hits["disk"])
         return (memory,) * (self.memory_bytes > 0) + (disk,) * self.has_files
 
     # ── Keeping ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -145,6 +145,7 @@ class PrefixCache:
         if self._in_memory.pop(entry.packed, None) is not None:
             entry.state = None
             self._memory_used -= entry.size_bytes
+            self._just_read.discard(entry)
             if entry.file is None:
                 self._forget(entry)
 
@@ -152,6 +153,7 @@ class PrefixCache:
         if self._in_memory.pop(entry.packed, None) is not None:
             self._memory_used -= entry.size_bytes
         entry.state = None
+        self._just_read.discard(entry)
         if entry.file is not None:
             del self._disk[entry.file]
             entry.file = None
@@ -179,6 +181,7 @@ class PrefixCache:
                 self._forget(entry)
             elif entry.file is not None and entry.state is None:
                 self._hold_state(entry, state)
+                self._just_read.add(entry)
         for entry, stored_now in [(entry, done.result()) for entry, done in self._writing.items() if done.done()]:
             del self._writing[entry]
             self._written(entry, stored_now)

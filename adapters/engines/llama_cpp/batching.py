@@ -6,7 +6,6 @@ Each stream has its own cells, so that nothing is ever preempted: requests that 
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -14,11 +13,12 @@ from functools import partial
 from corral.adapters.engine_kit.admission import admitted, prefilled
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
+from corral.adapters.engines.llama_cpp.admitting import Admission
 from corral.adapters.engines.llama_cpp.background import BackgroundWork, idle_pieces
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
-from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixSource, PrefixTiers
+from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells, prompt_cells
 from corral.adapters.engines.llama_cpp.sampler import CandidateArray, Sampler
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
@@ -33,9 +33,8 @@ from corral.core.requests.requests import CompletionRequest
 
 __all__ = ("Completions", "Outputs")
 
-_WORTH_COPYING = 16
-_WORTH_WAITING = 32
-"""Shorter prefixes are computed again rather than copied or waited for."""
+_READING_S = 0.05
+"""How long a step waits for the disk if there is nothing else to do."""
 
 Outputs = list[tuple[int, EngineOutput]]
 
@@ -82,6 +81,7 @@ class Completions:
         self._waiting: deque[LlamaSequence] = deque()
         self._prefilling: deque[LlamaSequence] = deque()
         self._generating: list[LlamaSequence] = []
+        self._admission = Admission(streams, tiers, computation, self._waiting, self._prefilling)
 
     @property
     def busy(self) -> bool:
@@ -110,11 +110,13 @@ class Completions:
 
     def step(self, outputs: Outputs) -> None:
         self._computation.begin_step()
-        self._admit()
+        self._admission.admit(answering=bool(self._generating))
         if self._generating:
             self._decode(outputs)
         if self._prefilling:
             self._prefill(outputs)
+        if not self._generating and self._prefilling and all(one.held_up for one in self._prefilling):
+            self._tiers.wait(_READING_S)
 
     def idle(self) -> float | None:
         """As `IdlingEngine.idle`."""
@@ -130,12 +132,14 @@ class Completions:
                     return True
         return False
 
-    def close(self) -> None:
+    def close(self, grace_s: float) -> None:
+        """Takes up to `grace_s` to write prefixes to disk."""
         for sequence in (*self._waiting, *self._prefilling, *self._generating):
             sequence.sampler.close()
         self._waiting.clear()
         self._prefilling.clear()
         self._generating.clear()
+        self._tiers.close(grace_s)
         self._context.close()
 
     # ── Requests in ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,41 +168,6 @@ class Completions:
             dry=self._dry,
         )
         return LlamaSequence(request, prompt, cells, sampler, TokenChooser(request, sampler, self._tokens))
-
-    def _admit(self) -> None:
-        """Give waiting requests a stream, in order, and the longest prefix that is already in memory."""
-        while self._waiting and self._streams.any_idle and not (self._generating and self._computation.in_debt):
-            sequence = self._waiting.popleft()
-            sequence.began_ns = time.perf_counter_ns()
-            source, shared = self._best_prefix(sequence)
-            for other in self._prefilling:
-                soon = sequence.shares(other, len(sequence.prompt))
-                if soon >= shared + _WORTH_WAITING and soon > sequence.awaited_length:
-                    # Another request is computing this prefix: wait for it instead of computing it twice.
-                    sequence.awaited, sequence.awaited_length = other, soon
-            sequence.stream = self._tiers.take(source, shared)
-            if sequence.awaited is None:
-                self._load_prefix(sequence, source, shared)
-            else:
-                self._streams.cut(sequence.stream, 0)
-            self._prefilling.append(sequence)
-            self._computation.charge(self._tiers.copied_s())
-        for sequence in self._prefilling:
-            if sequence.awaited is not None and not sequence.still_waits():
-                sequence.awaited = None
-                source, shared = self._best_prefix(sequence)
-                self._load_prefix(sequence, source, shared)
-        self._tiers.admitted()
-        self._computation.charge(self._tiers.copied_s())
-
-    def _best_prefix(self, sequence: LlamaSequence) -> tuple[PrefixSource | None, int]:
-        source, shared = self._tiers.best(sequence.prompt, sequence.cells.reusable(len(sequence.prompt)))
-        return source, sequence.cells.reusable(shared)
-
-    def _load_prefix(self, sequence: LlamaSequence, source: PrefixSource | None, shared: int) -> None:
-        if source is not sequence.stream and shared < _WORTH_COPYING:
-            shared = 0
-        sequence.cached = self._tiers.load(sequence.owned, source, shared)
 
     # ── Decode ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,7 +208,7 @@ class Completions:
             sequence = self._prefilling.popleft()
             count = 0
             try:
-                while sequence.awaited is None and sequence.remaining:
+                while not sequence.held_up and sequence.remaining:
                     chunk = self._computation.next_chunk(sequence, budget)
                     if chunk == 0:
                         break

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import llama_cpp as C
 import msgspec
 
+from corral.adapters.engine_kit.prefixes.prefix_cache import PrefixCache
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
 from corral.adapters.engines.llama_cpp.batching import Completions
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
@@ -69,7 +70,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        builder = _Builder(model, options, gpu=gpu, projector=next(iter(files["projector"]), None))
+        builder = _Builder(model, request, options, gpu=gpu, projector=next(iter(files["projector"]), None))
         engine = builder.build(failed, on_progress)
         failed.pop_all()
     return engine
@@ -78,8 +79,17 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
 class _Builder:
     """The decisions of one load."""
 
-    def __init__(self, model: LlamaModel, options: LlamaCppOptions, *, gpu: bool, projector: str | None) -> None:
+    def __init__(
+        self,
+        model: LlamaModel,
+        request: LoadRequest,
+        options: LlamaCppOptions,
+        *,
+        gpu: bool,
+        projector: str | None,
+    ) -> None:
         self._model = model
+        self._request = request
         self._projector = projector
         self._blind = ""
         self._options = options
@@ -136,6 +146,7 @@ class _Builder:
             failed.callback(encoder.close)
         features |= {"images"} if encoder is not None else set()
         streams = Streams(context, count, trimmable=trimmable)
+        tiers = PrefixTiers(streams, context, self._prefix_cache(exactness, divisible=trimmable))
         computation = Computation(
             context=context,
             streams=streams,
@@ -151,12 +162,12 @@ class _Builder:
             context=context,
             tokenizer=tokenizer,
             streams=streams,
-            tiers=PrefixTiers(streams, context, open_prefix_cache(options, divisible=trimmable)),
+            tiers=tiers,
             computation=computation,
             encoder=encoder,
             can_shift=can_shift,
             exact=exactness.exact,
-            background=[],
+            background=[tiers.idle],
         )
 
         # If the size of a piece changes the numbers, it is fixed, so that a text always has the same vector.
@@ -173,6 +184,8 @@ class _Builder:
             tokenizer=tokenizer,
             info=info,
             encoder=encoder,
+            tiers=tiers,
+            close_grace_s=self._request.close_grace_s,
         )
 
     def _flash_attention(self) -> int:
@@ -198,6 +211,13 @@ class _Builder:
         available = min(free_memory().values(), default=0) // 4
         fitting = (count for count in (8, 4, 2) if self._kv_bytes(self._num_ctx * count) <= available)
         return next(fitting, 1)
+
+    def _prefix_cache(self, exactness: Exactness, *, divisible: bool) -> PrefixCache:
+        model = self._model
+        original = model.metadata(f"{model.metadata('general.architecture')}.rope.scaling.original_context_length")
+        long = original is not None and original.isdigit() and self._num_ctx > int(original)
+        found = (repr(exactness), f"flash {self._flash_attention()}", f"gpu {self._gpu}", f"long rope {long}")
+        return open_prefix_cache(self._request, self._options, divisible=divisible, computed_as=found)
 
     def _context(self, streams: int) -> LlamaContext:
         return LlamaContext(

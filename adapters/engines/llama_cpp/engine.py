@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+
+import msgspec
 
 from corral.adapters.engines.llama_cpp.batching import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaModel
+from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.reader_count import Users
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
@@ -19,6 +23,8 @@ from corral.core.requests.outputs import EngineOutput
 from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request
 
 __all__ = ("LlamaCppEngine",)
+
+_REPORT_S = 1.0
 
 
 class LlamaCppEngine:
@@ -33,6 +39,8 @@ class LlamaCppEngine:
         tokenizer: LlamaTokenizer,
         info: ModelInfo,
         encoder: ImageEncoder | None = None,
+        tiers: PrefixTiers | None = None,
+        close_grace_s: float = 0.0,
     ) -> None:
         self._model = model
         self._completions = completions
@@ -40,6 +48,9 @@ class LlamaCppEngine:
         self._tokenizer = tokenizer
         self._info = info
         self._encoder = encoder
+        self._tiers = tiers
+        self._next_report_s = 0.0
+        self._close_grace_s = close_grace_s
         self._preparing = Users()
 
     @property
@@ -80,10 +91,27 @@ class LlamaCppEngine:
         if self._completions is not None:
             self._completions.step(outputs)
         self._embedder.step(outputs)
+        self._report_prefixes()
         return outputs
 
     def idle(self) -> float | None:
-        return None if self._completions is None else self._completions.idle()
+        wait_s = None if self._completions is None else self._completions.idle()
+        due_s = self._report_prefixes()
+        return wait_s if due_s is None else due_s if wait_s is None else min(wait_s, due_s)
+
+    def _report_prefixes(self) -> float | None:
+        """Describe the kept prefixes anew in `info` if they have changed, but not more often than once per second.
+        Return in how long that is possible again, None if they have not changed.
+        """
+        prefixes = () if self._tiers is None else self._tiers.tiers()
+        if prefixes == self._info.prefixes:
+            return None
+        now = time.monotonic()
+        if now < self._next_report_s:
+            return self._next_report_s - now
+        self._next_report_s = now + _REPORT_S
+        self._info = msgspec.structs.replace(self._info, prefixes=prefixes)
+        return None
 
     def has_unfinished_requests(self) -> bool:
         return (self._completions is not None and self._completions.busy) or self._embedder.busy
@@ -99,5 +127,5 @@ class LlamaCppEngine:
             self._encoder.close()
         self._embedder.close()
         if self._completions is not None:
-            self._completions.close()
+            self._completions.close(self._close_grace_s)
         self._model.close()

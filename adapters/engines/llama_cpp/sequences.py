@@ -14,7 +14,7 @@ __all__ = ("LlamaSequence",)
 
 class LlamaSequence:
     """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next. `prompt` are
-    the keys of its cells. A context with images never shifts.
+    the keys of its cells. While `reading`, its prefix is on its way from the disk. A context with images never shifts.
     """
 
     __slots__ = (
@@ -29,6 +29,7 @@ class LlamaSequence:
         "num_keep",
         "pending",
         "prompt",
+        "reading",
         "request",
         "request_id",
         "sampler",
@@ -60,6 +61,7 @@ class LlamaSequence:
         self.pending = -1
         self.awaited: LlamaSequence | None = None
         self.awaited_length = 0
+        self.reading = False
 
     def close(self) -> None:
         """Free a sequence that the engine never accepted."""
@@ -83,6 +85,11 @@ class LlamaSequence:
     def shares(self, other: LlamaSequence, limit: int) -> int:
         """How many tokens this prompt can reuse of another's."""
         return self.cells.reusable(common_prefix(self.prompt, other.prompt, limit))
+
+    @property
+    def held_up(self) -> bool:
+        """Whether it waits for its prefix: another computes it, or it is being read."""
+        return self.reading or self.awaited is not None
 
     def still_waits(self) -> bool:
         """Whether the prefix it waits for is still being computed by another."""

@@ -38,7 +38,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     gives the same text whatever else runs; costs the reuse of generated tokens as cached prefix. `amx`: use the
     matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the process dies.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
-    load; 0: none.
+    load; 0: none. `prefix_disk`: bytes on disk for those of all models of the store together; 0: nothing is written or
+    read.
     """
 
     num_ctx: int | None = None
@@ -54,6 +55,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     exact: bool = True
     amx: bool = False
     prefix_memory: int | None = None
+    prefix_disk: int = 4 * 1024**3
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:

@@ -89,6 +89,9 @@ class Streams:
     def __getitem__(self, index: int) -> CacheStream:
         return self._all[index]
 
+    def all(self) -> Sequence[CacheStream]:
+        return self._all
+
     @property
     def capacity(self) -> int:
         """The largest number of tokens in one stream."""
