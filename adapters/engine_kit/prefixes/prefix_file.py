@@ -1,7 +1,7 @@
 """The file of a computed prefix: what it belongs to, its keys and its state, each with a checksum.
 
-A fixed part (magic, version, length and checksum of the head), the head as MessagePack, then the bytes of the state. Only
-what has been checked leaves this module.
+A fixed part (magic, version, length and checksum of the head), the head as MessagePack, then the bytes of the state.
+Only what has been checked leaves this module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PIECE_BYTES = 4 << 20
 class PrefixHead(Value, frozen=True, kw_only=True):
     """`owner` identifies everything that the state depends on besides the keys, `model` is the model's name for people.
 
-    `keys` are packed as in `KeyPacker`, with the places of `large` (big-endian, signed) in place of keys beyond 48 bits.
+    `keys` and `large` are what `KeyPacker.portable` returns.
     """
 
     owner: str

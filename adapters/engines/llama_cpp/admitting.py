@@ -67,9 +67,7 @@ class Admission:
         return source, sequence.cells.reusable(shared)
 
     def _load(self, sequence: LlamaSequence, source: PrefixSource | None = None, shared: int = 0) -> None:
-        """Load its prefix into its stream, or have it read from disk: then this is called again in each step until it is
-        there.
-        """
+        """Load its prefix into its stream, or have it read from disk: then this is called again in each step."""
         if source is None:
             source, shared = self._best(sequence)
         sequence.reading = self._tiers.is_reading(source)

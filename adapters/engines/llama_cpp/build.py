@@ -9,7 +9,6 @@ from collections.abc import Callable
 import llama_cpp as C
 import msgspec
 
-from corral.adapters.engine_kit.prefixes.prefix_cache import PrefixCache
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
 from corral.adapters.engines.llama_cpp.batching import Completions
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
@@ -51,8 +50,7 @@ _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppEngine:
     """Load the weights and everything around them. On failure, everything that was loaded is freed."""
     options = msgspec.convert(request.load_options, LlamaCppOptions)
-    files = {role: [file.path for file in request.files if file.role == role] for role in ("weights", "projector")}
-    path = next(iter(files["weights"]), None)
+    path = next((file.path for file in request.files if file.role == "weights"), None)
     if path is None:
         raise InvalidModelFile(f"model {request.model!r} has no weights file")
     collect_log()
@@ -70,7 +68,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        builder = _Builder(model, request, options, gpu=gpu, projector=next(iter(files["projector"]), None))
+        builder = _Builder(model, request, options, gpu=gpu)
         engine = builder.build(failed, on_progress)
         failed.pop_all()
     return engine
@@ -79,18 +77,10 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
 class _Builder:
     """The decisions of one load."""
 
-    def __init__(
-        self,
-        model: LlamaModel,
-        request: LoadRequest,
-        options: LlamaCppOptions,
-        *,
-        gpu: bool,
-        projector: str | None,
-    ) -> None:
+    def __init__(self, model: LlamaModel, request: LoadRequest, options: LlamaCppOptions, *, gpu: bool) -> None:
         self._model = model
         self._request = request
-        self._projector = projector
+        self._projector = next((file.path for file in request.files if file.role == "projector"), None)
         self._blind = ""
         self._options = options
         self._gpu = gpu
@@ -146,7 +136,8 @@ class _Builder:
             failed.callback(encoder.close)
         features |= {"images"} if encoder is not None else set()
         streams = Streams(context, count, trimmable=trimmable)
-        tiers = PrefixTiers(streams, context, self._prefix_cache(exactness, divisible=trimmable))
+        computed = (f"exact {exactness.exact}", f"flash {self._flash_attention()}", f"gpu {self._gpu}")
+        tiers = PrefixTiers(streams, context, open_prefix_cache(self._request, options, context, trimmable, computed))
         computation = Computation(
             context=context,
             streams=streams,
@@ -211,13 +202,6 @@ class _Builder:
         available = min(free_memory().values(), default=0) // 4
         fitting = (count for count in (8, 4, 2) if self._kv_bytes(self._num_ctx * count) <= available)
         return next(fitting, 1)
-
-    def _prefix_cache(self, exactness: Exactness, *, divisible: bool) -> PrefixCache:
-        model = self._model
-        original = model.metadata(f"{model.metadata('general.architecture')}.rope.scaling.original_context_length")
-        long = original is not None and original.isdigit() and self._num_ctx > int(original)
-        found = (repr(exactness), f"flash {self._flash_attention()}", f"gpu {self._gpu}", f"long rope {long}")
-        return open_prefix_cache(self._request, self._options, divisible=divisible, computed_as=found)
 
     def _context(self, streams: int) -> LlamaContext:
         return LlamaContext(

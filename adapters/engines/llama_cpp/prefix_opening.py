@@ -1,4 +1,4 @@
-"""Opens what a model keeps of computed prefixes besides its streams: how much, and what a file must match to be used."""
+"""Opens what a model keeps of computed prefixes besides its streams: how much, and what a file must match."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import msgspec
 from corral.adapters.engine_kit.prefixes.prefix_cache import PrefixCache
 from corral.adapters.engine_kit.prefixes.prefix_files import PrefixFiles
 from corral.adapters.engine_kit.prefixes.prefix_folder import PrefixFolder
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
 from corral.adapters.system.memory import free_memory
 from corral.core.specs.engines import LoadRequest
@@ -31,22 +32,30 @@ _HARMLESS = frozenset(
 
 
 def open_prefix_cache(
-    request: LoadRequest, options: LlamaCppOptions, *, divisible: bool, computed_as: tuple[str, ...]
+    request: LoadRequest, options: LlamaCppOptions, context: LlamaContext, divisible: bool, computed: tuple[str, ...]
 ) -> PrefixCache:
-    """`divisible`: whether the model's memory can be cut anywhere. `computed_as`: what was found at load that the states
+    """`divisible`: whether the model's memory can be cut anywhere. `computed`: what was found at load that states
     depend on.
     """
     memory_bytes = options.prefix_memory
     if memory_bytes is None:
         memory_bytes = min(free_memory().values(), default=0) // _SHARE_OF_FREE
     files = None
-    owner = _owner(request, options, computed_as) if request.cache_folder and options.prefix_disk > 0 else None
-    if request.cache_folder and owner is not None:
-        files = PrefixFiles(PrefixFolder(Path(request.cache_folder), options.prefix_disk), owner, request.model)
+    if request.cache_folder and options.prefix_disk > 0:
+        owner = _owner(request, options, (*computed, f"long {_is_long(context)}"))
+        if owner is not None:
+            files = PrefixFiles(PrefixFolder(Path(request.cache_folder), options.prefix_disk), owner, request.model)
     return PrefixCache(memory_bytes=max(0, memory_bytes), divisible=divisible, files=files)
 
 
-def _owner(request: LoadRequest, options: LlamaCppOptions, computed_as: tuple[str, ...]) -> str | None:
+def _is_long(context: LlamaContext) -> bool:
+    """Whether positions are scaled for contexts longer than the original one: some models do that from `num_ctx` on."""
+    architecture = context.model.metadata("general.architecture")
+    original = context.model.metadata(f"{architecture}.rope.scaling.original_context_length") or ""
+    return original.isdigit() and context.num_ctx > int(original)
+
+
+def _owner(request: LoadRequest, options: LlamaCppOptions, computed: tuple[str, ...]) -> str | None:
     """Everything that the states of this model depend on besides the keys; None if a file's content is not known."""
     digests = [(file.role, file.digest) for file in request.files]
     weights = next((digest for role, digest in digests if role == "weights"), None)
@@ -58,7 +67,7 @@ def _owner(request: LoadRequest, options: LlamaCppOptions, computed_as: tuple[st
         _GENERATION,
         repr(digests),
         repr(sorted(chosen.items())),
-        *computed_as,
+        *computed,
         *_build(),
         *_processor(),
         _pillow(),

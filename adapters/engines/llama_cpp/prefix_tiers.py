@@ -68,7 +68,7 @@ class PrefixTiers:
         try:
             if isinstance(source, KeptPrefix):
                 return self._restore(stream, source, shared)
-            self._stream_hits += shared > 0
+            self._stream_hits += shared >= _WORTH_RESTORING
             return self._streams.load_prefix(stream, source, shared)
         finally:
             self._copying_s += time.perf_counter() - began
@@ -148,7 +148,7 @@ class PrefixTiers:
                     yield stream
 
     def close(self, grace_s: float) -> None:
-        """Write what is not on disk yet, the last used first, as far as there is time. Call before the context closes."""
+        """Write what is not on disk yet, the last used first, as far as there is time. The context is still open."""
         if self._cache.has_files:
             ends_s = time.monotonic() + grace_s * _SHARE_OF_GRACE
             self.poll()
