@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 
 from corral.adapters.engine_kit.admission import admitted, prefilled
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
-from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
+from corral.adapters.engine_kit.token_choosing import TokenChooser
 from corral.adapters.engines.llama_cpp.admitting import Admission
 from corral.adapters.engines.llama_cpp.background import BackgroundWork, idle_pieces
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
@@ -22,6 +21,7 @@ from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells, prompt_cells
 from corral.adapters.engines.llama_cpp.sampler import CandidateArray, Sampler
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
+from corral.adapters.engines.llama_cpp.settling import Settling
 from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
@@ -42,7 +42,8 @@ Outputs = list[tuple[int, EngineOutput]]
 class Completions:
     """Every completion of one model, from admission to its last token. One thread owns it.
 
-    `background` is done while there are no requests, the first first. The list may grow after this.
+    While there are no requests, answers are settled, and then `background` is done, the first first. The list may grow
+    after this.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Completions:
         encoder: ImageEncoder | None,
         can_shift: bool,
         exact: bool,
-        background: Sequence[BackgroundWork],
+        background: Sequence[BackgroundWork] = (),
     ) -> None:
         self._model = model
         self._context = context
@@ -68,16 +69,11 @@ class Completions:
         self._encoder = encoder
         self._can_shift = can_shift
         self._exact = exact
+        self._settling = Settling(streams, computation)
         self._background = background
         self._candidates = CandidateArray(model.vocabulary_size)
         self._dry = DryPrototypes(model)
-        self._tokens = ModelTokens(
-            size=model.vocabulary_size,
-            ends=tokenizer.ends(model.vocabulary_size),
-            text=tokenizer.piece,
-            spelling=partial(tokenizer.piece, special=True),
-            control_id=tokenizer.control_id,
-        )
+        self._tokens = tokenizer.choices()
         self._waiting: deque[LlamaSequence] = deque()
         self._prefilling: deque[LlamaSequence] = deque()
         self._generating: list[LlamaSequence] = []
@@ -120,7 +116,7 @@ class Completions:
 
     def idle(self) -> float | None:
         """As `IdlingEngine.idle`."""
-        return idle_pieces(self._background)
+        return idle_pieces((self._settling.piece, *self._background))
 
     def abort(self, request_id: int) -> bool:
         """Return False if the request is unknown here."""
@@ -128,17 +124,16 @@ class Completions:
             for sequence in sequences:
                 if sequence.request_id == request_id:
                     sequences.remove(sequence)
-                    self._release(sequence)
+                    self._end(sequence)
                     return True
         return False
 
     def close(self, grace_s: float) -> None:
         """Takes up to `grace_s` to write prefixes to disk."""
-        for sequence in (*self._waiting, *self._prefilling, *self._generating):
-            sequence.sampler.close()
-        self._waiting.clear()
-        self._prefilling.clear()
-        self._generating.clear()
+        for sequences in (self._waiting, self._prefilling, self._generating):
+            for sequence in sequences:
+                sequence.sampler.close()
+            sequences.clear()
         self._tiers.close(grace_s)
         self._context.close()
 
@@ -196,6 +191,7 @@ class Completions:
         self._context.discard(stream.index, stream.position(keep), stream.position(keep + drop))
         del stream.tokens[keep : keep + drop]
         stream.reusable = min(stream.reusable, keep)
+        sequence.shifted = True
         outputs.append((sequence.request_id, ContextShifted(dropped_tokens=drop)))
         return True
 
@@ -253,12 +249,17 @@ class Completions:
     def _finish(self, sequence: LlamaSequence, reason: FinishReason, outputs: Outputs) -> None:
         outputs.append((sequence.request_id, EngineFinished(reason=reason)))
         self._generating.remove(sequence)
-        self._release(sequence)
+        self._end(sequence)
 
     def _fail(self, sequence: LlamaSequence, error: CorralError, outputs: Outputs) -> None:
         outputs.append((sequence.request_id, EngineFailed(error=error.info)))
         if sequence in self._generating:
             self._generating.remove(sequence)
+        self._release(sequence)
+
+    def _end(self, sequence: LlamaSequence) -> None:
+        if sequence.stream is not None:
+            self._settling.ended(sequence)
         self._release(sequence)
 
     def _release(self, sequence: LlamaSequence) -> None:

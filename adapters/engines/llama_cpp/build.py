@@ -55,21 +55,19 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
         raise InvalidModelFile(f"model {request.model!r} has no weights file")
     collect_log()
     gpu = supports_gpu() and options.num_gpu != 0
-    layers = options.num_gpu if options.num_gpu >= 0 else 999
     C.llama_backend_init()
     if not options.amx:
         avoid_amx()
     model = LlamaModel(
         path,
-        gpu_layers=layers if gpu else 0,
+        gpu_layers=(options.num_gpu if options.num_gpu >= 0 else 999) if gpu else 0,
         main_gpu=options.main_gpu,
         use_mmap=options.use_mmap,
         on_progress=on_progress,
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        builder = _Builder(model, request, options, gpu=gpu)
-        engine = builder.build(failed, on_progress)
+        engine = _Builder(model, request, options, gpu=gpu).build(failed, on_progress)
         failed.pop_all()
     return engine
 
@@ -114,9 +112,8 @@ class _Builder:
         features = {"tokenize", "batch"}
         if not self._generates:
             info = self._info({"embedding"}, features, 0, "it is an embedding model", tokenizer)
-            return LlamaCppEngine(
-                model=model, completions=None, embedder=embedder(None), tokenizer=tokenizer, info=info
-            )
+            vectors = embedder(None)
+            return LlamaCppEngine(model=model, completions=None, embedder=vectors, tokenizer=tokenizer, info=info)
         count = self._stream_count()
         context = self._context(count)
         failed.callback(context.close)
@@ -145,8 +142,7 @@ class _Builder:
             tuner=tuner,
             max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
             largest_chunk=self._chunk,
-            exact=exactness.exact,
-            pair_rows=exactness.pair_rows,
+            exactness=exactness,
         )
         completions = Completions(
             model=model,
@@ -273,7 +269,7 @@ class _Builder:
 
     def _exactness(self, context: LlamaContext, batch: Batch, streams: int, *, trimmable: bool) -> Exactness:
         def no(reason: str) -> Exactness:
-            return Exactness(exact=False, pair_rows=False, reason=reason)
+            return Exactness(exact=False, reason=reason)
 
         if not self._options.exact:
             return no("switched off")

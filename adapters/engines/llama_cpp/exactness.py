@@ -29,10 +29,13 @@ _CHUNKINGS = ((2, 8), (3, 3, 4))
 
 
 class Exactness(Value, frozen=True, kw_only=True):
-    """`exact`: texts do not depend on what else runs. `pair_rows`: provided that no decode computes one row alone."""
+    """`exact`: texts do not depend on what else runs. `pair_rows`: provided that no decode computes one row alone.
+    `rows_are_prompt`: a generated token comes out as the same token within a prompt.
+    """
 
     exact: bool
-    pair_rows: bool
+    pair_rows: bool = False
+    rows_are_prompt: bool = False
     reason: str
 
     @property
@@ -48,10 +51,10 @@ def measure_exactness(context: LlamaContext, batch: Batch, streams: int) -> Exac
     try:
         whole = _prefill(context, batch, tokens[:_PROMPT], (_PROMPT,), 0)
         if whole is None:
-            return Exactness(exact=False, pair_rows=False, reason="a trial decode failed")
+            return Exactness(exact=False, reason="a trial decode failed")
         for chunking in _CHUNKINGS:
             if not _equal(_prefill(context, batch, tokens[:_PROMPT], chunking, 0), whole):
-                return Exactness(exact=False, pair_rows=False, reason="its kernels depend on how a prompt is split")
+                return Exactness(exact=False, reason="its kernels depend on how a prompt is split")
         if streams == 1:
             return Exactness(exact=True, pair_rows=False, reason="one request at a time")
         state = context.save(0)
@@ -60,7 +63,7 @@ def measure_exactness(context: LlamaContext, batch: Batch, streams: int) -> Exac
         together = _decode(context, batch, tokens[_PROMPT], range(streams))
         counts = sorted({2, 3, streams - 1} & set(range(2, streams)))
         if not all(_equal(_decode(context, batch, tokens[_PROMPT], range(count)), together) for count in counts):
-            return Exactness(exact=False, pair_rows=False, reason="its kernels depend on how many requests run")
+            return Exactness(exact=False, reason="its kernels depend on how many requests run")
         alone = _equal(_decode(context, batch, tokens[_PROMPT], range(1)), together)
         return Exactness(
             exact=True,

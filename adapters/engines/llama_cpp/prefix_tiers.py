@@ -118,7 +118,7 @@ class PrefixTiers:
     def poll(self) -> None:
         """Take in what was read from disk or written to it; forget everything if the prefixes have been cleared."""
         if not self._cache.poll():
-            for stream in self._streams.all():
+            for stream in self._streams:
                 stream.reusable = 0
                 if not stream.busy:
                     self._streams.cut(stream, 0)
@@ -140,7 +140,7 @@ class PrefixTiers:
 
     def _unwritten(self) -> Iterator[CacheStream]:
         """Idle streams that hold what is neither kept nor on disk, the last used first."""
-        for stream in sorted(self._streams.all(), key=lambda stream: -stream.last_used):
+        for stream in sorted(self._streams, key=lambda stream: -stream.last_used):
             tokens = stream.tokens[: stream.reusable]
             if len(tokens) >= _WORTH_WRITING and not stream.busy:
                 _, kept = self._cache.find(tokens, len(tokens))
@@ -159,7 +159,7 @@ class PrefixTiers:
 
     def tiers(self) -> tuple[PrefixTier, ...]:
         """What is kept where, for `ModelInfo`."""
-        held = [stream.reusable for stream in self._streams.all() if stream.reusable]
+        held = [stream.reusable for stream in self._streams if stream.reusable]
         size_bytes = sum(held) * self._context.model.kv_values_per_token * 2
         own = PrefixTier(name="streams", entries=len(held), size_bytes=size_bytes, hits=self._stream_hits)
         return own, *self._cache.tiers()

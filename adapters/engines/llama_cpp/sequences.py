@@ -34,6 +34,7 @@ class LlamaSequence:
         "request_id",
         "sampler",
         "shift",
+        "shifted",
         "stream",
     )
 
@@ -55,6 +56,7 @@ class LlamaSequence:
         self.num_ctx = admitted.num_ctx
         self.num_keep = request.context.num_keep
         self.shift = request.context.shift and not cells.has_images
+        self.shifted = False
         self.stream: CacheStream | None = None
         self.began_ns = 0
         self.cached = 0

@@ -35,8 +35,9 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit. `num_thread`: 0 tunes itself.
     `flash_attention`: None is off on a CPU (texts are exact without it) and llama.cpp's choice on a GPU.
     `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated. `exact`: the same request
-    gives the same text whatever else runs; costs the reuse of generated tokens as cached prefix. `amx`: use the
-    matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the process dies.
+    gives the same text whatever else runs; answers are computed once more, while idle, before they are a prefix.
+    `amx`: use the matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the
+    process dies.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
     load; 0: none. `prefix_disk`: bytes on disk for those of all models of the store together; 0: nothing is written or
     read.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
+from corral.adapters.engines.llama_cpp.exactness import Exactness
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
@@ -33,8 +34,7 @@ class Computation:
         tuner: ThreadTuner,
         max_prefill_tokens: int,
         largest_chunk: int,
-        exact: bool,
-        pair_rows: bool,
+        exactness: Exactness,
     ) -> None:
         self._context = context
         self._streams = streams
@@ -43,8 +43,7 @@ class Computation:
         self._tuner = tuner
         self._max_prefill_tokens = max_prefill_tokens
         self._largest_chunk = largest_chunk
-        self._exact = exact
-        self._pair_rows = pair_rows
+        self._exactness = exactness
         self._prefill_rate = float(largest_chunk)
         self._debt = 0.0
 
@@ -80,7 +79,8 @@ class Computation:
         """Idle streams to compute as well, with room for a token that is dropped afterwards."""
         if not self._streams.trimmable:
             return []
-        fillers = [self._streams[index] for index in filler_rows(busy, len(self._streams), pair_rows=self._pair_rows)]
+        chosen = filler_rows(busy, len(self._streams), pair_rows=self._exactness.pair_rows)
+        fillers = [self._streams[index] for index in chosen]
         for filler in fillers:
             if len(filler.tokens) >= self._streams.capacity:
                 self._streams.cut(filler, 0)
@@ -102,8 +102,9 @@ class Computation:
     def _computed(self, sequence: LlamaSequence) -> None:
         stream = sequence.owned
         stream.tokens.append(sequence.pending)
-        # A generated token was computed as a single row; within a prompt, it would come out slightly different.
-        if not self._exact:
+        # Unless it has been measured, a single row comes out slightly different from the same token within a prompt.
+        follows = stream.reusable == len(stream.tokens) - 1  # it does not after a shift
+        if not self._exactness.exact or (self._exactness.rows_are_prompt and follows):
             stream.reusable = len(stream.tokens)
 
     # ── Prompts ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,10 +128,15 @@ class Computation:
         """Call at the beginning of a step."""
         self._debt = max(0.0, self._debt - self._max_prefill_tokens)
 
+    @property
+    def prefill_rate(self) -> float:
+        """How many tokens of a prompt are computed in a second; a guess until one has been."""
+        return self._prefill_rate
+
     def chunk(self, remaining: int, budget: int) -> int:
         """How many tokens of a prompt to compute now. Never one of several, since a single row uses another kernel."""
         count = min(remaining, budget)
-        if self._exact and remaining > 1:
+        if self._exactness.exact and remaining > 1:
             if remaining - count == 1:
                 count -= 1
             if count < 2:
@@ -155,29 +161,41 @@ class Computation:
         start = len(stream.tokens)
         segment = sequence.cells.segment(start)
         last = start + count == len(sequence.prompt)
+        keys = sequence.prompt[start : start + count]
+        image = segment.image
+        if image is None:
+            self._text(stream, sequence.cells.ids(start, start + count), keys, last=last)
+            return
+        self._vectors.fill(image, start - segment.start, count, stream.position(segment.start), stream.index, last=last)
         began = time.perf_counter()
-        if segment.image is None:
-            tokens = sequence.cells.ids(start, start + count)
-            self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
-            code = self._context.decode(self._batch)
-        else:
-            first = stream.position(segment.start)
-            self._vectors.fill(segment.image, start - segment.start, count, first, stream.index, last=last)
-            code = self._context.decode_vectors(self._vectors, causal=segment.image.causal)
-        took = time.perf_counter() - began
+        code = self._context.decode_vectors(self._vectors, causal=image.causal)
+        try:
+            self._prefilled(stream, keys, code, time.perf_counter() - began)
+        except EngineError:
+            self._streams.cut(stream, segment.start)
+            raise
+        if image.span != image.count and start == segment.start:
+            stream.jumps.append(Jump(segment.start, image.count, image.span))
+
+    def known(self, stream: CacheStream, tokens: list[int]) -> None:
+        """Compute tokens that follow in an idle stream, as part of a prompt. Raises `EngineError`."""
+        self._text(stream, tokens, tokens, last=False)
+
+    def _text(self, stream: CacheStream, tokens: list[int], keys: list[int], *, last: bool) -> None:
+        self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
+        began = time.perf_counter()
+        code = self._context.decode(self._batch)
+        self._prefilled(stream, keys, code, time.perf_counter() - began)
+
+    def _prefilled(self, stream: CacheStream, keys: list[int], code: int, took: float) -> None:
         if code != 0:
             self._streams.resync()
-            if segment.image is not None:
-                self._streams.cut(stream, segment.start)
             raise _undecodable(code)
-        if count >= _WORTH_TIMING:
-            self._context.set_threads(self._tuner.record_prefill(count, took))
-            self._prefill_rate += 0.3 * (count / max(took, 1e-9) - self._prefill_rate)
-        stream.tokens.extend(sequence.prompt[start : start + count])
+        if len(keys) >= _WORTH_TIMING:
+            self._context.set_threads(self._tuner.record_prefill(len(keys), took))
+            self._prefill_rate += 0.3 * (len(keys) / max(took, 1e-9) - self._prefill_rate)
+        stream.tokens.extend(keys)
         stream.reusable = len(stream.tokens)
-        image = segment.image
-        if image is not None and image.span != image.count and start == segment.start:
-            stream.jumps.append(Jump(segment.start, image.count, image.span))
 
 
 def _undecodable(code: int) -> EngineError:

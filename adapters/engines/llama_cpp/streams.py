@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Jump:
 
 class CacheStream:
     """One KV stream. `tokens` are the keys of what its memory holds (see `PromptCells`); the first `reusable` of them
-    may serve as another's prefix.
+    may serve as another's prefix. `unsettled` tokens would follow them: see `Settling`.
     """
 
     def __init__(self, index: int) -> None:
@@ -50,6 +50,7 @@ class CacheStream:
         self.tokens: list[int] = []
         self.jumps: list[Jump] = []
         self.reusable = 0
+        self.unsettled: list[int] = []
         self.busy = False
         self.last_used = 0
 
@@ -89,8 +90,8 @@ class Streams:
     def __getitem__(self, index: int) -> CacheStream:
         return self._all[index]
 
-    def all(self) -> Sequence[CacheStream]:
-        return self._all
+    def __iter__(self) -> Iterator[CacheStream]:
+        return iter(self._all)
 
     @property
     def capacity(self) -> int:
@@ -137,6 +138,7 @@ class Streams:
             empty = [stream for stream in spare if not stream.tokens]
             chosen = max(empty, key=self._busy_neighbours) if empty else min(spare, key=lambda stream: stream.last_used)
         chosen.busy = True
+        chosen.unsettled = []
         chosen.last_used = self._clock
         return chosen
 
@@ -180,6 +182,7 @@ class Streams:
                 length = 0
                 self._context.trim(stream.index, 0)
             del stream.tokens[length:]
+            stream.unsettled = []
             stream.jumps = [jump for jump in stream.jumps if jump.start < length]
         stream.reusable = min(stream.reusable, length)
         return length

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Generator, Sequence
+from functools import partial
 
 import llama_cpp as C
 
 from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.engine_kit.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
+from corral.adapters.engine_kit.token_choosing import ModelTokens
 from corral.adapters.engine_kit.token_ids import checked_ids
 from corral.adapters.engines.llama_cpp.native import LlamaModel
 from corral.adapters.engines.llama_cpp.reader_count import Users
@@ -158,6 +160,16 @@ class LlamaTokenizer:
 
     def is_end(self, token_id: int) -> bool:
         return bool(C.llama_vocab_is_eog(self._vocab, token_id))
+
+    def choices(self) -> ModelTokens:
+        """What choosing the next token needs to know of the vocabulary."""
+        return ModelTokens(
+            size=self._size,
+            ends=self.ends(self._size),
+            text=self.piece,
+            spelling=partial(self.piece, special=True),
+            control_id=self.control_id,
+        )
 
     def ends(self, vocabulary_size: int) -> list[int]:
         """All end-of-generation tokens."""

@@ -1,0 +1,184 @@
+"""Finished answers become prefixes: they settle while the engine is idle, and are then what a prompt would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
+from corral.adapters.engines.llama_cpp.loader import load
+from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.requests.prompts import TokensPart
+from corral.core.requests.requests import CompletionRequest, ContextPolicy, SamplingParams
+from corral.core.specs.engines import LoadRequest, LocalFile
+
+pytestmark = pytest.mark.native
+
+
+def make(path: Path, **options: object) -> LlamaCppEngine:
+    request = LoadRequest(
+        model="test",
+        files=(LocalFile(role="weights", path=str(path)),),
+        load_options={"num_ctx": 512, "num_parallel": 4, "num_thread": 1, **options},
+    )
+    engine = load(request, lambda share: None)
+    assert isinstance(engine, LlamaCppEngine)
+    return engine
+
+
+class Turn:
+    """A prompt of token ids, and what the engine has said to it."""
+
+    def __init__(self, ids: list[int], *, seed: int = 0, context: ContextPolicy = ContextPolicy()) -> None:
+        self.ids = ids
+        self.request = CompletionRequest(
+            prompt=(TokensPart(ids=tuple(ids)),),
+            sampling=SamplingParams(temperature=1.0, seed=seed, ignore_eos=True),
+            context=context,
+            logprobs=1,
+        )
+        self.tokens: list[int] = []
+        self.numbers: list[float] = []
+        self.cached = 0
+
+    def take(self, output: EngineOutput) -> None:
+        assert not isinstance(output, EngineFailed), output
+        if isinstance(output, Prefilled):
+            self.cached = output.cached_tokens
+        elif isinstance(output, Token):
+            assert output.token_id is not None
+            assert output.logprob is not None
+            self.tokens.append(output.token_id)
+            self.numbers.append(output.logprob.logprob)
+
+    @property
+    def whole(self) -> list[int]:
+        return self.ids + self.tokens
+
+    def next(self, *more: int) -> Turn:
+        """The next turn of the conversation: all of this one, and more tokens."""
+        return Turn(self.whole + list(more or (99, 98, 97)), seed=1)
+
+
+def answer(engine: LlamaCppEngine, *turns: Turn, limit: int = 20) -> None:
+    """Run turns together, each until it has `limit` tokens; then it is aborted, as a driver does."""
+    for index, turn in enumerate(turns):
+        engine.add_request(index, turn.request, None)
+    while engine.has_unfinished_requests():
+        for index, output in engine.step():
+            if len(turns[index].tokens) < limit and not isinstance(output, EngineFinished):
+                turns[index].take(output)
+                if len(turns[index].tokens) == limit:
+                    engine.abort_request(index)
+
+
+def settle(engine: LlamaCppEngine) -> int:
+    """Idle until there is nothing to do; return how many times there was more."""
+    pieces = 0
+    while engine.idle() == 0:
+        pieces += 1
+    return pieces
+
+
+@pytest.fixture(scope="module", params=["Q4_1", "Q8_0", "F16"])
+def weights(request: pytest.FixtureRequest, shallow: Callable[[str], Path]) -> Path:
+    return shallow(request.param)
+
+
+@pytest.fixture(scope="module")
+def engine(weights: Path) -> Iterator[LlamaCppEngine]:
+    engine = make(weights)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def fresh(weights: Path) -> Iterator[Callable[[Turn], list[float]]]:
+    """The numbers of a turn in an engine that reuses nothing of it."""
+    engine = make(weights, num_parallel=2, prefix_memory=0)
+
+    def numbers(turn: Turn) -> list[float]:
+        answer(engine, Turn([1, 2, 3]), Turn([4, 5, 6]), limit=1)  # no stream holds what begins like the turn
+        again = Turn(turn.ids, seed=1)
+        answer(engine, again)
+        assert again.cached == 0
+        return again.numbers
+
+    yield numbers
+    engine.close()
+
+
+def prompt(seed: int, length: int = 30) -> list[int]:
+    return [1000 + (seed * 7919 + 31 * index) % 40_000 for index in range(length)]
+
+
+def test_the_next_turn_finds_the_whole_conversation(
+    engine: LlamaCppEngine, fresh: Callable[[Turn], list[float]]
+) -> None:
+    """After settling, the prompt and the answer of a turn are the prefix of the next, which is answered to the last bit
+    as if nothing had been cached; and so on."""
+    turn = Turn(prompt(1))
+    answer(engine, turn)
+    for _ in range(2):
+        settle(engine)
+        following = turn.next()
+        answer(engine, following)
+        assert following.cached == len(turn.whole)
+        assert following.numbers == fresh(following)
+        turn = following
+
+
+def test_a_request_that_comes_while_an_answer_settles(
+    engine: LlamaCppEngine, fresh: Callable[[Turn], list[float]]
+) -> None:
+    """What has been settled by then is reused, and the text is the same; an answer that waits settles afterwards."""
+    first, second = Turn(prompt(2)), Turn(prompt(3), seed=2)
+    answer(engine, first, second, limit=40)
+    engine.idle()
+    following = first.next()
+    answer(engine, following)
+    assert len(first.ids) <= following.cached <= len(first.whole)
+    assert following.numbers == fresh(following)
+    settle(engine)
+    other = second.next()
+    answer(engine, other)
+    assert other.cached == len(second.whole)
+    assert other.numbers == fresh(other)
+
+
+def test_only_what_was_a_prompt_is_reused_at_once(engine: LlamaCppEngine) -> None:
+    """A turn that comes before the engine has idled computes the answer once more."""
+    turn = Turn(prompt(4))
+    answer(engine, turn)
+    following = turn.next()
+    answer(engine, following)
+    assert following.cached == len(turn.ids)
+
+
+def test_answers_in_a_context_that_was_shifted_never_settle(engine: LlamaCppEngine) -> None:
+    """Its tokens saw what is no longer there, so they are part of no prompt."""
+    settle(engine)
+    turn = Turn(prompt(5), context=ContextPolicy(num_ctx=48, num_keep=4))
+    answer(engine, turn, limit=40)
+    assert settle(engine) == 0
+    assert engine.idle() is None
+    following = turn.next()
+    answer(engine, following, limit=2)
+    assert following.cached <= 4
+
+
+def test_an_answer_settles_once(engine: LlamaCppEngine) -> None:
+    """Then there is nothing to do until another request has ended."""
+    answer(engine, Turn(prompt(6)), limit=30)
+    assert settle(engine) > 0
+    assert [engine.idle() for _ in range(3)] == [None, None, None]
+
+
+def test_a_prompt_that_is_cancelled_leaves_nothing_to_settle(engine: LlamaCppEngine) -> None:
+    """Before the first token there is no answer."""
+    settle(engine)
+    engine.add_request(1, Turn(prompt(7, 200)).request, None)
+    engine.abort_request(1)
+    assert engine.idle() is None
