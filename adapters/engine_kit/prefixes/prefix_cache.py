@@ -222,7 +222,7 @@ class PrefixCache:
         return bool(self._writing)
 
     def close(self, within_s: float) -> None:
-        """Write what is only in memory, the most recently used first, as far as there is time."""
+        """Write what is only in memory, the most recently used first, as far as there is time. May be called twice."""
         if self._files is None:
             return
         self.poll()
@@ -230,6 +230,7 @@ class PrefixCache:
             if self._needs_file(entry):
                 self._write(entry, most=len(self._in_memory))
         self._files.close(list(self._writing.values()), within_s)
+        self._files = None
 
     def _needs_file(self, entry: KeptPrefix) -> bool:
         if self._files is None or entry.file is not None or entry in self._writing:

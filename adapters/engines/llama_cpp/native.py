@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
 from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
+from corral.adapters.engines.llama_cpp.stream_states import fitted
 from corral.core.errors import EngineError, InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
 
@@ -151,6 +152,7 @@ class LlamaContext:
         self.num_ctx = min(num_ctx, int(C.llama_n_ctx_seq(self.handle)))
         self.can_shift = bool(self.memory and C.llama_memory_can_shift(self.memory))
         self.threads = threads
+        self._model_is_recurrent = C.llama_model_is_recurrent(model.handle) or C.llama_model_is_hybrid(model.handle)
         self._views: dict[int, npt.NDArray[np.float32]] = {}
 
     def decode(self, batch: Batch) -> int:
@@ -226,9 +228,13 @@ class LlamaContext:
         return data
 
     def restore(self, stream: int, state: Any) -> bool:
-        """Load what `save` returned, or the same bytes in any writable buffer."""
+        """Load what `save` returned, or the same bytes in any writable buffer. For models whose memory is a KV cache
+        alone, that of a context with another number of streams too.
+        """
+        if not self._model_is_recurrent:
+            state = fitted(state, int(C.llama_n_seq_max(self.handle)))
         data = (ctypes.c_uint8 * memoryview(state).nbytes).from_buffer(state)
-        return bool(C.llama_state_seq_set_data(self.handle, data, len(data), stream))
+        return bool(C.llama_state_seq_set_data(self.handle, data, len(data), stream) == len(data))
 
     def close(self) -> None:
         if self.handle:

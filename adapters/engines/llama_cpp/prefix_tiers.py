@@ -43,6 +43,7 @@ class PrefixTiers:
         self._cache = cache
         self._copying_s = 0.0
         self._stream_hits = 0
+        self._closed = False
         self._active_s = time.monotonic()
 
     def best(self, prompt: Sequence[int], limit: int) -> tuple[PrefixSource | None, int]:
@@ -149,7 +150,8 @@ class PrefixTiers:
 
     def close(self, grace_s: float) -> None:
         """Write what is not on disk yet, the last used first, as far as there is time. The context is still open."""
-        if self._cache.has_files:
+        if self._cache.has_files and not self._closed:
+            self._closed = True
             ends_s = time.monotonic() + grace_s * _SHARE_OF_GRACE
             self.poll()
             for stream in list(self._unwritten()):
