@@ -22,7 +22,9 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
 from corral.core.containment import beside
+from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
+from corral.core.conversion.quantizing import WeightsQuantizer
 from corral.core.errors import SettingsError
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
@@ -163,6 +165,10 @@ async def assemble(
     if settings.registry:
         schemes = [scheme for registry in parts.of(REGISTRIES).values() for scheme in registry.schemes]
         _require(settings.registry, schemes, "registry", manager)
+    jobs, installation = ProcessJobs(), InstalledPackages()
+    converting = Converting(
+        manifests=stores.manifests, blobs=stores.blobs, local=stores.local, jobs=jobs, free_memory=free_memory
+    )
     catalog = ModelCatalog(
         manifests=stores.manifests,
         blobs=stores.blobs,
@@ -178,16 +184,20 @@ async def assemble(
         go_template=settings.go_template,
         preferred_formats=stores.preferred_formats,
         prune=settings.prune,
+        quantizer=WeightsQuantizer(
+            converting=converting,
+            local=stores.local,
+            converters=manager.specs(CONVERTERS),
+            installation=installation,
+        ),
     )
-    jobs, installation = ProcessJobs(), InstalledPackages()
     deriver = ModelDeriver(
         models=catalog,
         manifests=stores.manifests,
         blobs=stores.blobs,
         local=stores.local,
-        jobs=jobs,
+        converting=converting,
         converters=manager.specs(CONVERTERS),
-        free_memory=free_memory,
         installation=installation,
         settings=settings.converters,
     )

@@ -11,6 +11,7 @@ from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFOR
 from corral.adapters.converters.onnx.spec import CONVERTER as ONNX_CONVERTER
 from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.fake import SPEC as FAKE
+from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZER
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
 from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX_EMBEDDINGS
 from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
@@ -121,6 +122,7 @@ def corral_register_engines(register: Registrar[EngineSpec]) -> None:
 def corral_register_converters(register: Registrar[ConverterSpec]) -> None:
     register(ONNX_CONVERTER)
     register(CTRANSFORMERS_CONVERTER)
+    register(QUANTIZER)
 
 
 @hookimpl

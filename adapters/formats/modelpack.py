@@ -29,6 +29,7 @@ from corral.adapters.formats.oci import (
     decode,
     decode_manifest,
     decode_messages,
+    digest_or_none,
     encode_manifest,
     encode_messages,
     layer_content,
@@ -88,11 +89,18 @@ class _Kind(msgspec.Struct, frozen=True, rename="camel"):
     precision: Word = ""
 
 
+class _Corral(msgspec.Struct, frozen=True, rename="camel"):
+    """What Corral adds, under a key of its own."""
+
+    converted_from: Word | None = None
+
+
 class _Config(msgspec.Struct, frozen=True):
     """What is read from the config blob."""
 
     config: _Kind
     descriptor: _About = _About()
+    corral: _Corral = _Corral()
 
 
 class ModelPackFormat:
@@ -155,6 +163,7 @@ class ModelPackFormat:
                 files[layer.path or ""].decode("utf-8", "replace") for layer in found.layers if layer.role == "license"
             ),
             capabilities=facts.capabilities,
+            converted_from=digest_or_none(config.corral.converted_from),
         )
 
     def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
@@ -251,7 +260,8 @@ def _config(name: ModelName, model: Model, diff_ids: list[str]) -> dict[str, Any
         "quantization": model.quantization,
     }
     about = {"name": name.model, "family": model.family}
-    return {
+    own = {"corral": {"convertedFrom": model.converted_from}} if model.converted_from else {}
+    return own | {
         "descriptor": {key: text for key, text in about.items() if text},
         "config": {key: text for key, text in known.items() if text},
         "modelfs": {"type": "layers", "diffIds": diff_ids},

@@ -20,6 +20,7 @@ __all__ = (
     "decode",
     "decode_manifest",
     "decode_messages",
+    "digest_or_none",
     "encode_manifest",
     "encode_messages",
     "layer_content",
@@ -103,6 +104,14 @@ def decode_manifest(manifest: bytes, kind: type[T]) -> T:
     if len(manifest) > _MANIFEST_LIMIT_BYTES:
         raise StorageError(f"a manifest of {len(manifest)} bytes; at most {_MANIFEST_LIMIT_BYTES} are read")
     return decode(manifest, kind, "the manifest")
+
+
+def digest_or_none(text: str | None) -> Digest | None:
+    """A digest in a config; None if there is none, or it is malformed."""
+    try:
+        return parse_digest(text) if text else None
+    except CorralError:
+        return None
 
 
 def check_descriptors(descriptors: Iterable[Descriptor]) -> None:

@@ -14,6 +14,7 @@ from corral.adapters.formats.oci import (
     decode,
     decode_manifest,
     decode_messages,
+    digest_or_none,
     encode_manifest,
     encode_messages,
     layer_content,
@@ -75,6 +76,7 @@ class _Corral(msgspec.Struct, frozen=True):
 
     remote_replicas: Annotated[list[_Address], msgspec.Meta(max_length=256)] = []
     remote_api: Word | None = None
+    converted_from: Word | None = None
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -167,6 +169,7 @@ class OllamaManifestFormat:
             renderer=config.renderer,
             parser=config.parser,
             remote=_remote(config),
+            converted_from=digest_or_none(config.corral.converted_from),
         )
 
     def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
@@ -238,7 +241,8 @@ def _written_texts(model: Model) -> list[tuple[str, bytes]]:
 
 def _config(model: Model, diff_ids: Sequence[str]) -> dict[str, Any]:
     remote = model.remote
-    own = {"remote_replicas": list(remote.replicas), "remote_api": remote.api} if remote else {}
+    own: dict[str, Any] = {"remote_replicas": list(remote.replicas), "remote_api": remote.api} if remote else {}
+    own["converted_from"] = model.converted_from
     optional = {
         "requires": model.requires,
         "renderer": model.renderer,

@@ -30,6 +30,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int = 0
     embedding_length: int = 0
     quantization: str = ""
+    converted_from: str = ""
     requires: str = ""
     remote_model: str = ""
     remote_host: str = ""
@@ -67,6 +68,7 @@ def facts_of_details(corral: Corral, details: ModelDetails) -> ModelFacts:
         context_length=record.context_length or 0,
         embedding_length=record.embedding_length or 0,
         quantization=record.quantization,
+        converted_from=record.converted_from or "",
         requires=record.requires or "",
         remote_model=record.remote.model if record.remote else "",
         remote_host=record.remote.host if record.remote else "",

@@ -76,6 +76,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
     refusals = [(one.spec.name, one.match.reason) for one in candidates]
     more = [
         ("Engines", engines) if engines else ("No engine can run it", refusals),
+        ("Converted", _converted_rows(details)),
         ("Not used", [(part, "") for part in unused_parts(details.record)]),
         ("Loaded", _loaded_rows(loaded) if loaded else []),
     ]
@@ -104,6 +105,13 @@ def _loaded_rows(loaded: dict[str, Any]) -> list[tuple[str, str]]:
         *((f"memory on {device}", human_bytes(size)) for device, size in loaded["memory_bytes"].items()),
         *loaded["details"].items(),
     ]
+
+
+def _converted_rows(details: ModelDetails) -> list[tuple[str, str]]:
+    weights = details.record.weights
+    if details.record.converted_from is None or weights is None:
+        return []
+    return [("from", details.record.converted_from), ("size", human_bytes(weights.size_bytes))]
 
 
 def _describe(corral: Corral, details: ModelDetails) -> dict[str, object]:

@@ -214,6 +214,28 @@ class Corral:
         """See `AsyncCorral.create`."""
         return self.call(lambda corral: corral.create(model, from_, on_progress=on_progress, **how))
 
+    def quantize(
+        self,
+        model: str,
+        type: str,
+        *,
+        name: str | None = None,
+        requantize: bool = False,
+        importance_matrix: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> StoredModel:
+        """See `AsyncCorral.quantize`. `on_progress` is called on other threads."""
+        return self.call(
+            lambda corral: corral.quantize(
+                model,
+                type,
+                name=name,
+                requantize=requantize,
+                importance_matrix=importance_matrix,
+                on_progress=on_progress,
+            )
+        )
+
     def create_from_modelfile(
         self, model: str, modelfile: str | os.PathLike[str], *, on_progress: OnProgress | None = None
     ) -> StoredModel:

@@ -15,6 +15,7 @@ from corral.api.modelfile.create_calls import call_of
 from corral.api.modelfile.local_files import files_at, named_relatively
 from corral.api.modelfile.parsing import decode_modelfile, parse_modelfile
 from corral.core.catalog.create_calls import CreateCall, GivenFiles
+from corral.core.conversion.results import quantized_name
 from corral.core.errors import InvalidRequest, NotFound
 from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
@@ -85,6 +86,41 @@ class AsyncCreation(ABC):
         )
         return await (await self.runtime()).catalog.creator.create(call, report)
 
+    async def quantize(
+        self,
+        model: str,
+        type: str,
+        *,
+        name: str | None = None,
+        requantize: bool = False,
+        importance_matrix: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> StoredModel:
+        """Stores a model with the same weights in another type (``Q8_0``, ``Q4_K_M``, …), everything else unchanged.
+
+        By default the name is the model's, with the type in its tag. Weights that are quantized already need
+        `requantize`, and some types an `importance_matrix`, a file of llama-imatrix. Raises as `create`.
+        """
+        source = parse_name(checked("model", model, str))
+        kind = checked("type", type, str)
+        given = checked("name", name, str, None)
+        target = quantized_name(source, kind) if given is None else parse_name(given)
+        if target.key == source.key:
+            raise InvalidRequest(f"{target.short} is the model itself", "choose another name for the result")
+        matrix = None if importance_matrix is None else checked_path("importance_matrix", importance_matrix)
+        runtime = await self.runtime()
+        record = await runtime.catalog.get(source)  # a name that is missing is not pulled
+        call = CreateCall(
+            name=target,
+            base=record.name.full,
+            quantize=kind,
+            requantize=checked("requantize", requantize, bool),
+            importance_matrix=None if matrix is None else _absolute(matrix),
+        )
+        return await runtime.catalog.creator.create(
+            call, checked_callback("on_progress", on_progress) or ignore_progress
+        )
+
     async def create_from_modelfile(
         self, model: str, modelfile: str | os.PathLike[str], *, on_progress: OnProgress | None = None
     ) -> StoredModel:
@@ -95,6 +131,10 @@ class AsyncCreation(ABC):
         report = checked_callback("on_progress", on_progress) or ignore_progress
         call = await asyncio.to_thread(modelfile_call, model, modelfile)
         return await (await self.runtime()).catalog.creator.create(call, report)
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def modelfile_call(model: str, modelfile: str | os.PathLike[str]) -> CreateCall:

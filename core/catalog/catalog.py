@@ -14,6 +14,7 @@ from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup, model_not_found
 from corral.core.catalog.model_files import displayed_files, loadable_files
 from corral.core.catalog.publishing import ManifestPublisher
+from corral.core.catalog.quantizing import Quantizer
 from corral.core.catalog.registries import Registries
 from corral.core.catalog.transfer_policy import USUAL_POLICY, TransferPolicy
 from corral.core.catalog.transfers import ModelTransfers
@@ -68,6 +69,7 @@ class ModelCatalog:
         policy: TransferPolicy = USUAL_POLICY,
         preferred_formats: Sequence[str] = (),
         prune: bool = True,
+        quantizer: Quantizer | None = None,
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
@@ -109,6 +111,7 @@ class ModelCatalog:
             local=local,
             formats=formats,
             inspector=self._inspector,
+            quantizer=quantizer,
         )
         self._upstreams = upstreams
         self._go_template = go_template
@@ -129,7 +132,7 @@ class ModelCatalog:
             metadata = await self.metadata(record)
             projector = await self._projector_metadata(record)
             known = metadata, derive_capabilities(record, metadata, projector, self._go_template)
-            if projector is not None or not record.files_of("projector"):
+            if projector or not record.files_of("projector"):
                 self._views.put(record.digest, known)
         return ModelView(record=record, metadata=known[0], capabilities=known[1])
 
@@ -291,8 +294,7 @@ class ModelCatalog:
 
     async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
         """None if the model has no projector, or one that cannot be read."""
-        projectors = record.files_of("projector")
-        if projectors:
-            with suppress(CorralError):
-                return await self._inspector.metadata(projectors[0].digest)
+        with suppress(CorralError):
+            for projector in record.files_of("projector")[:1]:
+                return await self._inspector.metadata(projector.digest)
         return None

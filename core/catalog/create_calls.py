@@ -23,7 +23,9 @@ class CreateCall(Value, frozen=True, kw_only=True):
     `base` is the name or reference of a model, which is pulled if the store does not have it; with `remote_host`, it is
     the name of a model on that server. `files` are weights, and projectors; beside a `base`, projectors alone.
     `adapters` is at most one LoRA adapter. `parameters` are merged with those of the base, `licenses` appended; all
-    else replaces. `info` overrides what the model says about itself, under Ollama's names. `quantize` is a file type.
+    else replaces. `info` overrides what the model says about itself, under Ollama's names. `quantize` is a file type:
+    weights that are quantized already are only quantized again with `requantize`. Some types need an
+    `importance_matrix`.
     """
 
     name: ModelName
@@ -42,4 +44,6 @@ class CreateCall(Value, frozen=True, kw_only=True):
     requires: str = ""
     info: Mapping[str, Any] = {}
     quantize: str = ""
+    requantize: bool = False
+    importance_matrix: Path | None = None
     draft_quantize: str = ""

@@ -18,13 +18,14 @@ from corral.core.catalog.new_models import Part, file_model, file_role
 from corral.core.catalog.new_texts import with_texts
 from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
 from corral.core.catalog.pulling import ModelPuller
-from corral.core.catalog.quantizing import check_quantization
+from corral.core.catalog.quantizing import Quantizer, check_quantization
 from corral.core.catalog.unused_blobs import discard_blobs
-from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound, SourceUnavailable
+from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound, SourceUnavailable, Unsupported
+from corral.core.models.digests import Digest
 from corral.core.models.file_addresses import is_web_file
 from corral.core.models.known_templates import template_family
 from corral.core.models.manifest_or_weights import completed
-from corral.core.models.model import Model, ModelFile, RemoteModel, StoredModel
+from corral.core.models.model import Model, ModelFile, ModelMetadata, RemoteModel, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.models.remote_addresses import remote_address
 from corral.core.ports.blobs import BlobStore, LocalBlobs
@@ -36,11 +37,13 @@ from corral.core.wording.clipping import clipped
 __all__ = ("ModelCreator",)
 
 _REMOTE_CAPABILITIES = ("completion",)
+_NO_DIGEST = Digest("0" * 19)  # what Ollama's events about a blob that does not exist yet have
 _LOADED = ("weights", "projector", "adapter", "draft")
 
 
 class ModelCreator:
-    """Reports Ollama's events. What only a model had that is replaced is deleted."""
+    """Reports Ollama's events. What only a model had that is replaced is deleted. Without a `quantizer`, it refuses
+    weights that would have to be quantized."""
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class ModelCreator:
         local: LocalBlobs,
         formats: Sequence[ManifestFormat],
         inspector: WeightsInspector,
+        quantizer: Quantizer | None = None,
     ) -> None:
         self._publisher = publisher
         self._puller = puller
@@ -62,6 +66,7 @@ class ModelCreator:
         self._local = local
         self._formats = tuple(formats)
         self._inspector = inspector
+        self._quantizer = quantizer
 
     async def create(self, call: CreateCall, on_progress: OnProgress) -> StoredModel:
         """The new model. A name that is taken is replaced.
@@ -99,7 +104,8 @@ class ModelCreator:
             if layer.is_text and family is not None:
                 on_progress(FetchProgress(status=f"using autodetected template {family}"))
                 family = None
-            is_new = await self._blobs.stat(layer.digest) is None
+            made = call.quantize and layer.digest == (model.weights.digest if model.weights else None)
+            is_new = await self._blobs.stat(layer.digest) is None or (made and layer.digest in reader.adopted)
             on_progress(FetchProgress(status=f"{'creating new' if is_new else 'using existing'} layer {layer.digest}"))
         if family is not None:
             on_progress(FetchProgress(status=f"using autodetected template {family}"))
@@ -118,7 +124,7 @@ class ModelCreator:
             return Model(remote=remote, capabilities=_REMOTE_CAPABILITIES if is_bare else ()), None
         family = None
         if call.base:
-            model = await self._base(call, on_progress)
+            model = await self._base(call, reader, on_progress)
             if call.files:
                 model = _with_files(model, _additions(await reader.parts(call.files, on_progress)))
         elif call.files is not None:
@@ -133,7 +139,7 @@ class ModelCreator:
             model = _with_files(model, model_files(await reader.parts(call.draft_files, on_progress), "draft"))
         return model, family
 
-    async def _base(self, call: CreateCall, on_progress: OnProgress) -> Model:
+    async def _base(self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress) -> Model:
         record = await self._stored_base(call.base, on_progress)
         metadata = None
         if record.weights is not None:
@@ -141,14 +147,13 @@ class ModelCreator:
                 metadata = await self._inspector.metadata(record.weights.digest)
             except BlobNotFound as error:
                 raise BlobNotFound(f"'{record.name}': {error.message}", error.remedy) from error
-        if call.quantize:
-            check_quantization(call.quantize, metadata)
         # Without the layers' kinds, any format can hold the files, whatever the manifest of the base was.
         files = tuple(
             msgspec.structs.replace(file, media_type="") if file.role in _LOADED and file.path is None else file
             for file in record.files
         )
-        return msgspec.structs.replace(completed(record.content(), metadata), files=files)
+        model = msgspec.structs.replace(completed(record.content(), metadata), files=files)
+        return await self._quantized(model, call, metadata, reader, on_progress)
 
     async def _stored_base(self, base: str, on_progress: OnProgress) -> StoredModel:
         def report(progress: FetchProgress) -> None:
@@ -176,11 +181,61 @@ class ModelCreator:
         if len(weights) != 1:
             found = ", ".join(f"{part.file_name} ({file_role(part.metadata)})" for part in parts)
             raise InvalidRequest(f"a model needs exactly one file of weights, but this has {len(weights)}: {found}")
-        if call.quantize:
-            check_quantization(call.quantize, weights[0].metadata)
+        metadata = weights[0].metadata
+        model = await self._quantized(file_model(parts, weights[0]), call, metadata, reader, on_progress)
+        if model.quantization == metadata.file_type:
+            on_progress(FetchProgress(status="verifying conversion"))
+        return model, template_family(metadata.chat_template) if metadata.chat_template else None
+
+    async def _quantized(
+        self,
+        model: Model,
+        call: CreateCall,
+        metadata: ModelMetadata | None,
+        reader: GivenFileReader,
+        on_progress: OnProgress,
+    ) -> Model:
+        """The model with weights of the type that the call asks for, if it asks for one that they do not have."""
+        if not call.quantize:
+            return model
+        kind = check_quantization(call.quantize, metadata, requantize=call.requantize)
+        if kind is None:
+            return model
+        assert metadata is not None
+        weights = model.weights
+        assert weights is not None
+        if self._quantizer is None:
+            raise Unsupported("nothing here quantizes weights")
+        status, size_bytes = f"quantizing {metadata.file_type} model to {kind}", weights.size_bytes
+
+        def report(share: float) -> None:
+            on_progress(
+                FetchProgress(
+                    status=status,
+                    digest=_NO_DIGEST,
+                    total_bytes=size_bytes,
+                    completed_bytes=round(share * size_bytes),
+                )
+            )
+
+        quantized = await self._quantizer.quantize(
+            call.name,
+            model,
+            metadata,
+            kind,
+            requantize=call.requantize,
+            importance_matrix=call.importance_matrix,
+            on_progress=report,
+        )
+        reader.adopted.append(quantized.digest)
         on_progress(FetchProgress(status="verifying conversion"))
-        template = weights[0].metadata.chat_template
-        return file_model(parts, weights[0]), template_family(template) if template else None
+        found = await self._inspector.metadata(quantized.digest)
+        return msgspec.structs.replace(
+            model,
+            quantization=found.file_type if found is not None and found.file_type else kind,
+            files=tuple(quantized if file == weights else file for file in model.files),
+            converted_from=weights.digest,
+        )
 
 
 def _with_files(model: Model, files: Sequence[ModelFile]) -> Model:

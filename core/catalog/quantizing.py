@@ -1,26 +1,58 @@
-"""Refuses quantizations that are impossible, and those that this version cannot do."""
+"""Decides which weights a new model may have quantized: `check_quantization`, and the port that does it."""
 
 from __future__ import annotations
 
-from corral.core.errors import InvalidRequest, Unsupported
-from corral.core.models.model import ModelMetadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
-__all__ = ("check_quantization",)
+from corral.core.errors import InvalidRequest
+from corral.core.models.model import Model, ModelFile, ModelMetadata
+from corral.core.models.names import ModelName
+from corral.core.models.quantization_types import QuantizationType, quantization_type
 
-_TYPES = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
+__all__ = ("Quantizer", "check_quantization")
+
+_OLLAMAS_TYPES = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
 _UNQUANTIZED = ("F16", "BF16", "F32")
 
 
-def check_quantization(wanted: str, metadata: ModelMetadata | None) -> None:
-    """Returns if the weights have this type already. Raises `InvalidRequest` with Ollama's texts, and `Unsupported`."""
-    kind = "Q4_K_M" if wanted.upper() == "Q4_K" else wanted.upper()
-    if kind not in (*_TYPES, "BF16"):
-        raise InvalidRequest(f"unsupported quantization type {kind} - supported types are {', '.join(_TYPES)}")
+class Quantizer(Protocol):
+    """Makes weights of another type."""
+
+    async def quantize(
+        self,
+        name: ModelName,
+        model: Model,
+        metadata: ModelMetadata,
+        wanted: QuantizationType,
+        *,
+        requantize: bool,
+        importance_matrix: Path | None,
+        on_progress: Callable[[float], None],
+    ) -> ModelFile:
+        """The weights of `model`, which will be stored as `name`, in the type `wanted`: a blob of the store that no
+        manifest names yet.
+
+        Cancelling it leaves nothing behind. Raises `Unsupported` and `InvalidRequest` for what cannot be quantized,
+        `EngineNotInstalled`, `OutOfSpace`, and `JobFailed`.
+        """
+        ...
+
+
+def check_quantization(wanted: str, metadata: ModelMetadata | None, *, requantize: bool) -> QuantizationType | None:
+    """The type to quantize to; None if the weights have it already. Raises `InvalidRequest` with Ollama's texts."""
+    kind = quantization_type(wanted)
+    if kind is None:
+        raise InvalidRequest(
+            f"unsupported quantization type {wanted.upper()} - supported types are {', '.join(_OLLAMAS_TYPES)}",
+            f"Corral has these as well: {', '.join(one for one in QuantizationType if one not in _OLLAMAS_TYPES)}",
+        )
     if metadata is not None and metadata.file_type == kind:
-        return
-    if metadata is None or metadata.file_type not in _UNQUANTIZED:
-        raise InvalidRequest("quantization is only supported for F16, BF16 and F32 models")
-    raise Unsupported(
-        "this version cannot quantize a model while it creates it",
-        f"quantize the file first: llama-quantize INPUT.gguf OUTPUT.gguf {kind}",
-    )
+        return None
+    if metadata is None or not (metadata.file_type in _UNQUANTIZED or requantize):
+        raise InvalidRequest(
+            "quantization is only supported for F16, BF16 and F32 models",
+            "weights that are quantized already lose quality once more; corral quantize --requantize does it",
+        )
+    return kind

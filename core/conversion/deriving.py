@@ -5,40 +5,31 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from corral.core.catalog.unused_blobs import discard_blobs
-from corral.core.containment import contained
-from corral.core.conversion.results import checked_files, converted_name, derived_model, require_able, typed_parameters
-from corral.core.error_translation import map_errors
+from corral.core.conversion.converting import Converting
+from corral.core.conversion.results import converted_name, derived_model, require_able, typed_parameters
 from corral.core.errors import (
     BlobNotFound,
     Conflict,
     InvalidRequest,
-    JobFailed,
     ModelNotFound,
-    OutOfMemory,
-    OutOfSpace,
-    PluginError,
     StorageError,
     Unsupported,
 )
 from corral.core.models.digests import Digest
-from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore, LocalBlobs
-from corral.core.ports.jobs import JobRunner
 from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.specs.converters import ConverterSpec, ConvertRequest, ConvertResult, derived_name, refuse_derived
+from corral.core.specs.converters import ConverterSpec, derived_name, refuse_derived
 from corral.core.specs.installation import Installation
 
 __all__ = ("ConvertibleModels", "ModelDeriver")
@@ -72,9 +63,8 @@ class ModelDeriver:
         manifests: ManifestStore,
         blobs: BlobStore,
         local: LocalBlobs,
-        jobs: JobRunner,
+        converting: Converting,
         converters: Sequence[ConverterSpec],
-        free_memory: Callable[[], Mapping[str, int]],
         installation: Installation,
         settings: Mapping[str, Mapping[str, Any]] = {},
     ) -> None:
@@ -83,8 +73,7 @@ class ModelDeriver:
         self._manifests = manifests
         self._blobs = blobs
         self._local = local
-        self._jobs = jobs
-        self._free_memory = free_memory
+        self._converting = converting
         self._installation = installation
         self._settings = settings
         self._turn = asyncio.Lock()
@@ -179,80 +168,21 @@ class ModelDeriver:
         on_progress: OnLoadProgress,
     ) -> StoredModel:
         _log.info("converting %s with the %s converter", record.name.short, spec.name)
-        began_s, adopted = time.monotonic(), []
+        began_s = time.monotonic()
+        async with self._models.loadable_files(record) as files:
+            weights = [file for file in files if file.role == "weights"]
+            converted = await self._converting.run(spec, record, metadata, weights, parameters, on_progress)
         try:
-            async with self._local.scratch() as folder:
-                await asyncio.to_thread(self._require_room, folder, spec, record, metadata, parameters)
-                on_progress(0.0)
-                result = await self._run(spec, record, folder, parameters, on_progress)
-                files = []
-                for file in await asyncio.to_thread(checked_files, result, folder, spec):
-                    blob = await self._local.adopt(folder / file.path)
-                    adopted.append(blob.digest)
-                    files.append(
-                        ModelFile(
-                            role=file.role,
-                            media_type="",
-                            digest=blob.digest,
-                            size_bytes=blob.size_bytes,
-                            path=file.path if len(result.files) > 1 else None,
-                        )
-                    )
-            derived = derived_model(record, metadata, result, tuple(files))
+            derived = derived_model(record, metadata, converted.result, converted.files)
             assert record.weights is not None
             if await self._blobs.stat(record.weights.digest) is None:
                 raise Conflict(f"{record.name.short} was deleted while it was being converted")
             published = await self._models.publish(name, derived)
         except BaseException:
-            await discard_blobs(adopted, manifests=self._manifests, blobs=self._blobs)
+            await self._converting.discard(converted.digests)
             raise
         _log.info("converted %s in %.1f s", record.name.short, time.monotonic() - began_s)
         return published
-
-    async def _run(
-        self,
-        spec: ConverterSpec,
-        record: StoredModel,
-        folder: Path,
-        parameters: Mapping[str, Any],
-        on_progress: OnLoadProgress,
-    ) -> ConvertResult:
-        try:
-            async with self._models.loadable_files(record) as files:
-                request = ConvertRequest(
-                    model=record.name.short,
-                    files=tuple(file for file in files if file.role == "weights"),
-                    folder=str(folder),
-                    parameters=parameters,
-                )
-                return await self._jobs.run(spec.convert, request, ConvertResult, on_progress)
-        except JobFailed as error:
-            raise JobFailed(
-                f"converting {record.name.short} with the {spec.name} converter failed: {error.message}", error.remedy
-            ) from error
-
-    def _require_room(
-        self,
-        folder: Path,
-        spec: ConverterSpec,
-        record: StoredModel,
-        metadata: ModelMetadata | None,
-        parameters: Mapping[str, Any],
-    ) -> None:
-        assert record.weights is not None
-        needed: Mapping[str, int] = {"disk": record.weights.size_bytes}
-        if spec.estimate is not None:
-            typed = msgspec.convert(parameters, spec.parameters) if spec.parameters is not None else None
-            with map_errors({Exception: PluginError}, f"the estimate of the {spec.name} converter failed"):
-                needed = contained(spec.estimate, record, metadata, typed)
-        free = {**self._free_memory(), "disk": shutil.disk_usage(folder).free}
-        for place, size_bytes in needed.items():
-            if place in free and size_bytes > free[place]:
-                kind = OutOfSpace if place == "disk" else OutOfMemory
-                raise kind(
-                    f"converting {record.name.short} needs about {size_bytes >> 20} MiB of {place} space, "
-                    f"{free[place] >> 20} MiB is free"
-                )
 
     # ── Finding ───────────────────────────────────────────────────────────────────────────────────────────────────
 

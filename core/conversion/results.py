@@ -14,7 +14,7 @@ from corral.core.error_translation import map_errors
 from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
 from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
-from corral.core.models.names import DEFAULT_TAG, ModelName
+from corral.core.models.names import DEFAULT_TAG, ModelName, split_quantization
 from corral.core.models.paths import check_together
 from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertResult
 from corral.core.specs.engines import Match
@@ -22,7 +22,7 @@ from corral.core.specs.installation import Installation
 from corral.core.wording.pip_lines import install_line
 from corral.core.wording.type_names import type_name
 
-__all__ = ("checked_files", "converted_name", "derived_model", "require_able", "typed_parameters")
+__all__ = ("checked_files", "converted_name", "derived_model", "quantized_name", "require_able", "typed_parameters")
 
 _TAG_LIMIT = 80
 
@@ -104,6 +104,7 @@ def derived_model(
         embedding_length=result.embedding_length or source.embedding_length,
         files=files,
         capabilities=record.capabilities,
+        converted_from=record.weights.digest if record.weights else None,
     )
 
 
@@ -111,3 +112,12 @@ def converted_name(source: ModelName, converter: str) -> ModelName:
     """``smollm2:q4_1`` becomes ``smollm2:q4_1-onnx``, ``llama3:latest`` ``llama3:onnx``."""
     tag = converter if source.tag == DEFAULT_TAG else f"{source.tag[: _TAG_LIMIT - 1 - len(converter)]}-{converter}"
     return msgspec.structs.replace(source, tag=tag)
+
+
+def quantized_name(source: ModelName, kind: str) -> ModelName:
+    """``smollm2:q4_1`` becomes ``smollm2:q8_0``, ``llama3:latest`` ``llama3:q8_0``, ``m:3b-q4_1`` ``m:3b-q8_0``."""
+    if source.tag == DEFAULT_TAG:
+        return msgspec.structs.replace(source, tag=kind.lower())
+    stem, _ = split_quantization(f"-{source.tag}" if source.tag.startswith("-") else f"x-{source.tag}")
+    rest = stem.removeprefix("x").removeprefix("-")
+    return converted_name(msgspec.structs.replace(source, tag=rest or DEFAULT_TAG), kind.lower())

@@ -78,7 +78,8 @@ class Model(Value, frozen=True, kw_only=True):
     `parameters` are the PARAMETER values (JSON types). `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as
     the manifest has them, empty if it has none; `base_name` is that of the model that it was made from. `renderer`
     and `parser` name the parts of Ollama's program that write and read the model's chats there.
-    An upstream model has `remote`, and no weights.
+    An upstream model has `remote`, and no weights. `converted_from` is the digest of the weights that these were made
+    from, by a conversion or quantization.
     """
 
     format: str = ""
@@ -100,6 +101,7 @@ class Model(Value, frozen=True, kw_only=True):
     renderer: str | None = None
     parser: str | None = None
     remote: RemoteModel | None = None
+    converted_from: Digest | None = None
 
     def files_of(self, role: FileRole) -> tuple[ModelFile, ...]:
         return tuple(file for file in self.files if file.role == role)

@@ -19,6 +19,7 @@ from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
 from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engine_kit.prefixes.prefix_disk import FolderPrefixDisk
 from corral.adapters.engines.fake import SPEC
+from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZER
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.ollama import OllamaManifestFormat
@@ -40,7 +41,9 @@ from corral.api.http.settings import HttpSettings
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
+from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
+from corral.core.conversion.quantizing import WeightsQuantizer
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
@@ -77,6 +80,10 @@ class World:
         self.manifests = MemoryManifests() if root is None else FilesystemManifests(root)
         self.blobs = MemoryBlobs() if root is None else FilesystemBlobs(root)
         self.format = OllamaManifestFormat()
+        jobs, installation = ProcessJobs(), InstalledPackages()
+        converting = Converting(
+            manifests=self.manifests, blobs=self.blobs, local=self.blobs, jobs=jobs, free_memory=dict
+        )
         catalog = ModelCatalog(
             manifests=self.manifests,
             blobs=self.blobs,
@@ -86,8 +93,10 @@ class World:
             registries=[self.registry],
             default_registry=self.registry.schemes[0],
             upstreams=ServerDirectory({}),
+            quantizer=WeightsQuantizer(
+                converting=converting, local=self.blobs, converters=[QUANTIZER], installation=installation
+            ),
         )
-        jobs, installation = ProcessJobs(), InstalledPackages()
         model_scheduler = ModelScheduler(
             chooser=EngineChooser(engines, installation=installation, settings={"fake": engine}),
             runners={"thread": ThreadRunner(), "process": ProcessRunner(), "event_loop": EventLoopRunner()},
@@ -111,9 +120,8 @@ class World:
                 manifests=self.manifests,
                 blobs=self.blobs,
                 local=self.blobs,
-                jobs=jobs,
+                converting=converting,
                 converters=[],
-                free_memory=dict,
                 installation=installation,
             ),
             devices=DeviceProbe(engines=engines, jobs=jobs),

@@ -22,6 +22,7 @@ from corral.core.models.references import Reference, parse_reference
 from corral.core.ports.registries import RemoteManifest
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
 from corral.plugins.testing.registry import MemoryRegistry, push_model
+from tests.tiny_llama import write_tiny_llama
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
 WEIGHTS = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": CHATML})
@@ -284,12 +285,35 @@ def test_a_file_that_is_no_model(api: httpx.Client, name: str, data: bytes, text
 
 
 def test_quantizing_what_has_the_type(api: httpx.Client) -> None:
-    """The type that the weights have needs no work; another one is not supported yet, and the error says what to do."""
+    """The type that the weights have needs no work."""
     files = uploaded(api, f16_gguf=FLOATS)
     assert created(api, "floats", files=files, quantize="f16")[-1] == "success"
-    status, text = refused(api, files=files, quantize="q4_K_m", stream=False)
-    assert status == 400
-    assert "llama-quantize INPUT.gguf OUTPUT.gguf Q4_K_M" in text
+
+
+def test_quantizing(api: httpx.Client, tmp_path: Path) -> None:
+    """The events are Ollama's; the model has the type, and says what it was made from. Quantized weights need the flag
+    `requantize`, and what fails leaves nothing."""
+    pytest.importorskip("llama_cpp")
+    data = write_tiny_llama(tmp_path / "tiny.gguf").read_bytes()
+    response = api.post(
+        "/api/create", json={"model": "tiny", "files": uploaded(api, tiny_gguf=data), "quantize": "q8_0"}
+    )
+    events = [json.loads(line) for line in response.text.splitlines()]
+    quantizing = [event for event in events if event["status"] == "quantizing F16 model to Q8_0"]
+    assert {(event["digest"], event["total"]) for event in quantizing} == {("0" * 19, len(data))}
+    statuses = list(dict.fromkeys(event["status"].partition(" sha256:")[0] for event in events))
+    assert statuses == [
+        "parsing GGUF", "quantizing F16 model to Q8_0", "verifying conversion", "creating new layer",
+        "writing manifest", "success",
+    ]  # fmt: skip
+    assert shown(api, "tiny")["details"]["quantization_level"] == "Q8_0"
+    assert refused(api, **{"from": "tiny"}, quantize="q4_0")[0] == 400
+    again = created(api, "again", **{"from": "tiny"}, quantize="q4_0", requantize=True)
+    assert list(dict.fromkeys(again))[:2] == ["quantizing Q8_0 model to Q4_0", "verifying conversion"]
+    before = len(api.get("/api/tags").json()["models"])
+    status, text = refused(api, **{"from": "tiny"}, quantize="iq2_xs", requantize=True, stream=False)
+    assert (status, text[:35]) == (400, "IQ2_XS needs an importance matrix, ")
+    assert len(api.get("/api/tags").json()["models"]) == before
 
 
 def test_a_model_on_another_server(api: httpx.Client) -> None:

@@ -8,10 +8,12 @@ import pytest
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFORMERS
 from corral.adapters.converters.onnx.spec import CONVERTER as ONNX
+from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZE
 from corral.core.specs.engines import LocalFile
 from corral.plugins.testing import ConverterContract
 from corral.plugins.testing.broken.converters import CONVERTERS, SoundConverter
 from tests.contracts.broken_parts import Outcomes, outcomes_of, promises
+from tests.tiny_llama import write_tiny_llama
 
 _SUITE = """
 import pytest
@@ -53,6 +55,17 @@ class TestOnnx(ConverterContract):
     def files(self, smollm2: Path) -> tuple[LocalFile, ...]:
         pytest.importorskip("onnx")
         return (LocalFile(role="weights", path=str(smollm2)),)
+
+
+class TestQuantize(ConverterContract):
+    spec = QUANTIZE
+    refused = _OTHERS
+
+    @pytest.fixture
+    def files(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalFile, ...]:
+        pytest.importorskip("llama_cpp")
+        file = tmp_path_factory.getbasetemp() / "tiny-to-quantize.gguf"
+        return (LocalFile(role="weights", path=str(file if file.exists() else write_tiny_llama(file))),)
 
 
 @pytest.fixture(scope="module")

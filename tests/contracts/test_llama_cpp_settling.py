@@ -31,12 +31,12 @@ def make(path: Path, **options: object) -> LlamaCppEngine:
 class Turn:
     """A prompt of token ids, and what the engine has said to it."""
 
-    def __init__(self, ids: list[int], *, seed: int = 0, context: ContextPolicy = ContextPolicy()) -> None:
+    def __init__(self, ids: list[int], *, seed: int = 0, context: ContextPolicy | None = None) -> None:
         self.ids = ids
         self.request = CompletionRequest(
             prompt=(TokensPart(ids=tuple(ids)),),
             sampling=SamplingParams(temperature=1.0, seed=seed, ignore_eos=True),
-            context=context,
+            context=context or ContextPolicy(),
             logprobs=1,
         )
         self.tokens: list[int] = []

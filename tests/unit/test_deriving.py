@@ -16,6 +16,7 @@ import pytest
 
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.system.installed_packages import InstalledPackages
+from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import (
     Conflict,
@@ -99,9 +100,14 @@ class World:
             manifests=stores.manifests,
             blobs=stores.blobs,
             local=stores.local,
-            jobs=self.jobs,
+            converting=Converting(
+                manifests=stores.manifests,
+                blobs=stores.blobs,
+                local=stores.local,
+                jobs=self.jobs,
+                free_memory=lambda: {"cpu": 1 << 30},
+            ),
             converters=[converter],
-            free_memory=lambda: {"cpu": 1 << 30},
             installation=InstalledPackages(),
         )
 

@@ -16,12 +16,13 @@ import pytest
 
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.api.cli.command_group import cli
-from corral.api.library import AsyncCorral
+from corral.api.library import AsyncCorral, Corral
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.assembly import ENGINES as ENGINE_KIND
 from corral.plugins.assembly import load_plugins, read_layers
 from corral.plugins.testing.fake_registry import FakeRegistry
 from corral.plugins.testing.gguf import gguf_bytes
+from tests.tiny_llama import write_tiny_llama
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -99,6 +100,20 @@ def test_the_shell_examples_of_the_page_on_registries_run(environment: dict[str,
         done = run_script(script, environment | {"HOME": str(tmp_path)}, tmp_path, timeout_s=60)
         assert done.returncode == 0, done.stderr
         assert list(registry.repositories["models/smollm2"].tags) == ["q4_1"]
+
+
+def test_the_examples_of_the_page_on_quantizing_run(environment: dict[str, str], tmp_path: Path) -> None:
+    """With a tiny model: both models are made, and the library's example prints its own."""
+    pytest.importorskip("llama_cpp")
+    page = (ROOT / "docs" / "quantizing.md").read_text(encoding="utf-8")
+    with Corral(models=environment["CORRAL_MODELS"], config="") as corral:
+        corral.import_model(write_tiny_llama(tmp_path / "tiny.gguf"), name="tiny:f16")
+        done = run_script(blocks(page, "sh")[0], environment, tmp_path, timeout_s=120)
+        assert done.returncode == 0, done.stderr
+        assert "quantized tiny:q8_0 to tiny:small" in done.stdout
+        assert "from    sha256:" in done.stdout
+        exec(blocks(page, "python")[0], {"corral": corral})
+        assert corral.show("tiny:q4_0").record.quantization == "Q4_0"
 
 
 def test_every_command_of_the_shell_examples_exists() -> None:

@@ -21,7 +21,7 @@ _MOST_MESSAGES = 10_000
 
 
 class CreateBody(NamedBody, frozen=True, kw_only=True):
-    """``POST /api/create``. `quantization` is what older clients call `quantize`."""
+    """``POST /api/create``. `quantization` is what older clients call `quantize`; `requantize` is Corral's."""
 
     go_name: ClassVar[str] = "CreateRequest"
     max_body_bytes: ClassVar[int | None] = None
@@ -42,6 +42,7 @@ class CreateBody(NamedBody, frozen=True, kw_only=True):
     info: dict[str, Any] = msgspec.field(default_factory=dict)
     quantize: str = ""
     quantization: str = ""
+    requantize: bool = False
     draft_quantize: str = ""
     stream: bool = True
 
@@ -70,6 +71,7 @@ class CreateBody(NamedBody, frozen=True, kw_only=True):
             requires=self.requires,
             info=self.info,
             quantize=self.quantize or self.quantization,
+            requantize=self.requantize,
             draft_quantize=self.draft_quantize,
         )
 
