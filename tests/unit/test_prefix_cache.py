@@ -223,9 +223,7 @@ def test_the_least_recently_used_files_leave(opened: Callable[..., PrefixCache],
     assert (last.find(list(range(1000)), 1000)[1], last.find(list(range(1000, 2000)), 1000)[1]) == (1000, 0)
 
 
-def test_a_longer_prefix_replaces_the_file_of_a_shorter_one(
-    opened: Callable[..., PrefixCache], tmp_path: Path
-) -> None:
+def test_a_longer_prefix_replaces_the_file_of_a_shorter_one(opened: Callable[..., PrefixCache], tmp_path: Path) -> None:
     """The next turn of a chat leaves one file, and the old one stays until the new one is there."""
     cache = opened()
     put(cache, [1, 2, 3])

@@ -1,8 +1,9 @@
 """Fits the saved state of a stream into a context that has another number of streams.
 
 After two words, llama.cpp writes of a KV cache the number of streams, and for each of them the number of its cells,
-followed by these unless there are none: all but the saved one are zeros. A model with two kinds of layers (sliding windows) has two such
-caches, one after the other, whose lists of cells are the same. Nothing else depends on the number of streams.
+followed by these unless there are none: all but the saved one are zeros. A model with two kinds of layers (sliding
+windows) has two such caches, one after the other, whose lists of cells are the same. Nothing else depends on the number
+of streams.
 """
 
 from __future__ import annotations
