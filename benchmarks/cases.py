@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
+from benchmarks.busy import beside
 from benchmarks.client import Exchange, send
 from benchmarks.conversations import at_once, conversation, many_long_chats, ten_chats
 from benchmarks.dialects import Completion, Dialect, read_completion
@@ -98,5 +99,8 @@ CASES: Mapping[str, Case] = {
     "at-once": Case(title="one chat of 6 turns, without pauses", run=at_once),
     "chats": Case(title="ten chats of 3 turns, by turns", run=ten_chats),
     "long-chats": Case(title="forty chats of about 1,000 tokens, by turns", run=many_long_chats),
+    "busy-1": Case(title="one stream beside one busy process", run=beside(1)),
+    "busy-2": Case(title="one stream beside two busy processes", run=beside(2)),
+    "busy-16": Case(title="one stream beside sixteen busy processes", run=beside(16)),
     "restart": Case(title="3,000 tokens after a restart, seen before (late: unseen)", again=after_restart),
 }

@@ -1,35 +1,48 @@
 """Adjusts the number of threads to what is currently fastest.
 
-On a shared machine, more threads can be slower: ggml's threads wait for each other at every operation, so that one
-suspended thread delays all. The sign is a step that suddenly takes longer than usual for its kind. Then fewer threads
-are tried for a few steps, and kept if they are faster; while fewer run, more are tried from time to time. Texts do not
-depend on the number of threads: ggml divides work by rows.
+ggml's threads wait for each other at every operation, so that one suspended thread delays all: on a busy machine, more
+threads are slower. The sign is processor time that a step did not get, or a step that suddenly takes longer than usual
+for its kind. Then fewer threads are tried for a few steps, and kept if they are not slower. All are tried again when
+processors are idle; where the system does not say, from time to time. If far more threads want to run than there are
+processors, there is one thread from the next step on, without a trial. Texts do not depend on the number of threads:
+ggml divides work by rows.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 
-__all__ = ("ThreadTuner", "available_cpus", "threads_for")
+from corral.adapters.engine_kit.step_timing import StepTime
+from corral.adapters.system.processors import IdleProcessors, available_cpus, runnable_threads
+
+__all__ = ("ThreadTuner", "threads_for")
 
 _TRIAL_STEPS = 3
+_TRIAL_S = 0.2
+"""A trial is over after this many steps, or after this time."""
 _SLOWER = 1.35
 _FASTER = 0.95
+_NOT_SLOWER = 1.05
+_LITTLE_SLOWER = 1.25
+"""Fewer threads may be this much slower where a processor and more is wanted by others: their steps never stall."""
 _TOO_SLOW = 4.0
-_RETRY_UP_S = 2.0
+_MISSING, _MUCH_MISSING = 0.3, 0.6
+"""If a step did not get this many processors' time, another process wants it."""
+_WINDOW_S = max(0.05, 16 * time.get_clock_info("process_time").resolution)
+_IDLE = 0.7
+_LOOK_S = 0.25
+_RETRY_S = 2.0
 _LONGEST_RETRY_S = 60.0
+_BLIND_S = 30.0
+"""How long until more threads are tried though no processor is idle: this process may have the higher priority."""
 _PATIENCE = 64
+_STEPS_BEFORE = 8  # what a trial is compared with
+_CROWD = 2
+"""So many runnable threads of others per processor leave one thread's worth for this process."""
 _PREFILL = -1  # stands for all prompt chunks, which are measured in seconds per token
-
-
-def available_cpus() -> int:
-    """The number of processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        return os.cpu_count() or 1
 
 
 def threads_for(num_thread: int) -> int:
@@ -45,110 +58,229 @@ def _median(seconds: list[float]) -> float:
     return sorted(seconds)[len(seconds) // 2]
 
 
-class _Trial:
-    """A trial of another number of threads, on steps with the same number of tokens."""
+class _Share:
+    """How many processors' time is missing in the steps of the last moment, with one number of threads."""
 
-    def __init__(self, tokens: int, instead_of: int, before: float) -> None:
-        self.tokens = tokens
+    def __init__(self) -> None:
+        self._wall_s = 0.0
+        self._missing_s = 0.0
+
+    def add(self, threads: int, took: StepTime) -> float | None:
+        """Return what is missing once the steps are long enough to tell; then it begins anew."""
+        if took.cpu_s is None:
+            return None
+        self._wall_s += took.wall_s
+        self._missing_s += threads * took.wall_s - took.cpu_s
+        if self._wall_s < _WINDOW_S:
+            return None
+        missing = self._missing_s / self._wall_s
+        self.forget()
+        return missing
+
+    def forget(self) -> None:
+        self._wall_s = self._missing_s = 0.0
+
+
+class _Trial:
+    """A trial of another number of threads, on steps of the same kind. `before`: their time until now.
+
+    `limit`: how many times as long they may take for the trial to succeed. `missing`: processors until now.
+    """
+
+    def __init__(self, kind: int, instead_of: int, before: float, limit: float, missing: float) -> None:
+        self.kind = kind
         self.instead_of = instead_of
         self.before = before
+        self.limit = limit
+        self.missing = missing
         self.seconds: list[float] = []
+        self.wall_s = 0.0
         self.others = 0
 
 
 class ThreadTuner:
-    """Is given the time of each decode, and returns the number of threads for the next one.
+    """Is given the time of each computation, and returns the number of threads for the next one.
 
     Only steps with the same number of tokens are compared. `most` is the largest number it tries, and the only one if
-    it is `fixed`.
+    it is `fixed`. `idle` returns how many processors are idle, `runnable` how many threads of the system want to run;
+    None if that is unknown.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, *, fixed: bool = False) -> None:
+    def __init__(
+        self,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        fixed: bool = False,
+        idle: Callable[[], float | None] | None = None,
+        runnable: Callable[[], int | None] = runnable_threads,
+    ) -> None:
         self.threads = most
         self._tunes = most > 1 and not fixed
         self._most = most
         self._clock = clock
+        self._idle = IdleProcessors(clock) if idle is None else idle
+        self._runnable = runnable
+        self._crowd = _CROWD * (os.cpu_count() or 1)
         self._usual: dict[int, float] = {}
         self._recent: dict[int, list[float]] = {}
+        self._last: deque[tuple[int, float]] = deque(maxlen=_STEPS_BEFORE)
+        self._share = _Share()
+        self._missing: float | None = None
+        self._refused: float = 0.0  # what was missing when fewer threads turned out slower
         self._trial: _Trial | None = None
-        self._retry_s = _RETRY_UP_S
+        self._retry_s = _RETRY_S
         self._next_retry = 0.0
+        self._next_down = 0.0
+        self._next_look = 0.0
+        self._says_idle = False
+        self._next_blind = 0.0
+        self._harmless = False  # the crowd leaves this process its processors: its threads have a lower priority
+
+    @property
+    def contended(self) -> bool:
+        """Whether other processes want the processors: a step may take several times its usual time."""
+        return (self._tunes and self.threads < self._most) or (self._missing is not None and self._missing > _MISSING)
 
     def begin(self, time_decode: Callable[[int], float]) -> int:
         """Compare all threads with one, so that a busy machine loads quickly; return the number to start with."""
         if self._tunes:
+            if self._crowded():
+                self._set(1)
+                return 1
             time_decode(1)  # the first run reads the weights
             alone = time_decode(1)
             together = time_decode(self._most)
             if alone < together < alone * _TOO_SLOW:  # it may be chance
                 together = time_decode(self._most)
-            self.threads = self._most if together <= alone else 1
+            self._set(self._most if together <= alone else 1)
             self._next_retry = self._clock() + self._retry_s
         return self.threads
 
-    def record_prefill(self, tokens: int, seconds: float) -> int:
+    def next_threads(self) -> int:
+        """The number of threads for a step that begins now. Cheap; to be called before each."""
+        if self._tunes and self.threads > 1 and not self._trying_more:
+            crowded = self._crowded()
+            self._harmless = self._harmless and crowded
+            if crowded and not self._harmless:
+                self._trial = None
+                self._set(1)
+        return self.threads
+
+    def record_prefill(self, tokens: int, took: StepTime) -> int:
         """Record the time of a prompt chunk.
 
         Tokens cost more deeper in a prompt, so that only a large change counts.
         """
-        if not self._tunes:
-            return self.threads
-        per_token = seconds / tokens
+        per_token = took.wall_s / tokens
         usual = self._usual.get(_PREFILL)
-        if usual is None or per_token < usual:
-            self._usual[_PREFILL] = per_token
-            return self.threads
-        if self._trial is None and per_token < usual * _TOO_SLOW:
-            return self.threads
-        return self.record(_PREFILL, per_token)
+        if self.threads == self._most and (usual is None or per_token < usual):
+            self._usual[_PREFILL] = usual = per_token
+        slow = per_token if usual is not None and per_token > usual * _TOO_SLOW else None
+        return self._record(_PREFILL, per_token, took, slow)
 
-    def record(self, tokens: int, seconds: float) -> int:
+    def record(self, tokens: int, took: StepTime) -> int:
         """Record the time of a decode of `tokens` tokens; return the number of threads for the next one."""
+        recent = self._recent.setdefault(tokens, [])
+        recent.append(took.wall_s)
+        slow = None
+        usual = self._usual.get(tokens)
+        # One step of several times the usual length is enough.
+        if len(recent) >= _TRIAL_STEPS or (usual is not None and took.wall_s >= usual * _TOO_SLOW):
+            now = _median(recent)
+            recent.clear()
+            if self.threads == self._most and self._trial is None and (usual is None or now < usual):
+                self._usual[tokens] = usual = now
+            slow = now if usual is not None and now > usual * _SLOWER else None
+        return self._record(tokens, took.wall_s, took, slow)
+
+    @property
+    def _trying_more(self) -> bool:
+        return self._trial is not None and self._trial.instead_of < self.threads
+
+    def _crowded(self) -> bool:
+        runnable = self._runnable()
+        return runnable is not None and runnable - self.threads >= self._crowd
+
+    def _record(self, kind: int, seconds: float, took: StepTime, slow: float | None) -> int:
+        self._last.append((kind, seconds))
+        lately = [one for its_kind, one in self._last if its_kind == kind]
+        before = sum(lately) / len(lately)
+        missing = self._share.add(self.threads, took)
+        if missing is not None:
+            self._missing = missing
+            self._last.clear()
         if not self._tunes:
             return self.threads
+        now = self._clock()
         if self._trial is not None:
-            return self._judge(self._trial, tokens, seconds)
-        recent = self._recent.setdefault(tokens, [])
-        recent.append(seconds)
-        usual = self._usual.get(tokens)
-        # One step of several times the usual length is enough: a prompt's steps are few and long.
-        if len(recent) < _TRIAL_STEPS and (usual is None or seconds < usual * _TOO_SLOW):
-            return self.threads
-        now = _median(recent)
-        recent.clear()
-        if self.threads == self._most and (usual is None or now < usual):
-            self._usual[tokens] = usual = now
-        if usual is not None and now > usual * _SLOWER and self.threads > 1:
-            return self._try(tokens, self.threads - 1 if self.threads <= 4 else self.threads * 3 // 4, now)
-        if self.threads < self._most and self._clock() >= self._next_retry:
-            return self._try(tokens, self._most, now)
+            self._judge(self._trial, kind, seconds, took, missing)
+        elif self.threads > 1 and missing is not None and self._wanted_by_others(missing, now):
+            limit = _LITTLE_SLOWER if missing > _MUCH_MISSING else _NOT_SLOWER
+            self._try(kind, max(1, min(self.threads - 1, int(self.threads - missing))), before, limit)
+        elif self.threads > 1 and slow is not None and now >= self._next_down:
+            self._try(kind, self.threads - 1 if self.threads <= 4 else self.threads * 3 // 4, slow, _FASTER)
+        elif self.threads < self._most and now >= self._next_look:
+            self._look_up(kind, before, now)
         return self.threads
 
-    def _try(self, tokens: int, threads: int, before: float) -> int:
-        self._trial = _Trial(tokens, self.threads, before)
-        self.threads = threads
-        return threads
+    def _wanted_by_others(self, missing: float, now: float) -> bool:
+        if now >= self._next_down:
+            return missing > _MISSING
+        return missing > max(_MISSING, 1.5 * self._refused)
 
-    def _judge(self, trial: _Trial, tokens: int, seconds: float) -> int:
-        if tokens != trial.tokens:
+    def _look_up(self, kind: int, before: float, now: float) -> None:
+        """Try more threads if there are idle processors for them."""
+        self._next_look = now + _LOOK_S
+        idle = self._idle()
+        self._says_idle = idle is not None
+        if now < self._next_retry:
+            return
+        if idle is None or (now >= self._next_blind and not self._crowded()):
+            self._try(kind, self._most, before, _FASTER)
+        elif idle >= _IDLE:
+            self._try(kind, min(self._most, self.threads + round(idle)), before, _FASTER)
+
+    def _try(self, kind: int, threads: int, before: float, limit: float) -> None:
+        self._trial = _Trial(kind, self.threads, before, limit, self._missing or 0.0)
+        self._set(threads)
+
+    def _set(self, threads: int) -> None:
+        if threads < self.threads:
+            self._idle()  # the time until now was with more threads
+            self._next_look = self._clock() + _LOOK_S
+        self._next_blind = self._clock() + _BLIND_S
+        self.threads = threads
+        self._share.forget()
+        self._recent.clear()
+        self._last.clear()
+
+    def _judge(self, trial: _Trial, kind: int, seconds: float, took: StepTime, missing: float | None) -> None:
+        went_up = self._trying_more
+        if kind != trial.kind:
             trial.others += 1
             if trial.others > _PATIENCE:  # there are no more steps of this kind
-                self._trial, self.threads = None, trial.instead_of
-            return self.threads
+                self._trial = None
+                self._set(min(trial.instead_of, self.threads))
+            return
         trial.seconds.append(seconds)
-        hopeless = seconds > trial.before * _TOO_SLOW
-        if len(trial.seconds) < _TRIAL_STEPS and not hopeless:
-            return self.threads
+        trial.wall_s += took.wall_s
+        hopeless = seconds > trial.before * _TOO_SLOW or (went_up and missing is not None and missing > _MISSING)
+        if len(trial.seconds) < _TRIAL_STEPS and trial.wall_s < _TRIAL_S and not hopeless:
+            return
         self._trial = None
-        went_up = self.threads > trial.instead_of
-        if not hopeless and _median(trial.seconds) <= trial.before * _FASTER:
-            self._retry_s = _RETRY_UP_S
-        else:
-            self.threads = trial.instead_of
-            if went_up:
-                self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)
-            elif self.threads == self._most:
+        if not hopeless and sum(trial.seconds) / len(trial.seconds) <= trial.before * trial.limit:
+            self._harmless = went_up
+            self._retry_s = _RETRY_S
+            self._refused = 0.0
+            if not went_up:
+                self._next_retry = self._clock() + (_LOOK_S if self._says_idle else _RETRY_S)
+            return
+        self._set(trial.instead_of)
+        if not went_up:
+            self._refused = trial.missing
+            if self.threads == self._most and kind != _PREFILL:
                 # Slower with any number of threads: the machine itself has become slower.
-                self._usual[trial.tokens] = trial.before
-        self._next_retry = self._clock() + self._retry_s
-        return self.threads
+                self._usual[kind] = trial.before
+        self._next_retry = self._next_down = self._clock() + self._retry_s
+        self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from corral.adapters.system.openmp import wait_settings
 from corral.core.errors import CorralError
 
 __all__ = ("ChildOutput", "ChildProcess", "how_it_ended", "start_child")
@@ -144,7 +145,7 @@ class ChildProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
-                    env=_QUIET | os.environ,
+                    env=_QUIET | wait_settings(os.environ) | os.environ,
                     start_new_session=True,  # Ctrl-C in a terminal is for the parent, which finishes requests first
                 )
         except OSError as error:

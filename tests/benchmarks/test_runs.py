@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import shlex
 import socket
@@ -10,6 +11,7 @@ import sys
 
 import pytest
 
+from benchmarks.busy import busy_processes
 from benchmarks.cases import CASES
 from benchmarks.cpu import measure_cpu
 from benchmarks.exact import CONDITIONS, MODES, check
@@ -81,6 +83,22 @@ def test_every_case_runs() -> None:
     assert found["chats"].tokens == 10 * 3 * 2
     assert found["restart"].late_ttft_s is not None
     assert found["one"].memory_bytes == found["one"].largest_bytes
+
+
+def test_busy_processes_end_with_their_case() -> None:
+    """All of them run inside, and none afterwards, also if the case fails."""
+
+    async def run() -> list[int | None]:
+        processes = []
+        with contextlib.suppress(RuntimeError):
+            async with busy_processes(3) as processes:
+                assert [one.returncode for one in processes] == [None] * 3
+                raise RuntimeError("the case failed")
+        return [one.returncode for one in processes]
+
+    codes = asyncio.run(run())
+    assert len(codes) == 3
+    assert None not in codes
 
 
 @pytest.mark.parametrize(("mood", "equal"), [("steady", 3), ("moody", 0)])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
-from corral.adapters.engine_kit.thread_tuning import ThreadTuner, available_cpus, threads_for
+from corral.adapters.engine_kit.thread_tuning import threads_for
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.memory_needs import compute_bytes
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
+from corral.adapters.system.processors import available_cpus
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
@@ -36,84 +35,6 @@ def metadata(**fields: object) -> ModelMetadata:
         "kv_bytes_per_token": 1000,
     }
     return ModelMetadata(**{**base, **fields})  # type: ignore[arg-type]
-
-
-class Machine:
-    """Decodes take `work_s` over the threads; with `stolen` processors, threads beyond the rest wait for each other."""
-
-    def __init__(self, cpus: int = 2, work_s: float = 0.02) -> None:
-        self.cpus = cpus
-        self.work_s = work_s
-        self.stolen = 0
-        self.now = 0.0
-
-    def decode(self, threads: int, tokens: int = 1) -> float:
-        free = self.cpus - self.stolen
-        took = tokens * self.work_s / min(threads, free)
-        if threads > free:
-            took *= 4
-        self.now += took
-        return took
-
-
-def decode(machine: Machine, tuner: ThreadTuner, steps: int, tokens: int = 1) -> list[int]:
-    used = []
-    for _ in range(steps):
-        used.append(tuner.threads)
-        tuner.record(tokens, machine.decode(tuner.threads, tokens))
-    return used
-
-
-def test_all_threads_on_a_quiet_machine() -> None:
-    """If nothing else runs, the thread count never changes, because trials cost time."""
-    machine = Machine()
-    tuner = ThreadTuner(2, lambda: machine.now)
-    tuner.begin(machine.decode)
-    assert set(decode(machine, tuner, 500)) == {2}
-
-
-def test_fewer_threads_while_another_process_runs() -> None:
-    """When a processor is taken away, one thread fewer is used within a few steps, and all again when it is back."""
-    machine = Machine()
-    tuner = ThreadTuner(2, lambda: machine.now)
-    decode(machine, tuner, 50)
-    machine.stolen = 1
-    assert decode(machine, tuner, 200)[20:].count(2) < 20
-    machine.stolen = 0
-    assert set(decode(machine, tuner, 1000)[-100:]) == {2}
-
-
-def test_a_busy_machine_is_noticed_at_load() -> None:
-    """Loading on a busy machine begins with one thread."""
-    machine = Machine()
-    machine.stolen = 1
-    tuner = ThreadTuner(2, lambda: machine.now)
-    assert tuner.begin(machine.decode) == 1
-
-
-def test_a_number_that_was_asked_for_stays() -> None:
-    """A fixed count never changes, however long the steps take."""
-    machine = Machine(cpus=4)
-    tuner = ThreadTuner(3, lambda: machine.now, fixed=True)
-    assert tuner.begin(machine.decode) == 3
-    machine.stolen = 3
-    assert set(decode(machine, tuner, 100)) == {3}
-    assert tuner.record_prefill(64, 100.0) == 3
-
-
-def test_steps_of_different_sizes_are_not_compared() -> None:
-    """A growing batch takes longer, which does not count as a slowdown."""
-    machine = Machine()
-    tuner = ThreadTuner(2, lambda: machine.now)
-    dice = random.Random(3)
-    for _ in range(300):
-        assert decode(machine, tuner, 1, tokens=dice.choice([1, 2, 8])) == [2]
-
-
-def test_a_deeper_prompt_is_no_sign() -> None:
-    """Chunks deep in a prompt take longer than the first, which does not change the thread count."""
-    tuner = ThreadTuner(2, lambda: 0.0)
-    assert {tuner.record_prefill(64, 0.1 + 0.005 * depth) for depth in range(40)} == {2}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,10 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+def until_written(cache: PrefixCache) -> None:
+    until(lambda: cache.poll() and not cache.writing)
+
+
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Callable[..., PrefixCache]]:
     """``opened(memory_bytes=…, limit_bytes=…, owner=…)``: a cache with files below `tmp_path`."""
@@ -228,7 +232,7 @@ def test_a_longer_prefix_replaces_the_file_of_a_shorter_one(opened: Callable[...
     cache = opened()
     put(cache, [1, 2, 3])
     assert cache.write_next()
-    until(lambda: cache.poll() and not cache.writing)
+    until_written(cache)
     put(cache, [1, 2, 3, 4])
     assert len(files_in(tmp_path)) == 1
     assert cache.write_next()
@@ -243,7 +247,7 @@ def test_what_only_passes_leaves_memory_once_it_is_written(opened: Callable[...,
     cache.put([1, 2, 3], b"", state_of([1, 2, 3]), passing=True)
     assert in_memory(cache)[0] == 1
     assert cache.write_next()
-    until(lambda: cache.poll() and not cache.writing)
+    until_written(cache)
     assert in_memory(cache) == (0, 0)
     assert found(cache, [1, 2, 3])[1] == 3
 
@@ -253,7 +257,7 @@ def test_memory_that_is_full_overflows_to_disk(opened: Callable[..., PrefixCache
     cache = opened(memory_bytes=1)
     put(cache, [1, 2, 3])
     cache.shrink()
-    until(lambda: cache.poll() and not cache.writing)
+    until_written(cache)
     assert cache.tiers()[0].size_bytes == 0
     assert found(cache, [1, 2, 3])[1] == 3
 
@@ -265,7 +269,7 @@ def test_clearing_reaches_who_has_the_model_loaded(opened: Callable[..., PrefixC
     for cache in (mine, others):
         put(cache, [1, 2, 3])
         assert cache.write_next()
-        until(lambda cache=cache: cache.poll() and not cache.writing)
+        until_written(cache)
         put(cache, [4, 5, 6])
     assert PrefixFolder(tmp_path / "deep" / "prefixes", 0).clear(WEIGHTS)[0] == 1
     until(lambda: not mine.poll())
@@ -306,7 +310,7 @@ def test_a_folder_that_cannot_be_written_to_costs_nothing_else(tmp_path: Path) -
     cache = PrefixCache(memory_bytes=MANY, divisible=True, files=files)
     put(cache, [1, 2, 3])
     assert cache.write_next()
-    until(lambda: cache.poll() and not cache.writing)
+    until_written(cache)
     assert found(cache, [1, 2, 3])[1] == 3
     cache.close(30)
 

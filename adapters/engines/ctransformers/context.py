@@ -6,12 +6,12 @@ piece is identical, bit by bit, to a computed one. Generated tokens are computed
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corral.adapters.engine_kit.step_timing import Stopwatch
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.ctransformers.native import NativeModel
 
@@ -49,10 +49,11 @@ class Context:
         """Compute the rest of the prompt; yield after each piece but the last."""
         while self._position < len(prompt):
             piece = prompt[self._position : self._position + self._batch]
-            began = time.perf_counter()
-            self._model.evaluate(piece, self._position, self._tuner.threads)
+            threads = self._tuner.next_threads()
+            watch = Stopwatch()
+            self._model.evaluate(piece, self._position, threads)
             self._position += len(piece)
-            self._tuner.record_prefill(len(piece), time.perf_counter() - began)
+            self._tuner.record_prefill(len(piece), watch.read())
             if len(piece) == self._batch:
                 self._kept.extend(piece)
             if self._position < len(prompt):
@@ -60,10 +61,11 @@ class Context:
 
     def append(self, token_id: int) -> None:
         """Compute one generated token."""
-        began = time.perf_counter()
-        self._model.evaluate((token_id,), self._position, self._tuner.threads)
+        threads = self._tuner.next_threads()
+        watch = Stopwatch()
+        self._model.evaluate((token_id,), self._position, threads)
         self._position += 1
-        self._tuner.record(1, time.perf_counter() - began)
+        self._tuner.record(1, watch.read())
 
     def logits(self) -> NDArray[np.float32]:
         """The logits of the last token; valid until the next one is computed."""

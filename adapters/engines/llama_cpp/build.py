@@ -104,7 +104,7 @@ class _Builder:
                 tokenizer,
                 limit=self._num_ctx,
                 inputs_at_once=1 if self._generates and options.exact else _INPUTS_AT_ONCE,
-                threads=lambda: tuner.threads,
+                tuner=tuner,
                 piece=piece,
             )
 

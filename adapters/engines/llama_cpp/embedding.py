@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from corral.adapters.engine_kit.step_timing import Stopwatch
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
@@ -38,8 +40,8 @@ class LlamaEmbedder:
     An input that is longer than `piece` allows is computed in several steps, and the next request waits until it is
     done, since the context holds only one. Contexts that pool over all tokens need each input in one piece: for them,
     `piece` is None. `make_context` is called once, for the first request. `limit` is the largest number of tokens in an
-    input. A vector depends slightly on the other inputs of its batch; to avoid this, `inputs_at_once` is 1. `threads`
-    returns the number of threads that is currently fastest.
+    input. A vector depends slightly on the other inputs of its batch; to avoid this, `inputs_at_once` is 1. `tuner`
+    sets the number of threads, and is given the time of each batch.
     """
 
     def __init__(
@@ -49,14 +51,14 @@ class LlamaEmbedder:
         *,
         limit: int,
         inputs_at_once: int,
-        threads: Callable[[], int],
+        tuner: ThreadTuner,
         piece: Callable[[int], int] | None = None,
     ) -> None:
         self._make_context = make_context
         self._tokenizer = tokenizer
         self._limit = limit
         self._inputs_at_once = inputs_at_once
-        self._threads = threads
+        self._tuner = tuner
         self._piece = piece
         self._context: LlamaContext | None = None
         self._batch: Batch | None = None
@@ -119,11 +121,13 @@ class LlamaEmbedder:
             job.computed = start + room
             chosen = [first[start : job.computed]]
         self._batch.fill_inputs(chosen, start)
-        self._context.set_threads(self._threads())
+        self._context.set_threads(self._tuner.next_threads())
+        watch = Stopwatch()
         code = self._context.decode(self._batch)
+        total = sum(map(len, chosen))
         if code != 0:
-            total = sum(map(len, chosen))
             raise EngineError(f"llama.cpp could not embed {len(chosen)} inputs of {total} tokens (code {code})")
+        self._tuner.record_prefill(total, watch.read())
         if 0 < job.computed < len(first):
             return
         job.computed = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import metadata as distributions
 
 from corral.adapters.engines.llama_cpp.spec import REQUIREMENT, SPEC, VERSION
+from corral.adapters.system.openmp import short_waits
 from corral.core.errors import EngineNotInstalled
 from corral.core.ports.engines import StepEngine
 from corral.core.ports.runners import OnLoadProgress
@@ -26,6 +27,7 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
     if found != VERSION:
         raise EngineNotInstalled(f"the llama-cpp engine needs {REQUIREMENT}, found {found}", install_line(SPEC))
 
-    from corral.adapters.engines.llama_cpp.build import build_engine
+    with short_waits():
+        from corral.adapters.engines.llama_cpp.build import build_engine
 
     return build_engine(request, on_progress)

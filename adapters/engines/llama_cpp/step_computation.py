@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
+from corral.adapters.engine_kit.step_timing import StepTime, Stopwatch
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.exactness import Exactness
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
+from corral.adapters.engines.llama_cpp.prefill_pace import PrefillPace
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.streams import CacheStream, Jump, Streams
 from corral.core.errors import EngineError
 
 __all__ = ("Computation",)
-
-_STEP_GOAL_S = 0.5
-"""A step that only prefills takes about this long, so that cancelling is quick."""
-_WORTH_TIMING = 16
-"""Pieces with at least this many tokens show how fast prompts are computed."""
 
 
 class Computation:
@@ -42,9 +38,8 @@ class Computation:
         self._vectors = VectorBatch(context.batch)
         self._tuner = tuner
         self._max_prefill_tokens = max_prefill_tokens
-        self._largest_chunk = largest_chunk
         self._exactness = exactness
-        self._prefill_rate = float(largest_chunk)
+        self._pace = PrefillPace(tuner, beside_answers=max_prefill_tokens, largest=largest_chunk)
         self._debt = 0.0
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -61,9 +56,10 @@ class Computation:
         rows.extend((0, filler.next_position, filler.index) for filler in fillers)
         order = sorted(range(len(rows)), key=lambda row: rows[row][2])
         self._batch.fill_rows([rows[row] for row in order])
-        began = time.perf_counter()
+        self._context.set_threads(self._tuner.next_threads())
+        watch = Stopwatch()
         code = self._context.decode(self._batch)
-        took = time.perf_counter() - began
+        took = watch.read()
         for filler in fillers:
             self._context.trim(filler.index, filler.next_position)
         if code != 0:
@@ -73,7 +69,7 @@ class Computation:
         for row, sequence in enumerate(ready):
             self._computed(sequence)
             yield sequence, place[row]
-        self._context.set_threads(self._tuner.record(len(rows), took))
+        self._tuner.record(len(rows), took)
 
     def _fillers(self, busy: list[int]) -> list[CacheStream]:
         """Idle streams to compute as well, with room for a token that is dropped afterwards."""
@@ -111,9 +107,8 @@ class Computation:
 
     def budget(self, *, answering: bool) -> int:
         """The largest number of prompt tokens in this step: few while an answer is being generated."""
-        if answering:
-            return max(0, int(self._max_prefill_tokens - self._debt))
-        return int(min(self._largest_chunk, max(self._max_prefill_tokens, self._prefill_rate * _STEP_GOAL_S)))
+        budget = self._pace.budget(answering=answering)
+        return max(0, int(budget - self._debt)) if answering else budget
 
     @property
     def in_debt(self) -> bool:
@@ -122,7 +117,7 @@ class Computation:
 
     def charge(self, took_s: float) -> None:
         """Count time that states were copied for as prompt tokens of this step and, if it has too few, of the next."""
-        self._debt += took_s * self._prefill_rate
+        self._debt += took_s * self._pace.rate
 
     def begin_step(self) -> None:
         """Call at the beginning of a step."""
@@ -131,7 +126,7 @@ class Computation:
     @property
     def prefill_rate(self) -> float:
         """How many tokens of a prompt are computed in a second; a guess until one has been."""
-        return self._prefill_rate
+        return self._pace.rate
 
     def chunk(self, remaining: int, budget: int) -> int:
         """How many tokens of a prompt to compute now. Never one of several, since a single row uses another kernel."""
@@ -167,10 +162,11 @@ class Computation:
             self._text(stream, sequence.cells.ids(start, start + count), keys, last=last)
             return
         self._vectors.fill(image, start - segment.start, count, stream.position(segment.start), stream.index, last=last)
-        began = time.perf_counter()
+        self._context.set_threads(self._tuner.next_threads())
+        watch = Stopwatch()
         code = self._context.decode_vectors(self._vectors, causal=image.causal)
         try:
-            self._prefilled(stream, keys, code, time.perf_counter() - began)
+            self._prefilled(stream, keys, code, watch.read())
         except EngineError:
             self._streams.cut(stream, segment.start)
             raise
@@ -183,17 +179,16 @@ class Computation:
 
     def _text(self, stream: CacheStream, tokens: list[int], keys: list[int], *, last: bool) -> None:
         self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
-        began = time.perf_counter()
+        self._context.set_threads(self._tuner.next_threads())
+        watch = Stopwatch()
         code = self._context.decode(self._batch)
-        self._prefilled(stream, keys, code, time.perf_counter() - began)
+        self._prefilled(stream, keys, code, watch.read())
 
-    def _prefilled(self, stream: CacheStream, keys: list[int], code: int, took: float) -> None:
+    def _prefilled(self, stream: CacheStream, keys: list[int], code: int, took: StepTime) -> None:
         if code != 0:
             self._streams.resync()
             raise _undecodable(code)
-        if len(keys) >= _WORTH_TIMING:
-            self._context.set_threads(self._tuner.record_prefill(len(keys), took))
-            self._prefill_rate += 0.3 * (len(keys) / max(took, 1e-9) - self._prefill_rate)
+        self._pace.record(len(keys), took)
         stream.tokens.extend(keys)
         stream.reusable = len(stream.tokens)
 

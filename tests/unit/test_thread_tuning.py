@@ -1,0 +1,214 @@
+"""The thread tuner, with a simulated machine: how many threads compute while other processes want the processors."""
+
+from __future__ import annotations
+
+import random
+
+from corral.adapters.engine_kit.step_timing import StepTime
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner
+
+
+class Machine:
+    """Decodes take `work_s` over the threads. Each process of `others` wants one processor all the time.
+
+    With `tells` off, the system says nothing about idle processors, runnable threads and processor time.
+    """
+
+    def __init__(self, cpus: int = 2, work_s: float = 0.02, *, tells: bool = True) -> None:
+        self.cpus = cpus
+        self.work_s = work_s
+        self.tells = tells
+        self.others = 0
+        self.now = 0.0
+        self.threads = 0
+        self._seen_s = 0.0
+        self._idle_s = 0.0
+
+    def tuner(self, most: int | None = None, *, fixed: bool = False) -> ThreadTuner:
+        return ThreadTuner(
+            most or self.cpus, lambda: self.now, fixed=fixed, idle=self.idle, runnable=lambda: self.runnable()
+        )
+
+    def step(self, threads: int, tokens: int = 1) -> StepTime:
+        """All threads are as slow as the one that shares its processor with most others, and then wait for it."""
+        share = min(1.0, self.cpus / (threads + self.others))
+        took = tokens * self.work_s / threads / share
+        if share < 1 and threads > 1:
+            took *= 2
+        self.now += took
+        self._idle_s += took * max(0.0, self.cpus - threads - self.others)
+        return StepTime(took, took * threads * share if self.tells else None)
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+        self._idle_s += seconds * max(0, self.cpus - self.others)
+
+    def idle(self) -> float | None:
+        since, self._seen_s = self.now - self._seen_s, self.now
+        idle_s, self._idle_s = self._idle_s, 0.0
+        return idle_s / since if self.tells and since else None
+
+    def runnable(self) -> int | None:
+        return self.others + 1 if self.tells else None
+
+
+def decode(machine: Machine, tuner: ThreadTuner, steps: int, tokens: int = 1) -> list[int]:
+    used = []
+    for _ in range(steps):
+        used.append(tuner.next_threads())
+        tuner.record(tokens, machine.step(used[-1], tokens))
+    return used
+
+
+def seconds(machine: Machine, threads: int) -> float:
+    return machine.step(threads).wall_s
+
+
+def test_all_threads_on_a_quiet_machine() -> None:
+    """If nothing else runs, the thread count never changes, because trials cost time."""
+    for tells in (True, False):
+        machine = Machine(tells=tells)
+        tuner = machine.tuner()
+        tuner.begin(lambda threads, machine=machine: seconds(machine, threads))  # type: ignore[misc]
+        assert set(decode(machine, tuner, 500)) == {2}
+        assert not tuner.contended
+
+
+def test_one_thread_while_another_process_runs() -> None:
+    """When a process takes a processor, one thread fewer is used within a tenth of a second and more are tried hardly
+    ever; when it ends, all are used again within half a second.
+    """
+    machine = Machine()
+    tuner = machine.tuner()
+    decode(machine, tuner, 50)
+    machine.others = 1
+    began = machine.now
+    while tuner.threads == 2:
+        decode(machine, tuner, 1)
+    assert machine.now - began <= 0.1
+    assert decode(machine, tuner, 2000).count(2) <= 4
+    assert tuner.contended
+    machine.others = 0
+    began = machine.now
+    while tuner.threads == 1:
+        decode(machine, tuner, 1)
+    assert machine.now - began <= 0.5
+    assert set(decode(machine, tuner, 500)) == {2}
+    assert not tuner.contended
+
+
+def test_a_system_that_tells_nothing() -> None:
+    """Without processor times and idle processors, slow steps lead to fewer threads, and more are tried at times."""
+    machine = Machine(tells=False)
+    tuner = machine.tuner()
+    decode(machine, tuner, 50)
+    machine.others = 1
+    assert decode(machine, tuner, 300)[20:].count(2) < 20
+    machine.others = 0
+    assert set(decode(machine, tuner, 5000)[-100:]) == {2}
+
+
+def test_processors_that_others_leave_are_used() -> None:
+    """Of eight processors with three busy ones, five are used; then all eight."""
+    machine = Machine(cpus=8)
+    tuner = machine.tuner()
+    machine.others = 3
+    assert set(decode(machine, tuner, 1000)[-500:]) == {5}
+    machine.others = 0
+    assert set(decode(machine, tuner, 1000)[-100:]) == {8}
+
+
+def test_fewer_threads_that_are_slower_are_refused() -> None:
+    """Small pieces of processor time that others take are no reason to compute with half the threads for long."""
+    machine = Machine()
+    tuner = machine.tuner()
+    used = []
+    for _ in range(3000):
+        used.append(tuner.next_threads())
+        took = machine.step(used[-1])
+        tuner.record(1, took._replace(cpu_s=0.8 * (took.cpu_s or 0.0)) if used[-1] == 2 else took)
+    assert used.count(1) < 30
+
+
+def test_a_crowd_is_noticed_before_the_step() -> None:
+    """If far more threads want to run than there are processors, one thread computes the very next step."""
+    machine = Machine(cpus=2)
+    tuner = machine.tuner()
+    decode(machine, tuner, 10)
+    machine.others = 1000
+    assert decode(machine, tuner, 1) == [1]
+    assert machine.tuner().begin(lambda threads: 1 / threads) == 1
+
+
+def test_a_crowd_of_low_priority_is_harmless() -> None:
+    """If a crowd leaves the processors to this process, all threads are used again, and stay."""
+    machine = Machine()
+    tuner = ThreadTuner(2, lambda: machine.now, idle=lambda: 2.0, runnable=lambda: 1000)
+    assert decode(machine, tuner, 1) == [1]
+    assert set(decode(machine, tuner, 200)[100:]) == {2}
+
+
+def test_more_threads_are_tried_without_idle_processors() -> None:
+    """Where others keep all processors busy but at a lower priority than this process, that is found in a minute."""
+    machine = Machine()
+    tuner = ThreadTuner(2, lambda: machine.now, idle=lambda: 0.0, runnable=lambda: 3)
+    machine.others = 1
+    decode(machine, tuner, 100)
+    assert tuner.threads == 1
+    machine.others = 0
+    assert set(decode(machine, tuner, 6000)[-100:]) == {2}
+
+
+def test_the_first_piece_of_a_prompt_tells() -> None:
+    """A prompt's first piece on a busy machine leads to fewer threads for the second one."""
+    machine = Machine(work_s=0.005)
+    tuner = machine.tuner()
+    machine.others = 2
+    used = []
+    for _ in range(3):
+        used.append(tuner.next_threads())
+        tuner.record_prefill(64, machine.step(used[-1], 64))
+    assert used == [2, 1, 1]
+    assert tuner.contended
+
+
+def test_a_busy_machine_is_noticed_at_load() -> None:
+    """Loading on a busy machine begins with one thread."""
+    machine = Machine()
+    machine.others = 1
+    assert machine.tuner().begin(lambda threads: seconds(machine, threads)) == 1
+
+
+def test_a_number_that_was_asked_for_stays() -> None:
+    """A fixed count never changes, however long the steps take; that the machine is busy is seen all the same."""
+    machine = Machine(cpus=4)
+    tuner = machine.tuner(3, fixed=True)
+    assert tuner.begin(lambda threads: seconds(machine, threads)) == 3
+    machine.others = 100
+    assert set(decode(machine, tuner, 100)) == {3}
+    assert tuner.record_prefill(64, StepTime(100.0, 10.0)) == 3
+    assert tuner.contended
+
+
+def test_steps_of_different_sizes_are_not_compared() -> None:
+    """A growing batch takes longer, which does not count as a slowdown."""
+    machine = Machine()
+    tuner = machine.tuner()
+    dice = random.Random(3)
+    for _ in range(300):
+        assert decode(machine, tuner, 1, tokens=dice.choice([1, 2, 8])) == [2]
+
+
+def test_a_deeper_prompt_is_no_sign() -> None:
+    """Chunks deep in a prompt take longer than the first, which does not change the thread count."""
+    tuner = Machine().tuner()
+    assert {tuner.record_prefill(64, StepTime(0.1 + 0.005 * depth)) for depth in range(40)} == {2}
+
+
+def test_a_trial_whose_kind_of_step_ends() -> None:
+    """If no more steps come of the kind that a trial compares, the trial ends with the fewer threads."""
+    machine = Machine()
+    tuner = machine.tuner()
+    machine.others = 2
+    tuner.record_prefill(64, machine.step(2, 64))
+    assert set(decode(machine, tuner, 100)) == {1}
