@@ -15,6 +15,7 @@ from corral.adapters.engine_kit.token_choosing import TokenChooser
 from corral.adapters.engines.llama_cpp.admitting import Admission
 from corral.adapters.engines.llama_cpp.background import BackgroundWork, idle_pieces
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
+from corral.adapters.engines.llama_cpp.guessing import choose_tokens
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
 from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
@@ -128,13 +129,13 @@ class Completions:
                     return True
         return False
 
-    def close(self, grace_s: float) -> None:
-        """Takes up to `grace_s` to write prefixes to disk."""
+    def close(self) -> None:
+        """Takes a while to write prefixes to disk, within the time that closing may take."""
         for sequences in (self._waiting, self._prefilling, self._generating):
             for sequence in sequences:
-                sequence.sampler.close()
+                sequence.close()
             sequences.clear()
-        self._tiers.close(grace_s)
+        self._tiers.close()
         self._context.close()
 
     # ── Requests in ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,11 +171,11 @@ class Completions:
         ready = [sequence for sequence in self._generating if self._make_room(sequence, outputs)]
         if not ready:
             return
-        for sequence, row in self._computation.tokens(ready):
-            if isinstance(row, EngineError):
-                self._fail(sequence, row, outputs)
+        for sequence, rows in self._computation.tokens(ready):
+            if isinstance(rows, EngineError):
+                self._fail(sequence, rows, outputs)
             else:
-                self._choose(sequence, row, outputs)
+                self._choose(sequence, rows, outputs)
 
     def _make_room(self, sequence: LlamaSequence, outputs: Outputs) -> bool:
         """Shift a context that is full, or end its answer with ``length``."""
@@ -232,18 +233,17 @@ class Completions:
         outputs.append((sequence.request_id, told))
         sequence.sampler.remember(sequence.cells.text_ids)
         self._generating.append(sequence)
-        self._choose(sequence, row, outputs)
+        self._choose(sequence, (row,), outputs)
 
     # ── Tokens out ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _choose(self, sequence: LlamaSequence, row: int, outputs: Outputs) -> None:
-        try:
-            token, sequence.pending, ended = sequence.chooser.choose(self._context.logits(row))
-        except CorralError as error:
-            self._fail(sequence, error, outputs)
-            return
-        outputs.append((sequence.request_id, token))
-        if ended:
+    def _choose(self, sequence: LlamaSequence, rows: Sequence[int], outputs: Outputs) -> None:
+        chosen = choose_tokens(sequence, map(self._context.logits, rows))
+        self._computation.keep_chosen(sequence, rows)
+        outputs += ((sequence.request_id, token) for token in chosen.tokens)
+        if chosen.error is not None:
+            self._fail(sequence, chosen.error, outputs)
+        elif chosen.ended:
             self._finish(sequence, "stop", outputs)
 
     def _finish(self, sequence: LlamaSequence, reason: FinishReason, outputs: Outputs) -> None:
@@ -263,7 +263,7 @@ class Completions:
         self._release(sequence)
 
     def _release(self, sequence: LlamaSequence) -> None:
-        sequence.sampler.close()
+        sequence.close()
         if sequence.stream is not None:
             self._streams.release(sequence.stream)
             sequence.stream = None

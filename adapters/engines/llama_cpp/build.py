@@ -14,6 +14,7 @@ from corral.adapters.engines.llama_cpp.batching import Completions
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
+from corral.adapters.engines.llama_cpp.guess_opening import open_guessing
 from corral.adapters.engines.llama_cpp.image_encoder import open_encoder
 from corral.adapters.engines.llama_cpp.memory_needs import (
     KV_BYTES_PER_VALUE,
@@ -27,8 +28,7 @@ from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, s
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
-from corral.adapters.engines.llama_cpp.prefix_opening import open_prefix_cache
-from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
+from corral.adapters.engines.llama_cpp.prefix_opening import open_tiers
 from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
 from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.adapters.engines.llama_cpp.streams import Streams
@@ -111,7 +111,7 @@ class _Builder:
         self._control_tokens = tokenizer.control_tokens()
         features = {"tokenize", "batch"}
         if not self._generates:
-            info = self._info({"embedding"}, features, 0, "it is an embedding model", tokenizer)
+            info = self._info({"embedding"}, features, 0, {"exact": "it is an embedding model"}, tokenizer)
             vectors = embedder(None)
             return LlamaCppEngine(model=model, completions=None, embedder=vectors, tokenizer=tokenizer, info=info)
         count = self._stream_count()
@@ -124,6 +124,7 @@ class _Builder:
         on_progress(1.0)
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         on_progress(1.0)
+        guessing, told = open_guessing(options, context, batch, exactness, streams=count, trimmable=trimmable)
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
         encoder = None
@@ -131,10 +132,10 @@ class _Builder:
             encoder, self._blind = open_encoder(self._projector, model, gpu=self._gpu, threads=self._threads)
         if encoder is not None:
             failed.callback(encoder.close)
-        features |= {"images"} if encoder is not None else set()
+            features.add("images")
         streams = Streams(context, count, trimmable=trimmable)
-        computed = (f"exact {exactness.exact}", f"flash {self._flash_attention()}", f"gpu {self._gpu}")
-        tiers = PrefixTiers(streams, context, open_prefix_cache(self._request, options, context, trimmable, computed))
+        computed = (exactness.exact, self._flash_attention(), self._gpu)
+        tiers = open_tiers(self._request, options, streams, context, computed)
         computation = Computation(
             context=context,
             streams=streams,
@@ -143,6 +144,7 @@ class _Builder:
             max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
             largest_chunk=self._chunk,
             exactness=exactness,
+            guessing=guessing,
         )
         completions = Completions(
             model=model,
@@ -163,7 +165,7 @@ class _Builder:
         def piece(remaining: int) -> int:
             return computation.chunk(remaining, computation.budget(answering=one_size or completions.busy))
 
-        info = self._info({"completion", "embedding"}, features, count, exactness.told, tokenizer)
+        info = self._info({"completion", "embedding"}, features, count, {"exact": exactness.told} | told, tokenizer)
         return LlamaCppEngine(
             model=model,
             completions=completions,
@@ -172,7 +174,6 @@ class _Builder:
             info=info,
             encoder=encoder,
             tiers=tiers,
-            close_grace_s=self._request.close_grace_s,
         )
 
     def _flash_attention(self) -> int:
@@ -280,7 +281,7 @@ class _Builder:
         return measure_exactness(context, batch, streams)
 
     def _info(
-        self, tasks: set[str], features: set[str], streams: int, exact: str, tokenizer: LlamaTokenizer
+        self, tasks: set[str], features: set[str], streams: int, told: dict[str, str], tokenizer: LlamaTokenizer
     ) -> ModelInfo:
         return ModelInfo(
             tasks=frozenset(tasks),
@@ -293,7 +294,7 @@ class _Builder:
             details={
                 "weights": self._model.description,
                 "streams": f"{streams} x {self._num_ctx} tokens",
-                "exact": exact,
+                **told,
                 "threads": str(self._threads) if self._options.num_thread > 0 else f"up to {self._threads}",
             }
             | ({"images": self._blind} if self._blind else {}),

@@ -40,7 +40,6 @@ class LlamaCppEngine:
         info: ModelInfo,
         encoder: ImageEncoder | None = None,
         tiers: PrefixTiers | None = None,
-        close_grace_s: float = 0.0,
     ) -> None:
         self._model = model
         self._completions = completions
@@ -50,7 +49,6 @@ class LlamaCppEngine:
         self._encoder = encoder
         self._tiers = tiers
         self._next_report_s = 0.0
-        self._close_grace_s = close_grace_s
         self._preparing = Users()
 
     @property
@@ -127,5 +125,5 @@ class LlamaCppEngine:
             self._encoder.close()
         self._embedder.close()
         if self._completions is not None:
-            self._completions.close(self._close_grace_s)
+            self._completions.close()
         self._model.close()

@@ -26,7 +26,16 @@ _GENERATION = "1"
 """Increased when states, their keys or their notes come to mean something else."""
 _SHARE_OF_FREE = 8
 _HARMLESS = frozenset(
-    {"num_ctx", "num_batch", "num_parallel", "num_thread", "max_prefill_tokens", "prefix_memory", "prefix_disk"}
+    {
+        "num_ctx",
+        "num_batch",
+        "num_parallel",
+        "num_thread",
+        "max_prefill_tokens",
+        "prefix_memory",
+        "prefix_disk",
+        "guess",
+    }
 )
 """Options that change no state. `num_ctx` does for some models, which is told apart."""
 

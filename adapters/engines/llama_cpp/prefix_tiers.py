@@ -37,13 +37,16 @@ _Note = list[tuple[int, int, int]]
 class PrefixTiers:
     """The streams, and the prefixes kept besides."""
 
-    def __init__(self, streams: Streams, context: LlamaContext, cache: PrefixCache) -> None:
+    def __init__(
+        self, streams: Streams, context: LlamaContext, cache: PrefixCache, *, close_grace_s: float = 0.0
+    ) -> None:
         self._streams = streams
         self._context = context
         self._cache = cache
         self._copying_s = 0.0
         self._stream_hits = 0
         self._closed = False
+        self._grace_s = close_grace_s * _SHARE_OF_GRACE
         self._active_s = time.monotonic()
 
     def best(self, prompt: Sequence[int], limit: int) -> tuple[PrefixSource | None, int]:
@@ -148,14 +151,14 @@ class PrefixTiers:
                 if len(tokens) - kept >= _WORTH_KEEPING:
                     yield stream
 
-    def close(self, grace_s: float) -> None:
+    def close(self) -> None:
         """Write what is not on disk yet, the last used first, as far as there is time. The context is still open."""
         if self._cache.has_files and not self._closed:
             self._closed = True
-            ends_s = time.monotonic() + grace_s * _SHARE_OF_GRACE
+            ends_s = time.monotonic() + self._grace_s
             self.poll()
             for stream in list(self._unwritten()):
-                if time.monotonic() < ends_s - grace_s * _SHARE_OF_GRACE / 2:
+                if time.monotonic() < ends_s - self._grace_s / 2:
                     self._save(stream, passing=True)
             self._cache.close(max(0.0, ends_s - time.monotonic()))
 

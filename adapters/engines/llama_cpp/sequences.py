@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from corral.adapters.engine_kit.admission import AdmittedPrompt
 from corral.adapters.engine_kit.token_choosing import TokenChooser
 from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells
@@ -9,12 +11,16 @@ from corral.adapters.engines.llama_cpp.sampler import Sampler
 from corral.adapters.engines.llama_cpp.streams import CacheStream, common_prefix
 from corral.core.requests.requests import CompletionRequest
 
+if TYPE_CHECKING:
+    from corral.adapters.engines.llama_cpp.guessing import GuessedRequest
+
 __all__ = ("LlamaSequence",)
 
 
 class LlamaSequence:
     """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next. `prompt` are
-    the keys of its cells. While `reading`, its prefix is on its way from the disk. A context with images never shifts.
+    the keys of its cells. While `reading`, its prefix is on its way from the disk. `guess` are the tokens that are
+    computed after `pending` in the same step, and may be wrong. A context with images never shifts.
     """
 
     __slots__ = (
@@ -25,6 +31,8 @@ class LlamaSequence:
         "cached",
         "cells",
         "chooser",
+        "guess",
+        "guessed",
         "num_ctx",
         "num_keep",
         "pending",
@@ -61,13 +69,17 @@ class LlamaSequence:
         self.began_ns = 0
         self.cached = 0
         self.pending = -1
+        self.guess: list[int] = []
+        self.guessed: GuessedRequest | None = None
         self.awaited: LlamaSequence | None = None
         self.awaited_length = 0
         self.reading = False
 
     def close(self) -> None:
-        """Free a sequence that the engine never accepted."""
+        """Free what it has besides its stream."""
         self.sampler.close()
+        if self.guessed is not None:
+            self.guessed.guesser.close()
 
     @property
     def owned(self) -> CacheStream:

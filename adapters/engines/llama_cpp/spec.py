@@ -41,6 +41,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
     load; 0: none. `prefix_disk`: bytes on disk for those of all models of the store together; 0: nothing is written or
     read.
+    `guess`: compute tokens that may follow together with the next one, where that is faster. They come from prompt and
+    answer (``prompt``); ``off`` never. Only while texts stay as exact as `exact` asks.
     """
 
     num_ctx: int | None = None
@@ -57,6 +59,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     amx: bool = False
     prefix_memory: int | None = None
     prefix_disk: int = 4 * 1024**3
+    guess: Literal["off", "auto", "prompt"] = "auto"
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from corral.adapters.engine_kit.step_timing import StepTime, Stopwatch
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.exactness import Exactness
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
+from corral.adapters.engines.llama_cpp.guessing import Guessing
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
 from corral.adapters.engines.llama_cpp.prefill_pace import PrefillPace
@@ -16,6 +17,8 @@ from corral.adapters.engines.llama_cpp.streams import CacheStream, Jump, Streams
 from corral.core.errors import EngineError
 
 __all__ = ("Computation",)
+
+_Computed = tuple[LlamaSequence, Sequence[int] | EngineError]
 
 
 class Computation:
@@ -31,6 +34,7 @@ class Computation:
         max_prefill_tokens: int,
         largest_chunk: int,
         exactness: Exactness,
+        guessing: Guessing | None = None,
     ) -> None:
         self._context = context
         self._streams = streams
@@ -39,23 +43,29 @@ class Computation:
         self._tuner = tuner
         self._max_prefill_tokens = max_prefill_tokens
         self._exactness = exactness
+        self._guessing = guessing
         self._pace = PrefillPace(tuner, beside_answers=max_prefill_tokens, largest=largest_chunk)
         self._debt = 0.0
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tokens(self, sequences: list[LlamaSequence]) -> Iterator[tuple[LlamaSequence, int | EngineError]]:
-        """Compute the pending token of each sequence. Yield each with the row of its logits, or with its error.
+    def tokens(self, sequences: list[LlamaSequence]) -> Iterator[_Computed]:
+        """Compute the pending token of each sequence, and guesses. Yield each with the rows of their logits, or with
+        its error.
 
-        Logits must be read before the next is requested. If a batch fails, each sequence is computed alone, so that
-        only the cause of the failure fails.
+        Logits must be read, and `keep_chosen` called, before the next is requested. If a batch fails, each sequence is
+        computed alone, so that only the cause of the failure fails.
         """
         ready = sorted(sequences, key=_stream_index)
-        rows = [(sequence.pending, sequence.owned.next_position, sequence.owned.index) for sequence in ready]
+        if self._guessing is not None:
+            self._guessing.plan(ready, self._streams.capacity)
         fillers = self._fillers([sequence.owned.index for sequence in ready])
-        rows.extend((0, filler.next_position, filler.index) for filler in fillers)
-        order = sorted(range(len(rows)), key=lambda row: rows[row][2])
-        self._batch.fill_rows([rows[row] for row in order])
+        rows = [(0, filler.next_position, filler.index) for filler in fillers]
+        for sequence in ready:
+            first, index = sequence.owned.next_position, sequence.owned.index
+            rows += [(token, first + at, index) for at, token in enumerate((sequence.pending, *sequence.guess))]
+        rows.sort(key=_row_order)
+        self._batch.fill_rows(rows)
         self._context.set_threads(self._tuner.next_threads())
         watch = Stopwatch()
         code = self._context.decode(self._batch)
@@ -65,11 +75,24 @@ class Computation:
         if code != 0:
             yield from self._one_by_one(ready, code)
             return
-        place = {row: at for at, row in enumerate(order)}
-        for row, sequence in enumerate(ready):
+        places: dict[int, list[int]] = {}
+        for at, (_, _, index) in enumerate(rows):
+            places.setdefault(index, []).append(at)
+        for sequence in ready:
             self._computed(sequence)
-            yield sequence, place[row]
+            yield sequence, places[sequence.owned.index]
         self._tuner.record(len(rows), took)
+        if self._guessing is not None:
+            self._guessing.learn(ready, took.wall_s)
+
+    def keep_chosen(self, sequence: LlamaSequence, rows: Sequence[int]) -> None:
+        """Call when tokens have been chosen from the logits of these rows: what was computed for other guesses is
+        forgotten.
+        """
+        if len(rows) > 1:
+            stream = sequence.owned
+            self._context.trim(stream.index, stream.next_position)
+            self._note_reusable(sequence)
 
     def _fillers(self, busy: list[int]) -> list[CacheStream]:
         """Idle streams to compute as well, with room for a token that is dropped afterwards."""
@@ -82,26 +105,28 @@ class Computation:
                 self._streams.cut(filler, 0)
         return fillers
 
-    def _one_by_one(self, ready: list[LlamaSequence], code: int) -> Iterator[tuple[LlamaSequence, int | EngineError]]:
+    def _one_by_one(self, ready: list[LlamaSequence], code: int) -> Iterator[_Computed]:
         self._streams.resync()
         for sequence in ready:
-            if len(ready) > 1:
+            sequence.guess = []
+            if len(ready) > 1 or self._guessing is not None:
                 stream = sequence.owned
                 self._batch.fill_rows([(sequence.pending, stream.next_position, stream.index)])
                 code = self._context.decode(self._batch)
             if code == 0:
                 self._computed(sequence)
-                yield sequence, 0
+                yield sequence, (0,)
             else:
                 yield sequence, _undecodable(code)
 
     def _computed(self, sequence: LlamaSequence) -> None:
-        stream = sequence.owned
-        stream.tokens.append(sequence.pending)
+        sequence.owned.tokens.append(sequence.pending)
+        self._note_reusable(sequence)
+
+    def _note_reusable(self, sequence: LlamaSequence) -> None:
         # Unless it has been measured, a single row comes out slightly different from the same token within a prompt.
-        follows = stream.reusable == len(stream.tokens) - 1  # it does not after a shift
-        if not self._exactness.exact or (self._exactness.rows_are_prompt and follows):
-            stream.reusable = len(stream.tokens)
+        if not self._exactness.exact or (self._exactness.rows_are_prompt and not sequence.shifted):
+            sequence.owned.reusable = len(sequence.owned.tokens)
 
     # ── Prompts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -195,6 +220,11 @@ class Computation:
 
 def _undecodable(code: int) -> EngineError:
     return EngineError(f"llama.cpp could not decode (code {code})", "see the log; a smaller num_ctx may help")
+
+
+def _row_order(row: tuple[int, int, int]) -> tuple[int, int]:
+    _, position, index = row
+    return index, position
 
 
 def _stream_index(sequence: LlamaSequence) -> int:

@@ -1,0 +1,213 @@
+"""Guesses in llama.cpp: an answer has the same tokens with them as without, in fewer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from corral.adapters.engines.llama_cpp import guess_opening
+from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
+from corral.adapters.engines.llama_cpp.guess_policy import Candidate, GuessPolicy
+from corral.adapters.engines.llama_cpp.guessing import Offer
+from corral.adapters.engines.llama_cpp.loader import load
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import EngineFailed, Token
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.specs.engines import LoadRequest, LocalFile
+
+pytestmark = pytest.mark.native
+
+SHIPS = "The ocean is wide and deep, and ships have crossed it for thousands of years to trade and to explore. "
+_VOCABULARY = 49_152
+GREEDY = SamplingParams(temperature=0.0)
+Opened = Callable[..., LlamaCppEngine]
+
+
+@pytest.fixture(scope="module")
+def weights(shallow: Callable[[str], Path]) -> Path:
+    return shallow("Q8_0")
+
+
+@pytest.fixture
+def open_engine(request: pytest.FixtureRequest) -> Opened:
+    """Loads an engine, which is closed after the test."""
+
+    def opened(path: Path, **options: object) -> LlamaCppEngine:
+        load_options = {"num_ctx": 512, "num_parallel": 1, "num_thread": 1, "exact": False, **options}
+        files = (LocalFile(role="weights", path=str(path)),)
+        engine = load(LoadRequest(model="test", files=files, load_options=load_options), lambda share: None)
+        assert isinstance(engine, LlamaCppEngine)
+        request.addfinalizer(engine.close)
+        return engine
+
+    return opened
+
+
+class Oracle:
+    """Knows the answers. Every fifth token is guessed wrongly."""
+
+    answers: Sequence[Sequence[int]] = ()
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens = list(tokens[-1:])
+
+    def add(self, token: int) -> None:
+        self._tokens.append(token)
+
+    def _next(self, most: int) -> list[int]:
+        done = len(self._tokens)
+        answer = next((one for one in self.answers if list(one[:done]) == self._tokens), ())
+        return [token + 1 if at % 5 == 4 else token for at, token in enumerate(answer[done : done + most], start=done)]
+
+    def offer(self, most: int) -> Offer:
+        return Offer(len(self._next(most)), "long")
+
+    def guess(self, count: int) -> list[int]:
+        return self._next(count)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is offered is guessed, by the oracle."""
+
+    def lengths(self: GuessPolicy, candidates: Sequence[Candidate], most_rows: int) -> list[int]:
+        assert len(candidates) + sum(candidate.available for candidate in candidates) <= most_rows
+        return [candidate.available for candidate in candidates]
+
+    monkeypatch.setattr(GuessPolicy, "lengths", lengths)
+    monkeypatch.setattr(guess_opening, "PromptLookup", Oracle)
+
+
+def answers(
+    engine: LlamaCppEngine,
+    *texts: str,
+    sampling: SamplingParams = GREEDY,
+    limit: int = 32,
+    masks: Sequence[TokenMask] = (),
+) -> tuple[list[list[int]], int]:
+    """The ids of each answer, and how many steps there were after the first token."""
+    ids: dict[int, list[int]] = {number: [] for number in range(len(texts))}
+    for number, text in enumerate(texts):
+        asked = CompletionRequest(prompt=(TextPart(text=text),), sampling=sampling, logprobs=1)
+        engine.add_request(number, asked, masks[number] if masks else None)
+    steps = 0
+    while engine.has_unfinished_requests():
+        steps += any(ids.values())
+        for number, output in engine.step():
+            assert not isinstance(output, EngineFailed), output
+            if isinstance(output, Token) and output.token_id is not None and len(ids[number]) < limit:
+                ids[number].append(output.token_id)
+                if len(ids[number]) == limit:
+                    engine.abort_request(number)
+    return list(ids.values()), steps
+
+
+class EvenAfterOdd:
+    """Allows tokens of the other parity than the last."""
+
+    def __init__(self, size: int) -> None:
+        self._rows = (bytes([0b01010101]) * (size // 8), bytes([0b10101010]) * (size // 8))
+        self._last = 0
+
+    def allowed(self) -> bytes:
+        return self._rows[1 - self._last % 2]
+
+    def accept(self, token_id: int) -> None:
+        assert token_id % 2 == 1 - self._last % 2
+        self._last = token_id
+
+
+SAMPLINGS = {
+    "greedy": GREEDY,
+    "penalties": SamplingParams(temperature=0.0, repeat_penalty=1.3, presence_penalty=0.4),
+    "dry": SamplingParams(temperature=0.0, dry_multiplier=0.8, dry_sequence_breakers=("\n",)),
+    "seed": SamplingParams(temperature=0.9, seed=7, top_p=0.95),
+    "mirostat": SamplingParams(temperature=0.9, seed=7, mirostat=2),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+@pytest.mark.usefixtures("always")
+def test_the_text_is_that_without_guesses(
+    weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """However tokens are chosen, they are those chosen without guesses, in far fewer steps."""
+    plain, plain_steps = answers(open_engine(weights, guess="off"), SHIPS, sampling=SAMPLINGS[name])
+    monkeypatch.setattr(Oracle, "answers", plain)
+    found, steps = answers(open_engine(weights), SHIPS, sampling=SAMPLINGS[name])
+    assert found == plain
+    assert plain_steps == 31
+    assert steps < 14
+
+
+@pytest.mark.usefixtures("always")
+def test_masks_hold(weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask of each token depends on the one before, also when that was guessed."""
+    plain, _ = answers(open_engine(weights, guess="off"), SHIPS, masks=[EvenAfterOdd(_VOCABULARY)])
+    monkeypatch.setattr(Oracle, "answers", plain)
+    found, steps = answers(open_engine(weights), SHIPS, masks=[EvenAfterOdd(_VOCABULARY)])
+    assert found == plain
+    assert steps < 14
+
+
+@pytest.mark.usefixtures("always")
+def test_several_requests_at_once(weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests beside each other, some of which have guesses, get the texts they get without any."""
+    texts = [SHIPS, SHIPS[40:] * 2, "One two three", "And so on"]
+    plain, _ = answers(open_engine(weights, guess="off", num_parallel=4), *texts)
+    monkeypatch.setattr(Oracle, "answers", plain[:2])
+    found, _ = answers(open_engine(weights, num_parallel=4), *texts)
+    assert found == plain
+
+
+@pytest.mark.usefixtures("always")
+def test_a_context_that_shifts(weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No guess goes beyond the context: it is shifted at the same token as without, and the text goes on the same."""
+    plain, _ = answers(open_engine(weights, guess="off", num_ctx=64), SHIPS, limit=90)
+    monkeypatch.setattr(Oracle, "answers", plain)
+    found, steps = answers(open_engine(weights, num_ctx=64), SHIPS, limit=90)
+    assert found == plain
+    assert steps < 45
+
+
+@pytest.mark.usefixtures("always")
+def test_what_was_wrong_leaves_nothing_behind(
+    weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an answer, its stream goes on from the prompt as after an answer without guesses, to the bit."""
+    plain, guessed = open_engine(weights, guess="off"), open_engine(weights)
+    monkeypatch.setattr(Oracle, "answers", answers(plain, SHIPS, limit=13)[0])
+    answers(guessed, SHIPS, limit=13)
+    assert answers(guessed, SHIPS + " Then", limit=1) == answers(plain, SHIPS + " Then", limit=1)
+
+
+def test_prompts_are_looked_up(weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the answer repeats of its prompt, or of itself, is guessed: with a mask that allows one token alone, nearly
+    every step yields several."""
+    monkeypatch.setattr(GuessPolicy, "lengths", lambda self, candidates, most_rows: [candidates[0].available])
+
+    class Always:
+        def allowed(self) -> bytes:
+            return bytes([0] * 10 + [1]) + bytes(_VOCABULARY // 8 - 11)
+
+        def accept(self, token_id: int) -> None:
+            assert token_id == 80
+
+    found, steps = answers(open_engine(weights), "x", masks=[Always()], limit=40)
+    assert found == [[80] * 40]
+    assert steps <= 9
+
+
+def test_exact_texts_have_guesses_only_if_they_stay_exact(open_engine: Opened, shallow: Callable[[str], Path]) -> None:
+    """Rows of F16 weights that are computed together are not what each is alone: while texts are exact, nothing is
+    guessed, and the details say so."""
+    engine = open_engine(shallow("F16"), exact=True, num_parallel=2)
+    assert engine.info.details["exact"].startswith("yes")
+    assert engine.info.details["guesses"].startswith("no: several rows")
+    assert open_engine(shallow("F16"), guess="off").info.details["guesses"] == "no: switched off"
