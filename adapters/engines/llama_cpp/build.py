@@ -134,8 +134,7 @@ class _Builder:
             failed.callback(encoder.close)
             features.add("images")
         streams = Streams(context, count, trimmable=trimmable)
-        computed = (exactness.exact, self._flash_attention(), self._gpu)
-        tiers = open_tiers(self._request, options, streams, context, computed)
+        tiers = open_tiers(self._request, options, streams, context, exactness.exact, self._flash_attention())
         computation = Computation(
             context=context,
             streams=streams,

@@ -16,17 +16,19 @@ from corral.adapters.engine_kit.prefixes.prefix_cache import PrefixCache
 from corral.adapters.engine_kit.prefixes.prefix_files import PrefixFiles
 from corral.adapters.engine_kit.prefixes.prefix_folder import PrefixFolder
 from corral.adapters.engines.llama_cpp.native import LlamaContext
+from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
+from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.system.memory import free_memory
 from corral.core.specs.engines import LoadRequest
 
-__all__ = ("open_prefix_cache",)
+__all__ = ("open_tiers",)
 
 _GENERATION = "1"
 """Increased when states, their keys or their notes come to mean something else."""
 _SHARE_OF_FREE = 8
 _HARMLESS = frozenset(
-    {
+    [
         "num_ctx",
         "num_batch",
         "num_parallel",
@@ -35,26 +37,25 @@ _HARMLESS = frozenset(
         "prefix_memory",
         "prefix_disk",
         "guess",
-    }
+    ]
 )
 """Options that change no state. `num_ctx` does for some models, which is told apart."""
 
 
-def open_prefix_cache(
-    request: LoadRequest, options: LlamaCppOptions, context: LlamaContext, divisible: bool, computed: tuple[str, ...]
-) -> PrefixCache:
-    """`divisible`: whether the model's memory can be cut anywhere. `computed`: what was found at load that states
-    depend on.
-    """
+def open_tiers(
+    request: LoadRequest, options: LlamaCppOptions, streams: Streams, context: LlamaContext, *computed: object
+) -> PrefixTiers:
+    """`computed`: what was decided and measured at load that states depend on."""
     memory_bytes = options.prefix_memory
     if memory_bytes is None:
         memory_bytes = min(free_memory().values(), default=0) // _SHARE_OF_FREE
     files = None
     if request.cache_folder and options.prefix_disk > 0:
-        owner = _owner(request, options, (*computed, f"long {_is_long(context)}"))
+        owner = _owner(request, options, repr((*computed, _is_long(context))))
         if owner is not None:
             files = PrefixFiles(PrefixFolder(Path(request.cache_folder), options.prefix_disk), owner, request.model)
-    return PrefixCache(memory_bytes=max(0, memory_bytes), divisible=divisible, files=files)
+    cache = PrefixCache(memory_bytes=max(0, memory_bytes), divisible=streams.trimmable, files=files)
+    return PrefixTiers(streams, context, cache, close_grace_s=request.close_grace_s)
 
 
 def _is_long(context: LlamaContext) -> bool:
@@ -64,7 +65,7 @@ def _is_long(context: LlamaContext) -> bool:
     return original.isdigit() and context.num_ctx > int(original)
 
 
-def _owner(request: LoadRequest, options: LlamaCppOptions, computed: tuple[str, ...]) -> str | None:
+def _owner(request: LoadRequest, options: LlamaCppOptions, computed: str) -> str | None:
     """Everything that the states of this model depend on besides the keys; None if a file's content is not known."""
     digests = [(file.role, file.digest) for file in request.files]
     weights = next((digest for role, digest in digests if role == "weights"), None)
@@ -76,7 +77,7 @@ def _owner(request: LoadRequest, options: LlamaCppOptions, computed: tuple[str, 
         _GENERATION,
         repr(digests),
         repr(sorted(chosen.items())),
-        *computed,
+        computed,
         *_build(),
         *_processor(),
         _pillow(),
