@@ -57,6 +57,7 @@ class ModelScheduler:
         free_memory: Callable[[], Mapping[str, int]],
         deriver: Deriver | None = None,
         cache_folder: str | None = None,
+        tune_later: Callable[[StoredModel], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._choices = RememberedChoices(chooser)
@@ -74,6 +75,7 @@ class ModelScheduler:
             deriver=deriver,
             timeout_s=settings.load_timeout_s,
             cache_folder=cache_folder,
+            tune_later=tune_later,
         )
         self._closed = False
 

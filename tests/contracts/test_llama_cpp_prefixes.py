@@ -224,18 +224,3 @@ def test_clearing_the_disk_clears_the_streams(
     PrefixFolder(folder, 0).clear()
     engine.close()
     assert list(folder.glob("*.prefix")) == []
-
-
-@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (2, 3)])
-def test_two_kinds_of_layers_find_their_prefixes_with_any_number_of_streams(
-    before: int, after: int, shallow_gemma3: Path, open_engine: Callable[..., LlamaCppEngine], tmp_path: Path
-) -> None:
-    """A model with sliding windows has two caches, and both fit into more streams or fewer."""
-    folder = tmp_path / "prefixes"
-    engine = open_engine(shallow_gemma3, num_parallel=before, cache_folder=folder, num_ctx=256)
-    answer(engine, *(chat(number) for number in range(1, before + 1)))
-    counts = lengths(engine, [chat(number) for number in range(1, before + 1)])
-    engine.close()
-    again = open_engine(shallow_gemma3, num_parallel=after, cache_folder=folder, num_ctx=256)
-    found = answer(again, *(chat(number) + "Next?" for number in range(1, before + 1)))
-    assert [cached for cached, _ in found] == pytest.approx(counts, abs=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixSource, PrefixTiers
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.step_computation import Computation
@@ -22,12 +23,14 @@ class Admission:
 
     def __init__(
         self,
+        context: LlamaContext,
         streams: Streams,
         tiers: PrefixTiers,
         computation: Computation,
         waiting: deque[LlamaSequence],
         prefilling: deque[LlamaSequence],
     ) -> None:
+        self._context = context
         self._streams = streams
         self._tiers = tiers
         self._computation = computation
@@ -37,7 +40,7 @@ class Admission:
     def admit(self, *, answering: bool) -> None:
         """Call at the beginning of a step; `answering`: whether any answer is being generated."""
         self._tiers.poll()
-        while self._waiting and self._streams.any_idle and not (answering and self._computation.in_debt):
+        while self._may_begin(answering):
             self._begin(self._waiting.popleft())
             self._computation.charge(self._tiers.copied_s())
         for sequence in self._prefilling:
@@ -46,6 +49,12 @@ class Admission:
                 self._load(sequence)
         self._tiers.admitted()
         self._computation.charge(self._tiers.copied_s())
+
+    def _may_begin(self, answering: bool) -> bool:
+        """Whether the next request has a stream to go to that has room for its prompt."""
+        if not self._waiting or not self._streams.any_idle or (answering and self._computation.in_debt):
+            return False
+        return len(self._waiting[0].prompt) <= self._context.cells
 
     def _begin(self, sequence: LlamaSequence) -> None:
         sequence.began_ns = time.perf_counter_ns()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-
-import msgspec
+from collections.abc import Callable, Sequence
 
 from corral.adapters.engines.llama_cpp.batching import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaModel
-from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.reader_count import Users
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
@@ -24,11 +20,12 @@ from corral.core.requests.requests import CompletionRequest, EmbedRequest, Reque
 
 __all__ = ("LlamaCppEngine",)
 
-_REPORT_S = 1.0
-
 
 class LlamaCppEngine:
-    """Created by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings."""
+    """Created by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings.
+
+    `info` returns the same object until something has changed.
+    """
 
     def __init__(
         self,
@@ -37,9 +34,8 @@ class LlamaCppEngine:
         completions: Completions | None,
         embedder: LlamaEmbedder,
         tokenizer: LlamaTokenizer,
-        info: ModelInfo,
+        info: Callable[[], ModelInfo],
         encoder: ImageEncoder | None = None,
-        tiers: PrefixTiers | None = None,
     ) -> None:
         self._model = model
         self._completions = completions
@@ -47,13 +43,11 @@ class LlamaCppEngine:
         self._tokenizer = tokenizer
         self._info = info
         self._encoder = encoder
-        self._tiers = tiers
-        self._next_report_s = 0.0
         self._preparing = Users()
 
     @property
     def info(self) -> ModelInfo:
-        return self._info
+        return self._info()
 
     @property
     def tokenizer(self) -> LlamaTokenizer:
@@ -70,14 +64,15 @@ class LlamaCppEngine:
             raise Unsupported(f"llama.cpp does not take a {type(request).__name__}")
 
     def needs_preparing(self, request: Request) -> bool:
-        completions = self._completions
-        return completions is not None and isinstance(request, CompletionRequest) and completions.takes_long(request)
+        if self._completions is None or not isinstance(request, CompletionRequest):
+            return False
+        return self._completions.sequences.takes_long(request)
 
     def prepare(self, request: Request) -> LlamaSequence:
         assert isinstance(request, CompletionRequest)
         assert self._completions is not None
         with self._preparing.one():
-            return self._completions.sequence(request)
+            return self._completions.sequences.make(request)
 
     def add_prepared(self, request_id: int, prepared: Prepared, mask: TokenMask | None) -> None:
         assert isinstance(prepared, LlamaSequence)
@@ -89,27 +84,10 @@ class LlamaCppEngine:
         if self._completions is not None:
             self._completions.step(outputs)
         self._embedder.step(outputs)
-        self._report_prefixes()
         return outputs
 
     def idle(self) -> float | None:
-        wait_s = None if self._completions is None else self._completions.idle()
-        due_s = self._report_prefixes()
-        return wait_s if due_s is None else due_s if wait_s is None else min(wait_s, due_s)
-
-    def _report_prefixes(self) -> float | None:
-        """Describe the kept prefixes anew in `info` if they have changed, but not more often than once per second.
-        Return in how long that is possible again, None if they have not changed.
-        """
-        prefixes = () if self._tiers is None else self._tiers.tiers()
-        if prefixes == self._info.prefixes:
-            return None
-        now = time.monotonic()
-        if now < self._next_report_s:
-            return self._next_report_s - now
-        self._next_report_s = now + _REPORT_S
-        self._info = msgspec.structs.replace(self._info, prefixes=prefixes)
-        return None
+        return None if self._completions is None else self._completions.idle()
 
     def has_unfinished_requests(self) -> bool:
         return (self._completions is not None and self._completions.busy) or self._embedder.busy

@@ -51,7 +51,7 @@ def open_tiers(
         memory_bytes = min(free_memory().values(), default=0) // _SHARE_OF_FREE
     files = None
     if request.cache_folder and options.prefix_disk > 0:
-        owner = _owner(request, options, repr((*computed, _is_long(context))))
+        owner = _owner(request, options, repr((*computed, _is_long(context), context.portable or context.size.streams)))
         if owner is not None:
             files = PrefixFiles(PrefixFolder(Path(request.cache_folder), options.prefix_disk), owner, request.model)
     cache = PrefixCache(memory_bytes=max(0, memory_bytes), divisible=streams.trimmable, files=files)

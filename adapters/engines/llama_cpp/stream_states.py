@@ -1,50 +1,36 @@
-"""Fits the saved state of a stream into a context that has another number of streams.
+"""Saved states of streams in a form that contexts with any number of streams can load.
 
-After two words, llama.cpp writes of a KV cache the number of streams, and for each of them the number of its cells,
-followed by these unless there are none: all but the saved one are zeros. A model with two kinds of layers (sliding
-windows) has two such caches, one after the other, whose lists of cells are the same. Nothing else depends on the number
-of streams.
+llama.cpp writes a state as (llama-context.cpp, llama-kv-cache.cpp): magic, stream, number of streams; for each stream
+of the cache the number of its cells, 0 for all but one, and behind this one the cells. All numbers have 32 bits. A
+context accepts only the number of streams that it has itself. Here, a state says that there is one stream, and zeros
+follow it: with another number in its head, it is what a context with that many streams has saved.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import Any
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ("fitted",)
+__all__ = ("SPARE_BYTES", "fit_state", "portable_state")
 
-_WORD = struct.Struct("<I")
-_START = 2
-_MOST_STREAMS = 256
-_CELL_BYTES = 12
-"""Each cell is listed with its position, the number of its sequences (one), and the sequence."""
-
-
-def fitted(state: Any, streams: int) -> Any:
-    """The state for a context with so many streams: itself if it has that number. What is not understood is returned
-    as it is, and llama.cpp refuses it.
-    """
-    words = min(memoryview(state).nbytes // _WORD.size, _START + _MOST_STREAMS)
-    before = _word(state, _START) if words > _START + 1 else streams
-    if before == streams:
-        return state
-    counts = range(_START + 1, min(_START + 1 + before, words))
-    saved = next((at for at in counts if _word(state, at)), None)
-    if saved is None:
-        return state
-    data = bytes(state)
-    index, begin = saved - _START - 1, saved * _WORD.size
-    head, tail = _WORD.pack(before) + bytes(_WORD.size * index), bytes(_WORD.size * (before - 1 - index))
-    cells = data[begin : begin + _WORD.size + _CELL_BYTES * _word(state, saved)]
-    bodies = []
-    while (end := data.find(tail + head + cells, begin)) >= 0:
-        bodies.append(data[begin:end])
-        begin = end + len(tail) + len(head)
-    bodies.append(data[begin : len(data) - len(tail)])
-    after = bytes(_WORD.size * (streams - 1))
-    first = data[: _START * _WORD.size]
-    return bytearray(first + b"".join(_WORD.pack(streams) + body + after for body in bodies))
+_WORD = 4
+_HEAD = 3 * _WORD
+_STREAMS_AT = 2 * _WORD
+SPARE_BYTES = 256 * _WORD
+"""Zeros behind a portable state, for the largest number of streams (LLAMA_MAX_SEQ)."""
 
 
-def _word(state: Any, at: int) -> int:
-    return int(_WORD.unpack_from(state, at * _WORD.size)[0])
+def portable_state(state: npt.NDArray[np.uint8], stream: int) -> npt.NDArray[np.uint8]:
+    """The state of a `stream`, saved with `SPARE_BYTES`, in the portable form. A view of it; its head is changed."""
+    skipped = stream * _WORD  # the numbers of cells of the streams before it
+    state[skipped : skipped + _HEAD] = state[:_HEAD].copy()
+    portable = state[skipped:]
+    portable[_STREAMS_AT:_HEAD].view(np.uint32)[0] = 1
+    return portable
+
+
+def fit_state(state: npt.NDArray[np.uint8], streams: int) -> npt.NDArray[np.uint8]:
+    """A portable state for a context with this many streams. Changes it in place if it can be written to."""
+    fitted = state if state.flags.writeable else state.copy()
+    fitted[_STREAMS_AT:_HEAD].view(np.uint32)[0] = streams
+    return fitted
