@@ -29,6 +29,7 @@ from corral.adapters.engines.llama_cpp.native_context import ContextSize
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 from corral.adapters.engines.llama_cpp.prefix_opening import open_tiers
+from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.sequence_making import SequenceMaker
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
 from corral.adapters.engines.llama_cpp.step_computation import Computation
