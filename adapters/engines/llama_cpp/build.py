@@ -29,7 +29,7 @@ from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextSize
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
-from corral.adapters.engines.llama_cpp.prefix_opening import open_prefix_cache
+from corral.adapters.engines.llama_cpp.prefix_opening import open_tiers
 from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.sequence_making import SequenceMaker
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
@@ -71,7 +71,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        builder = _Builder(model, options, gpu=gpu, projector=next(iter(files["projector"]), None))
+        builder = _Builder(model, request, options, gpu=gpu, projector=next(iter(files["projector"]), None))
         engine = builder.build(failed, on_progress)
         failed.pop_all()
     return engine
@@ -80,8 +80,11 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
 class _Builder:
     """The decisions of one load."""
 
-    def __init__(self, model: LlamaModel, options: LlamaCppOptions, *, gpu: bool, projector: str | None) -> None:
+    def __init__(
+        self, model: LlamaModel, request: LoadRequest, options: LlamaCppOptions, *, gpu: bool, projector: str | None
+    ) -> None:
         self._model = model
+        self._request = request
         self._options = options
         self._gpu = gpu
         self._projector = projector
@@ -111,7 +114,7 @@ class _Builder:
             failed.callback(encoder.close)
         can_shift = found.trimmable and context.can_shift
         streams = Streams(context, context.size.streams, trimmable=found.trimmable)
-        tiers = PrefixTiers(streams, context, open_prefix_cache(options, divisible=found.trimmable))
+        tiers = open_tiers(self._request, options, streams, context, exactness.exact, settings.flash_attention)
         growing = self._growing(found, streams, tiers)
         computation = Computation(
             context=context,
@@ -153,13 +156,13 @@ class _Builder:
             return computation.chunk(remaining, max(budget, computation.fewest))
 
         embedder = self._embedder(piece)
-        background += [growing.idle, embedder.idle]
+        background += [growing.idle, embedder.idle, tiers.idle]
         abilities = {"shift": can_shift, "exact": exactness.exact, "images": encoder is not None}
         features = {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in abilities.items() if has}
         details = {"exact": exactness.told} | found.guesses | ({"images": blind} if blind else {})
         info = self._info({"completion", "embedding"}, features, details, sees=encoder is not None)
-        description = Description(info, settings, lambda: growing.size, growing.largest)
+        description = Description(info, settings, lambda: growing.size, growing.largest, tiers.tiers)
         return LlamaCppEngine(
             model=self._model,
             completions=completions,

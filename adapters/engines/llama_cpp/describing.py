@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import msgspec
 
 from corral.adapters.engines.llama_cpp.context_settings import ContextSettings
 from corral.adapters.engines.llama_cpp.native_context import ContextSize
-from corral.core.ports.running import ModelInfo
+from corral.core.ports.running import ModelInfo, PrefixTier
 
 __all__ = ("Description",)
 
 
+_LOOK_S = 1.0
+
+
 class Description:
     """`fixed` is what stays; its `memory_bytes` are those of the weights. `size` is that of the context now, and `most`
-    what it can become.
+    what it can become. `prefixes` are looked at once per second.
     """
 
     def __init__(
-        self, fixed: ModelInfo, settings: ContextSettings, size: Callable[[], ContextSize], most: ContextSize
+        self,
+        fixed: ModelInfo,
+        settings: ContextSettings,
+        size: Callable[[], ContextSize],
+        most: ContextSize,
+        prefixes: Callable[[], tuple[PrefixTier, ...]],
     ) -> None:
         self._fixed = fixed
         self._settings = settings
         self._size = size
         self._most = most
+        self._prefixes = prefixes
+        self._next_look_s = 0.0
         self._described: tuple[ContextSize, ModelInfo] | None = None
 
     def info(self) -> ModelInfo:
@@ -32,6 +43,12 @@ class Description:
         size = self._size()
         if self._described is None or self._described[0] != size:
             self._described = (size, self._of(size))
+        now = time.monotonic()
+        if now >= self._next_look_s:
+            self._next_look_s = now + _LOOK_S
+            prefixes = self._prefixes()
+            if prefixes != self._described[1].prefixes:
+                self._described = (size, msgspec.structs.replace(self._described[1], prefixes=prefixes))
         return self._described[1]
 
     def _of(self, size: ContextSize) -> ModelInfo:
@@ -39,6 +56,7 @@ class Description:
         context_bytes = self._settings.context_bytes(size)
         return msgspec.structs.replace(
             self._fixed,
+            prefixes=self._prefixes(),
             memory_bytes={device: weights + context_bytes for device, weights in self._fixed.memory_bytes.items()},
             details={**self._fixed.details, "streams": f"{size.streams} x {size.cells} tokens{grows}"},
         )

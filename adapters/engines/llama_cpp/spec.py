@@ -45,7 +45,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     process dies.
     `repack`: rearrange weights for this processor; without it, K-quants and IQ4_NL are exact as well, at another speed.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
-    load; 0: none. `reencode`: a type that all weights get before they are loaded, or ``auto``: the one that suits this
+    load; 0: none. `prefix_disk`: bytes on disk for those of all models of the store together; 0: nothing is written or
+    read. `reencode`: a type that all weights get before they are loaded, or ``auto``: the one that suits this
     machine, found once in the background of a first load, as ``corral tune`` does.
     `guess`: compute tokens that may follow together with the next one, where that is faster. They come
     from prompt and answer (``prompt``); ``off`` never. Only while texts stay as exact as `exact` asks.
@@ -65,6 +66,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     amx: bool = False
     repack: bool = True
     prefix_memory: int | None = None
+    prefix_disk: int = 4 * 1024**3
     reencode: Literal[
         "off", "auto", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_1", "Q4_0", "IQ4_NL"
     ] = "off"
