@@ -17,6 +17,7 @@ from corral.adapters.engines.llama_cpp.comparing.divergence import chunks_of, co
 from corral.adapters.engines.llama_cpp.comparing.speeds import race
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
 from corral.adapters.engines.llama_cpp.native_batch import Batch
+from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
 from corral.adapters.engines.llama_cpp.quantizing.quantize import quantize
 from corral.core.errors import InvalidRequest, NotFound, Unsupported
 from corral.core.specs.comparisons import CompareRequest, Comparison
@@ -62,7 +63,8 @@ def compared(reference: Path, candidate: Path, text: Path, *, speed: bool = Fals
 def softmaxed(path: Path, tokens: list[int]) -> np.ndarray:
     """The probabilities after each token, from one decode of all of them, in float64."""
     model = LlamaModel(str(path), gpu_layers=0, main_gpu=None, use_mmap=None, on_progress=lambda share: None)
-    context = LlamaContext(model, num_ctx=512, streams=1, batch=512, threads=1, flash_attention=0, kv_cache_type="f16")
+    params = ContextParams(batch=512, flash_attention=0, kv_cache_type="f16")
+    context = LlamaContext(model, params, ContextSize(1, 512), threads=1)
     try:
         batch = Batch(512)
         batch.fill_chunk(tokens, 0, 0, last=True)

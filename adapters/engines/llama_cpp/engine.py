@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from corral.adapters.engines.llama_cpp.batching import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
@@ -22,7 +22,10 @@ __all__ = ("LlamaCppEngine",)
 
 
 class LlamaCppEngine:
-    """Created by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings."""
+    """Created by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings.
+
+    `info` returns the same object until something has changed.
+    """
 
     def __init__(
         self,
@@ -31,7 +34,7 @@ class LlamaCppEngine:
         completions: Completions | None,
         embedder: LlamaEmbedder,
         tokenizer: LlamaTokenizer,
-        info: ModelInfo,
+        info: Callable[[], ModelInfo],
         encoder: ImageEncoder | None = None,
     ) -> None:
         self._model = model
@@ -44,7 +47,7 @@ class LlamaCppEngine:
 
     @property
     def info(self) -> ModelInfo:
-        return self._info
+        return self._info()
 
     @property
     def tokenizer(self) -> LlamaTokenizer:
@@ -61,14 +64,15 @@ class LlamaCppEngine:
             raise Unsupported(f"llama.cpp does not take a {type(request).__name__}")
 
     def needs_preparing(self, request: Request) -> bool:
-        completions = self._completions
-        return completions is not None and isinstance(request, CompletionRequest) and completions.takes_long(request)
+        if self._completions is None or not isinstance(request, CompletionRequest):
+            return False
+        return self._completions.sequences.takes_long(request)
 
     def prepare(self, request: Request) -> LlamaSequence:
         assert isinstance(request, CompletionRequest)
         assert self._completions is not None
         with self._preparing.one():
-            return self._completions.sequence(request)
+            return self._completions.sequences.make(request)
 
     def add_prepared(self, request_id: int, prepared: Prepared, mask: TokenMask | None) -> None:
         assert isinstance(prepared, LlamaSequence)

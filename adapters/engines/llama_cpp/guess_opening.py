@@ -31,5 +31,4 @@ def open_guessing(
         return None, {"guesses": "no: texts would be even less exact; exact = false allows them"}
     if options.exact and (exactness.pair_rows or not rows_together_are_exact(context, batch, streams)):
         return None, {"guesses": "no: several rows are not exactly what each is alone; exact = false allows them"}
-    guessing = Guessing(PromptLookup, most_rows=context.batch - streams)
-    return guessing, {"guesses": "from prompt and answer, where they win"}
+    return Guessing(PromptLookup), {"guesses": "from prompt and answer, where they win"}

@@ -62,25 +62,25 @@ class GuessedRequest:
 
 
 class Guessing:
-    """The guesses of all requests of a model. `begin` creates a guesser. A step has at most `most_rows` rows."""
+    """The guesses of all requests of a model. `begin` creates a guesser."""
 
     def __init__(
         self,
         begin: Callable[[Sequence[int]], Guesser],
         *,
-        most_rows: int,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._begin = begin
-        self._most_rows = most_rows
         self._clock = clock
         self._policy = GuessPolicy(StepCosts())
         self._acceptance = Acceptance()
         self._took_s = 0.0
         self.given = self.accepted = 0
 
-    def plan(self, ready: Sequence[LlamaSequence], cells: int) -> None:
-        """Set the guesses of those for whom they are expected to win. A stream has so many cells."""
+    def plan(self, ready: Sequence[LlamaSequence], cells: int, most_rows: int) -> None:
+        """Set the guesses of those for whom they are expected to win. A stream has so many cells, the step at most so
+        many rows.
+        """
         began = self._clock()
         requests = [self._request(sequence) for sequence in ready]
         candidates = []
@@ -90,7 +90,7 @@ class Guessing:
             offer = request.guesser.offer(max(0, min(wanted, LENGTHS[-1])))
             request.evidence = offer.evidence
             candidates.append(Candidate(offer.length, request.acceptance.share(offer.evidence)))
-        lengths = self._policy.lengths(candidates, self._most_rows)
+        lengths = self._policy.lengths(candidates, most_rows)
         for sequence, request, length in zip(ready, requests, lengths, strict=True):
             sequence.guess = request.guesser.guess(length) if length else []
             request.given, request.accepted, request.rejected = len(sequence.guess), 0, False

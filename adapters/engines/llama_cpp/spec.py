@@ -10,6 +10,7 @@ import msgspec
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.memory_needs import (
     LARGEST_BATCH,
+    OUTPUTS_PER_STREAM,
     batch_tokens,
     compute_bytes,
     kv_bytes,
@@ -32,8 +33,10 @@ _EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", 
 class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Load options. None lets the engine choose: ``corral ps`` and ``corral show`` print its choice.
 
-    `num_ctx`: most tokens of one request. `num_parallel`: requests at once; None: the largest of 8, 4, 2, 1 whose KV
-    cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit. `num_thread`: 0 tunes itself.
+    `num_ctx`: most tokens of one request; memory for them is taken when a request needs them. `num_parallel`: requests
+    at once, with a KV stream for each from the start; None: one stream, and more as requests wait, up to the largest of
+    8, 4, 2, 1 whose KV cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit.
+    `num_thread`: 0 tunes itself.
     `flash_attention`: None is off on a CPU (texts are exact without it) and llama.cpp's choice on a GPU.
     `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated. `exact`: the same request
     gives the same text whatever else runs; answers are computed once more, while idle, before they are a prefix.
@@ -99,6 +102,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
     compute = compute_bytes(
         num_ctx=context,
         batch=batch,
+        outputs=min(batch, streams * OUTPUTS_PER_STREAM),
         heads=_heads(metadata),
         vocabulary=0 if embeds_only else metadata.vocabulary_size or 32_000,
         width=metadata.embedding_length or 4096,

@@ -19,6 +19,7 @@ from corral.adapters.engines.llama_cpp.comparing.divergence import (
 from corral.adapters.engines.llama_cpp.comparing.speeds import STREAM_TOKENS, STREAMS, Racer, Speeds, race
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, supports_gpu
 from corral.adapters.engines.llama_cpp.native_batch import Batch
+from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
@@ -109,15 +110,8 @@ def _load(file: LocalFile, opened: ExitStack) -> LlamaModel:
 
 
 def _context(model: LlamaModel, opened: ExitStack, *, streams: int, tokens: int) -> LlamaContext:
-    context = LlamaContext(
-        model,
-        num_ctx=tokens,
-        streams=streams,
-        batch=max(tokens, streams),
-        threads=threads_for(0),
-        flash_attention=-1 if supports_gpu() else 0,
-        kv_cache_type="f16",
-    )
+    params = ContextParams(batch=max(tokens, streams), flash_attention=-1 if supports_gpu() else 0, kv_cache_type="f16")
+    context = LlamaContext(model, params, ContextSize(streams, tokens), threads=threads_for(0))
     opened.callback(context.close)
     return context
 
