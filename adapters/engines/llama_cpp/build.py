@@ -179,6 +179,9 @@ class _Builder:
         trial_size = ContextSize(settings.most_streams, _TRIAL_CELLS)
         with contextlib.closing(self._context(trial_size, observer=trace.callback)) as trial:
             on_progress(1.0)  # again and again: each trial takes long if the model is large, and is no stall
+            # Before the other trials: on a busy machine they would take many times as long with all threads.
+            trial.set_threads(self._tuner.begin(lambda threads: time_decode(trial, batch, threads)))
+            on_progress(1.0)
             trimmable = can_trim(trial, batch)
             on_progress(1.0)
             exactness = self._exactness(trial, trace, trimmable=trimmable)
@@ -199,8 +202,7 @@ class _Builder:
         failed.callback(context.close)
         context.pair_rows = exactness.pair_rows
         on_progress(1.0)
-        context.set_threads(self._tuner.begin(lambda threads: time_decode(context, batch, threads)))
-        on_progress(1.0)
+        context.set_threads(self._tuner.threads)
         return _Abilities(context, exactness, trimmable, movable, guessing, guesses)
 
     def _first_size(self, *, movable: bool, pair_rows: bool) -> ContextSize:
