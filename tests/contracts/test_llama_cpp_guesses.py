@@ -12,6 +12,7 @@ from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.guess_policy import Candidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guessing import Offer
 from corral.adapters.engines.llama_cpp.loader import load
+from corral.core.errors import InvalidModelFile, InvalidOption
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import EngineFailed, Token
 from corral.core.requests.prompts import TextPart
@@ -35,10 +36,11 @@ def weights(shallow: Callable[[str], Path]) -> Path:
 def open_engine(request: pytest.FixtureRequest) -> Opened:
     """Loads an engine, which is closed after the test."""
 
-    def opened(path: Path, **options: object) -> LlamaCppEngine:
+    def opened(path: Path, draft: Path | None = None, **options: object) -> LlamaCppEngine:
         load_options = {"num_ctx": 512, "num_parallel": 1, "num_thread": 1, "exact": False, **options}
-        files = (LocalFile(role="weights", path=str(path)),)
-        engine = load(LoadRequest(model="test", files=files, load_options=load_options), lambda share: None)
+        files = [LocalFile(role="weights", path=str(path))]
+        files += [] if draft is None else [LocalFile(role="draft", path=str(draft))]
+        engine = load(LoadRequest(model="test", files=tuple(files), load_options=load_options), lambda share: None)
         assert isinstance(engine, LlamaCppEngine)
         request.addfinalizer(engine.close)
         return engine
@@ -211,3 +213,51 @@ def test_exact_texts_have_guesses_only_if_they_stay_exact(open_engine: Opened, s
     assert engine.info.details["exact"].startswith("yes")
     assert engine.info.details["guesses"].startswith("no: several rows")
     assert open_engine(shallow("F16"), guess="off").info.details["guesses"] == "no: switched off"
+
+
+# ── Draft models ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["greedy", "seed"])
+def test_a_draft_model(
+    weights: Path, open_engine: Opened, shallow: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What a draft model guesses is kept only where the model chooses it: with the same weights in another type, that is
+    in most places. The text is that without; so is that of a second turn, which the draft model has half computed."""
+    monkeypatch.setattr(GuessPolicy, "lengths", lambda self, candidates, rows: [min(3, candidates[0].available)])
+    plain = open_engine(weights, guess="off")
+    drafted = open_engine(weights, shallow("Q4_1"), guess="draft")
+    assert drafted.info.details["guesses"].startswith("from its draft model")
+    assert drafted.info.memory_bytes["cpu"] > plain.info.memory_bytes["cpu"] + shallow("Q4_1").stat().st_size // 2
+    for text in (SHIPS * 4, SHIPS * 4 + "And then"):
+        expected, plain_steps = answers(plain, text, sampling=SAMPLINGS[name], limit=24)
+        found, steps = answers(drafted, text, sampling=SAMPLINGS[name], limit=24)
+        assert found == expected
+        assert steps < plain_steps
+
+
+def test_a_draft_model_beside_the_prompt(weights: Path, open_engine: Opened, shallow: Callable[[str], Path]) -> None:
+    """By itself, an engine takes guesses from both; more requests than the draft model has streams go on without it."""
+    texts = [SHIPS * count for count in (1, 2, 3, 4, 5, 6)]
+    engine = open_engine(weights, shallow("Q4_1"), num_parallel=6)
+    assert "and its draft model" in engine.info.details["guesses"]
+    plain, _ = answers(open_engine(weights, guess="off", num_parallel=6), *texts, limit=12)
+    assert answers(engine, *texts, limit=12)[0] == plain
+
+
+def test_a_draft_model_of_another_family(weights: Path, open_engine: Opened, shallow_gemma3: Path) -> None:
+    """Its tokens are others: an error names both models. If it is not asked for by name, it is left out, and said."""
+    with pytest.raises(InvalidModelFile, match=r"draft model .*another vocabulary than") as caught:
+        open_engine(weights, shallow_gemma3, guess="draft")
+    assert "gemma3" in str(caught.value)
+    assert "llama" in str(caught.value)
+    told = open_engine(weights, shallow_gemma3).info.details["guesses"]
+    assert told.startswith("from prompt and answer")
+    assert "not from its draft model" in told
+
+
+def test_a_draft_model_that_is_not_there(weights: Path, open_engine: Opened) -> None:
+    """Asking for guesses of a draft model without one is an error with the remedy."""
+    with pytest.raises(InvalidOption, match="has none") as caught:
+        open_engine(weights, guess="draft")
+    assert "DRAFT" in (caught.value.remedy or "")

@@ -132,7 +132,7 @@ class Completions:
             for sequence in sequences:
                 sequence.close()
             sequences.clear()
-        self._context.close()
+        self._computation.close()
 
     # ── Requests in ───────────────────────────────────────────────────────────────────────────────────────────────
 

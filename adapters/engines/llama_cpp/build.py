@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import llama_cpp as C
 import msgspec
@@ -13,7 +13,7 @@ from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
 from corral.adapters.engines.llama_cpp.batching import Completions
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
-from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
+from corral.adapters.engines.llama_cpp.exactness import Exactness, exactness_of
 from corral.adapters.engines.llama_cpp.guess_opening import open_guessing
 from corral.adapters.engines.llama_cpp.image_encoder import open_encoder
 from corral.adapters.engines.llama_cpp.memory_needs import (
@@ -37,6 +37,7 @@ from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.engines.llama_cpp.trial_decodes import can_trim, time_decode
 from corral.adapters.system.memory import free_memory
 from corral.core.errors import InvalidModelFile, InvalidOption, OutOfMemory
+from corral.core.models.model import FileRole
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo
 from corral.core.specs.engines import LoadRequest
@@ -51,8 +52,8 @@ _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppEngine:
     """Load the weights and everything around them. On failure, everything that was loaded is freed."""
     options = msgspec.convert(request.load_options, LlamaCppOptions)
-    files = {role: [file.path for file in request.files if file.role == role] for role in ("weights", "projector")}
-    path = next(iter(files["weights"]), None)
+    files = {file.role: file.path for file in reversed(request.files)}  # the first of each role
+    path = files.get("weights")
     if path is None:
         raise InvalidModelFile(f"model {request.model!r} has no weights file")
     collect_log()
@@ -70,7 +71,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        builder = _Builder(model, options, gpu=gpu, projector=next(iter(files["projector"]), None))
+        builder = _Builder(model, options, gpu=gpu, files=files)
         engine = builder.build(failed, on_progress)
         failed.pop_all()
     return engine
@@ -79,12 +80,12 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
 class _Builder:
     """The decisions of one load."""
 
-    def __init__(self, model: LlamaModel, options: LlamaCppOptions, *, gpu: bool, projector: str | None) -> None:
-        self._model = model
-        self._projector = projector
-        self._blind = ""
-        self._options = options
-        self._gpu = gpu
+    def __init__(
+        self, model: LlamaModel, options: LlamaCppOptions, *, gpu: bool, files: Mapping[FileRole, str]
+    ) -> None:
+        self._model, self._files = model, files
+        self._projector = files.get("projector")
+        self._options, self._gpu, self._blind, self._guess_bytes = options, gpu, "", 0
         trained = model.trained_context or DEFAULT_NUM_CTX
         self._num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, trained))
         self._threads = threads_for(options.num_thread)
@@ -127,15 +128,20 @@ class _Builder:
         on_progress(1.0)
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         on_progress(1.0)
-        guessing, told = open_guessing(options, context, batch, exactness, streams=count, trimmable=trimmable)
+        guessing, told = open_guessing(
+            options, context, batch, exactness, self._files, streams=count, trimmable=trimmable, on_progress=on_progress
+        )
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
-        features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
+        if guessing is not None:
+            failed.callback(guessing.close)
+            self._guess_bytes = guessing.size_bytes
         encoder = None
         if self._projector is not None:
             encoder, self._blind = open_encoder(self._projector, model, gpu=self._gpu, threads=self._threads)
         if encoder is not None:
             failed.callback(encoder.close)
-        features |= {"images"} if encoder is not None else set()
+        abilities = {"shift": can_shift, "exact": exactness.exact, "images": encoder is not None}
+        features |= {name for name, has in abilities.items() if has}
         streams = Streams(context, count, trimmable=trimmable)
         computation = Computation(
             context=context,
@@ -264,20 +270,12 @@ class _Builder:
         flash = self._flash_attention() != _FLASH_OFF
         compute = self._compute_bytes(batch_tokens(self._options.num_batch, streams), flash=flash)
         projector = os.path.getsize(self._projector) if self._projector and not self._blind else 0
-        weights = self._model.size_bytes + projector_bytes(projector)
+        weights = self._model.size_bytes + self._guess_bytes + projector_bytes(projector)
         return weights + self._kv_bytes(self._num_ctx * streams) + compute
 
     def _exactness(self, context: LlamaContext, batch: Batch, streams: int, *, trimmable: bool) -> Exactness:
-        def no(reason: str) -> Exactness:
-            return Exactness(exact=False, reason=reason)
-
-        if not self._options.exact:
-            return no("switched off")
-        if self._flash_attention() != _FLASH_OFF:
-            return no("with flash attention, the order of sums depends on other requests")
-        if not trimmable:
-            return no("its memory cannot be truncated")
-        return measure_exactness(context, batch, streams)
+        flash = self._flash_attention() != _FLASH_OFF
+        return exactness_of(context, batch, streams, wanted=self._options.exact, flash=flash, trimmable=trimmable)
 
     def _info(
         self, tasks: set[str], features: set[str], streams: int, told: dict[str, str], tokenizer: LlamaTokenizer

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
+
 from corral.adapters.engines.llama_cpp.exactness import Exactness
+from corral.adapters.engines.llama_cpp.guess_draft import DraftGuesser, DraftModel, PromptOrDraft, require_same_tokens
 from corral.adapters.engines.llama_cpp.guess_exactness import rows_together_are_exact
 from corral.adapters.engines.llama_cpp.guess_prompt import PromptLookup
-from corral.adapters.engines.llama_cpp.guessing import Guessing
-from corral.adapters.engines.llama_cpp.native import LlamaContext
+from corral.adapters.engines.llama_cpp.guessing import Guesser, Guessing
+from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
+from corral.adapters.engines.llama_cpp.trial_decodes import can_trim
+from corral.core.errors import CorralError, InvalidModelFile, InvalidOption
+from corral.core.models.model import FileRole
+from corral.core.ports.runners import OnLoadProgress
 
 __all__ = ("open_guessing",)
+
+_DRAFT_STREAMS = 4
+_DRAFT_BATCH = 64
+_NOT_EXACT = "no: several rows are not exactly what each is alone; exact = false allows them"
 
 
 def open_guessing(
@@ -18,18 +30,82 @@ def open_guessing(
     context: LlamaContext,
     batch: Batch,
     exactness: Exactness,
+    files: Mapping[FileRole, str],
     *,
     streams: int,
     trimmable: bool,
+    on_progress: OnLoadProgress,
 ) -> tuple[Guessing | None, dict[str, str]]:
-    """What guesses for this model, and its details for people."""
+    """What guesses for this model, and its details for people. `files` has the paths of its parts.
+
+    Raises `InvalidOption` if a draft model is asked for and there is none, and what loading it raises. If it is not
+    asked for, one that cannot be used is left out.
+    """
     if options.guess == "off":
         return None, {"guesses": "no: switched off"}
+    if options.guess == "draft" and "draft" not in files:
+        raise InvalidOption(
+            "guess = draft needs a draft model, and this model has none",
+            "create the model with DRAFT in its Modelfile, or use guess = auto",
+        )
     if not trimmable:
         return None, {"guesses": "no: its memory cannot be truncated"}
     if options.exact and not exactness.exact:
         return None, {"guesses": "no: texts would be even less exact; exact = false allows them"}
     if options.exact and (exactness.pair_rows or not rows_together_are_exact(context, batch, streams)):
-        return None, {"guesses": "no: several rows are not exactly what each is alone; exact = false allows them"}
-    guessing = Guessing(PromptLookup, most_rows=context.batch - streams)
-    return guessing, {"guesses": "from prompt and answer, where they win"}
+        return None, {"guesses": _NOT_EXACT}
+    most_rows = context.batch - streams
+    left_out = ""
+    if "draft" in files and options.guess != "prompt":
+        try:
+            drafting = _open_draft(files, options, context, streams, on_progress)
+        except CorralError as error:
+            if options.guess == "draft":
+                raise
+            left_out = f"; not from its draft model: {error}"
+        else:
+            only = options.guess == "draft"
+            size = context.model.vocabulary_size
+
+            def begin(tokens: Sequence[int]) -> Guesser:
+                guesser = DraftGuesser(drafting, tokens, limit=size)
+                return guesser if only else PromptOrDraft(PromptLookup(tokens), guesser)
+
+            told = "from its draft model" if only else "from prompt and answer, and its draft model"
+            guessing = Guessing(begin, most_rows=most_rows, close=drafting.close, size_bytes=drafting.size_bytes)
+            return guessing, {"guesses": f"{told}, where they win"}
+    return Guessing(PromptLookup, most_rows=most_rows), {"guesses": f"from prompt and answer, where they win{left_out}"}
+
+
+def _open_draft(
+    files: Mapping[FileRole, str],
+    options: LlamaCppOptions,
+    context: LlamaContext,
+    streams: int,
+    on_progress: OnLoadProgress,
+) -> DraftModel:
+    model = LlamaModel(
+        files["draft"],
+        gpu_layers=0 if options.num_gpu == 0 else 999,
+        main_gpu=options.main_gpu,
+        use_mmap=options.use_mmap,
+        on_progress=lambda share: on_progress(1.0),
+    )
+    with contextlib.ExitStack() as failed:
+        failed.callback(model.close)
+        require_same_tokens(context.model, model)
+        count = min(streams, _DRAFT_STREAMS)
+        own = LlamaContext(
+            model,
+            num_ctx=min(context.num_ctx, model.trained_context or context.num_ctx),
+            streams=count,
+            batch=_DRAFT_BATCH,
+            threads=context.threads,
+            flash_attention=0,
+            kv_cache_type="f16",
+        )
+        failed.callback(own.close)
+        if not can_trim(own, Batch(_DRAFT_BATCH)):
+            raise InvalidModelFile("the memory of the draft model cannot be truncated", "use another, or guess = prompt")
+        failed.pop_all()
+    return DraftModel(model, own, streams=count, threads=lambda: context.threads)

@@ -58,10 +58,13 @@ class Acceptance:
 
 
 class Candidate(NamedTuple):
-    """The guesses that a sequence could have: how many there are, and how likely each is if those before it are."""
+    """The guesses that a sequence could have: how many there are, and how likely each is if those before it are.
+    `drafted`: a draft model would have to compute them.
+    """
 
     available: int
     share: float
+    drafted: bool = False
 
     def expected(self, length: int) -> float:
         """How many tokens a step yields with so many guesses."""
@@ -118,7 +121,8 @@ class GuessPolicy:
             for guessing, at in enumerate(having, 1):
                 if len(candidates) + guessing * length > most_rows:
                     break
-                kind = StepKind(len(candidates), guessing, length)
+                drafted = any(candidates[one].drafted for one in having[:guessing])
+                kind = StepKind(len(candidates), guessing, length, drafted)
                 ratio = self._costs.ratio(kind)
                 gain += expected[at] / len(candidates)
                 choices.append(_Choice(gain - math.log(ratio), ratio - 1.0, kind, tuple(having[:guessing])))

@@ -62,13 +62,17 @@ class GuessedRequest:
 
 
 class Guessing:
-    """The guesses of all requests of a model. `begin` creates a guesser. A step has at most `most_rows` rows."""
+    """The guesses of all requests of a model. `begin` creates a guesser, and `close` frees what they share, which takes
+    `size_bytes` of memory. A step has at most `most_rows` rows.
+    """
 
     def __init__(
         self,
         begin: Callable[[Sequence[int]], Guesser],
         *,
         most_rows: int,
+        close: Callable[[], None] = lambda: None,
+        size_bytes: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._begin = begin
@@ -77,11 +81,12 @@ class Guessing:
         self._policy = GuessPolicy(StepCosts())
         self._acceptance = Acceptance()
         self._took_s = 0.0
+        self.close = close
+        self.size_bytes = size_bytes
         self.given = self.accepted = 0
 
     def plan(self, ready: Sequence[LlamaSequence], cells: int) -> None:
         """Set the guesses of those for whom they are expected to win. A stream has so many cells."""
-        began = self._clock()
         requests = [self._request(sequence) for sequence in ready]
         candidates = []
         for sequence, request in zip(ready, requests, strict=True):
@@ -89,7 +94,9 @@ class Guessing:
             wanted = room if request.left is None else min(room, request.left - 1)
             offer = request.guesser.offer(max(0, min(wanted, LENGTHS[-1])))
             request.evidence = offer.evidence
-            candidates.append(Candidate(offer.length, request.acceptance.share(offer.evidence)))
+            share = request.acceptance.share(offer.evidence)
+            candidates.append(Candidate(offer.length, share, offer.evidence == "draft"))
+        began = self._clock()  # what is done once for a prompt is not counted
         lengths = self._policy.lengths(candidates, self._most_rows)
         for sequence, request, length in zip(ready, requests, lengths, strict=True):
             sequence.guess = request.guesser.guess(length) if length else []
@@ -115,7 +122,8 @@ class Guessing:
                 self.given += request.given
                 self.accepted += request.accepted
         given = [request.given for request in requests if request.given]
-        kind = StepKind(len(requests), len(given), max(given, default=0))
+        drafted = any(request.given and request.evidence == "draft" for request in requests)
+        kind = StepKind(len(requests), len(given), max(given, default=0), drafted)
         self._policy.record(kind, took_s + self._took_s, tokens)
 
 

@@ -39,8 +39,9 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `amx`: use the matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the
     process dies.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
-    load; 0: none. `guess`: compute tokens that may follow together with the next one, where that is faster. They come
-    from prompt and answer (``prompt``); ``off`` never. Only while texts stay as exact as `exact` asks.
+    load; 0: none. `guess`: compute tokens that may follow together with the next one, where that is faster: ``prompt``
+    takes them from prompt and answer, ``draft`` from the model's draft model, ``auto`` from either; ``off``: none. Only
+    while texts stay as exact as `exact` asks.
     """
 
     num_ctx: int | None = None
@@ -56,7 +57,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     exact: bool = True
     amx: bool = False
     prefix_memory: int | None = None
-    guess: Literal["off", "auto", "prompt"] = "auto"
+    guess: Literal["off", "auto", "prompt", "draft"] = "auto"
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:
@@ -82,6 +83,8 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
     if metadata is None:
         return {}
     weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "adapter"))
+    if not options.exact and options.guess in ("auto", "draft"):
+        weights += sum(file.size_bytes for file in record.files_of("draft")[:1])
     weights += sum(projector_bytes(file.size_bytes) for file in record.files_of("projector")[:1])
     context = options.num_ctx or DEFAULT_NUM_CTX
     if metadata.context_length:
