@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.cases import CASES
 from benchmarks.cpu import measure_cpu
-from benchmarks.exact import CONDITIONS, MODES, check
+from benchmarks.exact import CONDITIONS, MODES, SETTLED, check
 from benchmarks.loop import measure_loop
 from benchmarks.prompts import QUESTIONS
 from benchmarks.report import print_figures, print_table, write_json
@@ -94,7 +94,10 @@ def speed(
 @main.command()
 @_server_options
 @click.option(
-    "--conditions", default=",".join(CONDITIONS), show_default=True, help="Conditions to check, separated by commas."
+    "--conditions",
+    default=",".join((*CONDITIONS, SETTLED)),
+    show_default=True,
+    help="Conditions to check, separated by commas.",
 )
 @click.option("--prompts", default=len(QUESTIONS), show_default=True, help="How many prompts.")
 @click.option("--tokens", default=48, show_default=True, help="Tokens to compare.")
@@ -110,8 +113,9 @@ def exact(
 ) -> None:
     """Check that the same request gives the same text, whatever else the server does."""
     chosen = [condition.strip() for condition in conditions.split(",") if condition.strip()]
-    if unknown := [condition for condition in chosen if condition not in CONDITIONS]:
-        raise click.BadParameter(f"no such condition: {', '.join(unknown)}; there are {', '.join(CONDITIONS)}")
+    known = (*CONDITIONS, SETTLED)
+    if unknown := [condition for condition in chosen if condition not in known]:
+        raise click.BadParameter(f"no such condition: {', '.join(unknown)}; there are {', '.join(known)}")
     target = Target(label="server", url=url, dialect=api, model=model, start=start)
     outcomes = _run(check(target, chosen, prompts=min(prompts, len(QUESTIONS)), tokens=tokens, on_step=_step))
     rows = [

@@ -12,15 +12,18 @@ import msgspec
 
 from benchmarks.client import Exchange, request, send
 from benchmarks.dialects import Completion, Dialect, read_completion
-from benchmarks.prompts import QUESTIONS, chat, words
-from benchmarks.servers import Running, Target, running
+from benchmarks.prompts import QUESTIONS, chat, next_turn, words
+from benchmarks.servers import Target, running
 
-__all__ = ("CONDITIONS", "MODES", "Outcome", "check")
+__all__ = ("CONDITIONS", "MODES", "SETTLED", "Outcome", "check")
 
 MODES: Mapping[str, tuple[float, int]] = {"greedy": (0.0, 1), "temperature 1, fixed seed": (1.0, 42)}
 
 _SYSTEM = words(60, 7)
 _BEGUN_READS = 5
+_SETTLING_S = 1.5
+SETTLED = "settled answer"
+"""The condition of a second turn: its prompts are other ones."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +147,46 @@ async def _threads_moving(dialect: Dialect, completions: Sequence[Completion]) -
         await asyncio.gather(disturbing, return_exceptions=True)
 
 
+async def _pushed_out(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
+    """All prompts one after the other, and once more in the same order: by then others have taken their place."""
+    await _all_shortly(dialect, completions)
+    return [await _text(dialect, completion) for completion in completions]
+
+
+async def _loaded_again(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
+    """All prompts, and once more after the model has been unloaded."""
+    await _all_shortly(dialect, completions)
+    await _unload(dialect)
+    return [await _text(dialect, completion) for completion in completions]
+
+
+async def _all_shortly(dialect: Dialect, completions: Sequence[Completion]) -> None:
+    for completion in completions:
+        await _text(dialect, msgspec.structs.replace(completion, max_tokens=4))
+
+
+async def _outgrown(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
+    """Each prompt is the first of a model that has just been loaded; seven others arrive while it is answered."""
+    texts = []
+    for number, completion in enumerate(completions):
+        await _unload(dialect)
+        exchange = await _open(dialect, completion)
+        await exchange.wait_arrivals(3)
+        async with _neighbours(dialect, [_neighbour(7 * number + one) for one in range(7)]):
+            texts.append(read_completion(dialect.name, await exchange.finish()).text)
+    return texts
+
+
+async def _settled(dialect: Dialect, first: Sequence[Completion], second: Sequence[Completion]) -> list[str]:
+    """The second turn of each conversation, some time after the first."""
+    texts = []
+    for before, after in zip(first, second, strict=True):
+        await _text(dialect, before)
+        await asyncio.sleep(_SETTLING_S)
+        texts.append(await _text(dialect, after))
+    return texts
+
+
 CONDITIONS: Mapping[str, Callable[[Dialect, Sequence[Completion]], Awaitable[list[str]]]] = {
     "traffic of 8": _in_traffic,
     "cached prefix": _on_cached_prefix,
@@ -151,6 +194,9 @@ CONDITIONS: Mapping[str, Callable[[Dialect, Sequence[Completion]], Awaitable[lis
     "neighbour cancelled": _neighbour_cancelled,
     "neighbour shifted": _neighbour_shifted,
     "threads moving": _threads_moving,
+    "host memory": _pushed_out,
+    "loaded again": _loaded_again,
+    "growing": _outgrown,
 }
 
 
@@ -164,25 +210,35 @@ async def check(
 ) -> list[Outcome]:
     """Compare the texts of each condition with those of a fresh server. Raises `RuntimeError`."""
     outcomes = []
+
+    def judged(mode: str, condition: str, texts: Sequence[str], expected: Sequence[str]) -> Outcome:
+        differing = [number for number in range(prompts) if texts[number] != expected[number]]
+        return Outcome(mode=mode, condition=condition, equal=prompts - len(differing), of=prompts, differing=differing)
+
     for mode in MODES:
         completions = [_completion(number, mode, tokens) for number in range(prompts)]
         on_step(f"{mode}: alone on a fresh server")
         expected = await _alone(target, completions)
+        if SETTLED in conditions:
+            later = [_later(completions[number], expected[number], number) for number in range(prompts)]
+            on_step(f"{mode}: second turns alone on a fresh server")
+            expected_later = await _alone(target, later)
+            async with running(target) as server:
+                on_step(f"{mode}: {SETTLED}")
+                texts = await _settled(server.dialect, completions, later)
+                outcomes.append(judged(mode, SETTLED, texts, expected_later))
         async with running(target) as server:
             for condition in conditions:
-                on_step(f"{mode}: {condition}")
-                texts = await CONDITIONS[condition](server.dialect, completions)
-                differing = [number for number in range(prompts) if texts[number] != expected[number]]
-                outcomes.append(
-                    Outcome(
-                        mode=mode,
-                        condition=condition,
-                        equal=prompts - len(differing),
-                        of=prompts,
-                        differing=differing,
-                    )
-                )
+                if condition != SETTLED:
+                    on_step(f"{mode}: {condition}")
+                    texts = await CONDITIONS[condition](server.dialect, completions)
+                    outcomes.append(judged(mode, condition, texts, expected))
     return outcomes
+
+
+def _later(completion: Completion, answer: str, number: int) -> Completion:
+    question = QUESTIONS[(number + 1) % len(QUESTIONS)]
+    return msgspec.structs.replace(completion, prompt=next_turn(completion.prompt, answer, question))
 
 
 async def _alone(target: Target, completions: Sequence[Completion]) -> list[str]:
@@ -195,15 +251,14 @@ async def _alone(target: Target, completions: Sequence[Completion]) -> list[str]
         return texts
     async with running(target, warm=False) as server:
         for completion in completions:
-            await _unload(server)
-            texts.append(await _text(server.dialect, completion))
+            await _unload(server.dialect)
+            texts.append(await _text(server.dialect, msgspec.structs.replace(completion, cached=False)))
     return texts
 
 
-async def _unload(server: Running) -> None:
-    if server.dialect.name != "ollama":
+async def _unload(dialect: Dialect) -> None:
+    if dialect.name != "ollama":
         raise RuntimeError("only an Ollama-style server can unload its model: give --start and --api for another")
-    body = {"model": server.dialect.model, "keep_alive": 0}
-    response = await request(server.dialect.path(), body)
+    response = await request(dialect.path(), {"model": dialect.model, "keep_alive": 0})
     if response.status != 200:
         raise RuntimeError(f"unloading: status {response.status}: {response.body[:200].decode(errors='replace')}")

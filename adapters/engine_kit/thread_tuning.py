@@ -38,7 +38,7 @@ _RETRY_S = 2.0
 _LONGEST_RETRY_S = 60.0
 _BLIND_S = 30.0
 """How long until more threads are tried though no processor is idle: this process may have the higher priority."""
-_PATIENCE = 64
+_PATIENCE = 16
 _STEPS_BEFORE = 8  # what a trial is compared with
 _CROWD = 2
 """So many runnable threads of others per processor leave one thread's worth for this process."""

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.busy import busy_processes
 from benchmarks.cases import CASES
 from benchmarks.cpu import measure_cpu
-from benchmarks.exact import CONDITIONS, MODES, check
+from benchmarks.exact import CONDITIONS, MODES, SETTLED, check
 from benchmarks.servers import Target
 from benchmarks.socket_to_frame import measure_socket_to_frame
 from benchmarks.speed import measure
@@ -104,10 +104,20 @@ def test_busy_processes_end_with_their_case() -> None:
 @pytest.mark.parametrize(("mood", "equal"), [("steady", 3), ("moody", 0)])
 def test_texts_are_compared_with_those_of_a_fresh_server(mood: str, equal: int) -> None:
     """A server that always gives the same answer passes; one whose answers vary with its state fails."""
-    conditions = ["traffic of 8", "cached prefix", "late join", "neighbour cancelled", "neighbour shifted"]
+    conditions = [
+        *("traffic of 8", "cached prefix", "late join", "neighbour cancelled", "neighbour shifted"),
+        *("host memory", "loaded again", "growing"),
+    ]
     assert set(conditions) < set(CONDITIONS)
     outcomes = asyncio.run(check(_target("A", mood), conditions, prompts=3, tokens=5))
     assert [(one.equal, one.of) for one in outcomes] == [(equal, 3)] * len(conditions) * len(MODES)
+
+
+def test_second_turns_are_compared_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The condition of settled answers asks two turns, and compares the second ones."""
+    monkeypatch.setattr("benchmarks.exact._SETTLING_S", 0.0)
+    outcomes = asyncio.run(check(_target("A"), [SETTLED], prompts=2, tokens=3))
+    assert [(one.condition, one.equal, one.of) for one in outcomes] == [(SETTLED, 2, 2)] * len(MODES)
 
 
 def test_processor_time_is_compared_with_a_bare_application() -> None:

@@ -12,14 +12,14 @@ __all__ = ("PrefillPace",)
 
 _STEP_GOAL_S = 0.5
 """A step that only prefills takes about this long, so that cancelling is quick."""
-_GAP_S = 0.15
+_GAP_S = 0.2
 """The time for prompts between two tokens of an answer while other processes want the processors."""
 _WORTH_TIMING = 16
 """Pieces with at least this many tokens show how fast prompts are computed."""
 _STALE_S = 1.0
 """The first piece after such a pause is short: it shows whether the machine has become busy."""
 _FIRST_CONTENDED_RATE = 80.0
-_FEWEST = 4
+_FEWEST = 2
 
 
 class PrefillPace:
@@ -65,6 +65,7 @@ class PrefillPace:
         if tokens >= _WORTH_TIMING:
             self._tuner.record_prefill(tokens, took)
         if self._tuner.contended:
-            self._contended_rate += 0.5 * (rate - self._contended_rate)
+            # Down at once, so that at most one piece is too long.
+            self._contended_rate = min(rate, self._contended_rate + 0.5 * (rate - self._contended_rate))
         elif tokens >= _WORTH_TIMING:
             self._quiet_rate += 0.3 * (rate - self._quiet_rate)
