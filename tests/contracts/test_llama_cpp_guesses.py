@@ -222,8 +222,8 @@ def test_exact_texts_have_guesses_only_if_they_stay_exact(open_engine: Opened, s
 def test_a_draft_model(
     weights: Path, open_engine: Opened, shallow: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """What a draft model guesses is kept only where the model chooses it: with the same weights in another type, that is
-    in most places. The text is that without; so is that of a second turn, which the draft model has half computed."""
+    """What a draft model guesses is kept only where the model chooses it: with the same weights in another type, often.
+    The text is that without; so is that of a second turn, which the draft model has half computed."""
     monkeypatch.setattr(GuessPolicy, "lengths", lambda self, candidates, rows: [min(3, candidates[0].available)])
     plain = open_engine(weights, guess="off")
     drafted = open_engine(weights, shallow("Q4_1"), guess="draft")
@@ -234,6 +234,8 @@ def test_a_draft_model(
         found, steps = answers(drafted, text, sampling=SAMPLINGS[name], limit=24)
         assert found == expected
         assert steps < plain_steps
+    drafted.idle()
+    assert "were right" in drafted.info.details["guesses"]
 
 
 def test_a_draft_model_beside_the_prompt(weights: Path, open_engine: Opened, shallow: Callable[[str], Path]) -> None:

@@ -128,7 +128,7 @@ class _Builder:
         on_progress(1.0)
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         on_progress(1.0)
-        guessing, told = open_guessing(
+        guessing, no_guesses = open_guessing(
             options, context, batch, exactness, self._files, streams=count, trimmable=trimmable, on_progress=on_progress
         )
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
@@ -171,7 +171,8 @@ class _Builder:
         def piece(remaining: int) -> int:
             return computation.chunk(remaining, computation.budget(answering=one_size or completions.busy))
 
-        info = self._info({"completion", "embedding"}, features, count, {"exact": exactness.told} | told, tokenizer)
+        told = {"exact": exactness.told, "guesses": no_guesses if guessing is None else guessing.told}
+        info = self._info({"completion", "embedding"}, features, count, told, tokenizer)
         return LlamaCppEngine(
             model=model,
             completions=completions,
@@ -179,6 +180,7 @@ class _Builder:
             tokenizer=tokenizer,
             info=info,
             encoder=encoder,
+            guessing=guessing,
         )
 
     def _flash_attention(self) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from corral.adapters.engines.llama_cpp.batching import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
+from corral.adapters.engines.llama_cpp.guessing import Guessing
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaModel
 from corral.adapters.engines.llama_cpp.reader_count import Users
@@ -33,6 +36,7 @@ class LlamaCppEngine:
         tokenizer: LlamaTokenizer,
         info: ModelInfo,
         encoder: ImageEncoder | None = None,
+        guessing: Guessing | None = None,
     ) -> None:
         self._model = model
         self._completions = completions
@@ -40,6 +44,7 @@ class LlamaCppEngine:
         self._tokenizer = tokenizer
         self._info = info
         self._encoder = encoder
+        self._guessing = guessing
         self._preparing = Users()
 
     @property
@@ -83,6 +88,9 @@ class LlamaCppEngine:
         return outputs
 
     def idle(self) -> float | None:
+        if self._guessing is not None and self._guessing.told != self._info.details["guesses"]:
+            details = {**self._info.details, "guesses": self._guessing.told}
+            self._info = msgspec.structs.replace(self._info, details=details)
         return None if self._completions is None else self._completions.idle()
 
     def has_unfinished_requests(self) -> bool:

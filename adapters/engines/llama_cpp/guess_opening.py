@@ -35,25 +35,25 @@ def open_guessing(
     streams: int,
     trimmable: bool,
     on_progress: OnLoadProgress,
-) -> tuple[Guessing | None, dict[str, str]]:
-    """What guesses for this model, and its details for people. `files` has the paths of its parts.
+) -> tuple[Guessing | None, str]:
+    """What guesses for this model, or None and why nothing does. `files` has the paths of its parts.
 
     Raises `InvalidOption` if a draft model is asked for and there is none, and what loading it raises. If it is not
     asked for, one that cannot be used is left out.
     """
     if options.guess == "off":
-        return None, {"guesses": "no: switched off"}
+        return None, "no: switched off"
     if options.guess == "draft" and "draft" not in files:
         raise InvalidOption(
             "guess = draft needs a draft model, and this model has none",
             "create the model with DRAFT in its Modelfile, or use guess = auto",
         )
     if not trimmable:
-        return None, {"guesses": "no: its memory cannot be truncated"}
+        return None, "no: its memory cannot be truncated"
     if options.exact and not exactness.exact:
-        return None, {"guesses": "no: texts would be even less exact; exact = false allows them"}
+        return None, "no: texts would be even less exact; exact = false allows them"
     if options.exact and (exactness.pair_rows or not rows_together_are_exact(context, batch, streams)):
-        return None, {"guesses": _NOT_EXACT}
+        return None, _NOT_EXACT
     most_rows = context.batch - streams
     left_out = ""
     if "draft" in files and options.guess != "prompt":
@@ -62,7 +62,7 @@ def open_guessing(
         except CorralError as error:
             if options.guess == "draft":
                 raise
-            left_out = f"; not from its draft model: {error}"
+            left_out = f" (not from its draft model: {error})"
         else:
             only = options.guess == "draft"
             size = context.model.vocabulary_size
@@ -71,10 +71,14 @@ def open_guessing(
                 guesser = DraftGuesser(drafting, tokens, limit=size)
                 return guesser if only else PromptOrDraft(PromptLookup(tokens), guesser)
 
-            told = "from its draft model" if only else "from prompt and answer, and its draft model"
-            guessing = Guessing(begin, most_rows=most_rows, close=drafting.close, size_bytes=drafting.size_bytes)
-            return guessing, {"guesses": f"{told}, where they win"}
-    return Guessing(PromptLookup, most_rows=most_rows), {"guesses": f"from prompt and answer, where they win{left_out}"}
+            return Guessing(
+                begin,
+                source="from its draft model" if only else "from prompt and answer, and its draft model",
+                most_rows=most_rows,
+                close=drafting.close,
+                size_bytes=drafting.size_bytes,
+            ), ""
+    return Guessing(PromptLookup, source=f"from prompt and answer{left_out}", most_rows=most_rows), ""
 
 
 def _open_draft(
@@ -106,6 +110,7 @@ def _open_draft(
         )
         failed.callback(own.close)
         if not can_trim(own, Batch(_DRAFT_BATCH)):
-            raise InvalidModelFile("the memory of the draft model cannot be truncated", "use another, or guess = prompt")
+            reason = "the memory of the draft model cannot be truncated"
+            raise InvalidModelFile(reason, "use another, or guess = prompt")
         failed.pop_all()
     return DraftModel(model, own, streams=count, threads=lambda: context.threads)

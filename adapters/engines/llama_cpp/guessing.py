@@ -63,13 +63,14 @@ class GuessedRequest:
 
 class Guessing:
     """The guesses of all requests of a model. `begin` creates a guesser, and `close` frees what they share, which takes
-    `size_bytes` of memory. A step has at most `most_rows` rows.
+    `size_bytes` of memory. `source` says where they come from. A step has at most `most_rows` rows.
     """
 
     def __init__(
         self,
         begin: Callable[[Sequence[int]], Guesser],
         *,
+        source: str,
         most_rows: int,
         close: Callable[[], None] = lambda: None,
         size_bytes: int = 0,
@@ -81,9 +82,16 @@ class Guessing:
         self._policy = GuessPolicy(StepCosts())
         self._acceptance = Acceptance()
         self._took_s = 0.0
+        self._source = source
         self.close = close
         self.size_bytes = size_bytes
-        self.given = self.accepted = 0
+        self._given = self._accepted = 0
+
+    @property
+    def told(self) -> str:
+        """What ``details.guesses`` says."""
+        right = f"; {self._accepted} of {self._given} were right" if self._given else ""
+        return f"{self._source}, where they win{right}"
 
     def plan(self, ready: Sequence[LlamaSequence], cells: int) -> None:
         """Set the guesses of those for whom they are expected to win. A stream has so many cells."""
@@ -119,8 +127,8 @@ class Guessing:
             if request.given:
                 request.acceptance.record(request.evidence, request.accepted, rejected=request.rejected)
                 tokens += request.accepted
-                self.given += request.given
-                self.accepted += request.accepted
+                self._given += request.given
+                self._accepted += request.accepted
         given = [request.given for request in requests if request.given]
         drafted = any(request.given and request.evidence == "draft" for request in requests)
         kind = StepKind(len(requests), len(given), max(given, default=0), drafted)
