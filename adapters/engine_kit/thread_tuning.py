@@ -103,7 +103,7 @@ class ThreadTuner:
 
     Only steps with the same number of tokens are compared. `most` is the largest number it tries, and the only one if
     it is `fixed`. `idle` returns how many processors are idle, `runnable` how many threads of the system want to run;
-    None if that is unknown.
+    None if that is unknown. Not `on_cpu`: another device computes, so that processor times and crowds say nothing.
     """
 
     def __init__(
@@ -112,12 +112,14 @@ class ThreadTuner:
         clock: Callable[[], float] = time.monotonic,
         *,
         fixed: bool = False,
+        on_cpu: bool = True,
         idle: Callable[[], float | None] | None = None,
         runnable: Callable[[], int | None] = runnable_threads,
     ) -> None:
         self.threads = most
         self._tunes = most > 1 and not fixed
         self._most = most
+        self._on_cpu = on_cpu
         self._clock = clock
         self._idle = IdleProcessors(clock) if idle is None else idle
         self._runnable = runnable
@@ -140,6 +142,8 @@ class ThreadTuner:
     @property
     def contended(self) -> bool:
         """Whether other processes want the processors: a step may take several times its usual time."""
+        if not self._on_cpu:
+            return False
         return (self._tunes and self.threads < self._most) or (self._missing is not None and self._missing > _MISSING)
 
     def begin(self, time_decode: Callable[[int], float]) -> int:
@@ -199,14 +203,14 @@ class ThreadTuner:
         return self._trial is not None and self._trial.instead_of < self.threads
 
     def _crowded(self) -> bool:
-        runnable = self._runnable()
+        runnable = self._runnable() if self._on_cpu else None
         return runnable is not None and runnable - self.threads >= self._crowd
 
     def _record(self, kind: int, seconds: float, took: StepTime, slow: float | None) -> int:
         self._last.append((kind, seconds))
         lately = [one for its_kind, one in self._last if its_kind == kind]
         before = sum(lately) / len(lately)
-        missing = self._share.add(self.threads, took)
+        missing = self._share.add(self.threads, took) if self._on_cpu else None
         if missing is not None:
             self._missing = missing
             self._last.clear()

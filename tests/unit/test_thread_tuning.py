@@ -212,3 +212,13 @@ def test_a_trial_whose_kind_of_step_ends() -> None:
     machine.others = 2
     tuner.record_prefill(64, machine.step(2, 64))
     assert set(decode(machine, tuner, 100)) == {1}
+
+
+def test_a_gpu_is_no_busy_machine() -> None:
+    """While a GPU computes, processor time is missing in every step, which does not count; nor does a crowd."""
+    tuner = ThreadTuner(2, lambda: 0.0, on_cpu=False, idle=lambda: 2.0, runnable=lambda: 1000)
+    assert tuner.begin(lambda threads: 1.0) == 2
+    for _ in range(200):
+        assert tuner.next_threads() == 2
+        tuner.record(1, StepTime(0.02, 0.001))
+    assert not tuner.contended

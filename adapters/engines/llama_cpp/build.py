@@ -100,7 +100,7 @@ class _Builder:
         model, options = self._model, self._options
         tokenizer = LlamaTokenizer(model)
         batch = Batch(max(self._chunk, _MAX_STREAMS))
-        tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0)
+        tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0, on_cpu=not self._gpu)
 
         def embedder(piece: Callable[[int], int] | None) -> LlamaEmbedder:
             return LlamaEmbedder(
