@@ -102,7 +102,7 @@ class DraftModel:
 
 class DraftGuesser:
     """The `Guesser` of one request. It has nothing to offer before the draft model has computed the prompt, in pieces,
-    or if all of its streams are taken.
+    or if all of its streams are taken, and no more once it has not been asked for 64 tokens.
     """
 
     def __init__(self, draft: DraftModel, tokens: Sequence[int], *, limit: int) -> None:
@@ -111,6 +111,7 @@ class DraftGuesser:
         self._limit = limit
         self._tokens = list(tokens)
         self._stream = draft.take(self._tokens) if all(token >= 0 for token in tokens) else None
+        self._begun = False
         self._agreed = 0  # so many of the tokens it holds are those of the text
         if self._stream is not None:
             self._agreed = common_prefix(draft.held[self._stream], self._tokens, len(self._tokens))
@@ -126,9 +127,13 @@ class DraftGuesser:
         most = min(most, room)
         if self._stream is None or most <= 0:
             return Offer(0, "draft")
-        if len(self._tokens) - self._agreed > _AT_ONCE and not self._catch_up(self._stream, _AT_ONCE):
-            return Offer(0, "draft")
-        return Offer(most if len(self._tokens) - self._agreed <= _AT_ONCE else 0, "draft")
+        if len(self._tokens) - self._agreed > _AT_ONCE:
+            if self._begun:
+                self.close()  # it has not been asked for long: computing the answer as well would be for nothing
+                return Offer(0, "draft")
+            self._catch_up(self._stream)
+        self._begun = len(self._tokens) - self._agreed <= _AT_ONCE
+        return Offer(most if self._begun else 0, "draft")
 
     def guess(self, count: int) -> list[int]:
         stream, draft = self._stream, self._draft
@@ -153,12 +158,11 @@ class DraftGuesser:
             self._agreed = 0
         return guessed
 
-    def _catch_up(self, stream: int, count: int) -> bool:
+    def _catch_up(self, stream: int) -> None:
         self._draft.keep(stream, self._agreed)
         self._agreed = len(self._draft.held[stream])
-        computed = self._draft.compute(stream, self._tokens[self._agreed : self._agreed + count], last=False)
+        self._draft.compute(stream, self._tokens[self._agreed : self._agreed + _AT_ONCE], last=False)
         self._agreed = len(self._draft.held[stream])
-        return computed
 
     def close(self) -> None:
         if self._stream is not None:
