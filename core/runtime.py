@@ -9,7 +9,9 @@ import msgspec
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
+from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.deriving import ModelDeriver
+from corral.core.conversion.tuning import ModelTuner
 from corral.core.errors import CorralError
 from corral.core.generation.service import InferenceService
 from corral.core.models.names import ModelName
@@ -77,6 +79,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: ModelScheduler
     inference: InferenceService
     deriver: ModelDeriver
+    comparer: ModelComparer
+    tuner: ModelTuner
     devices: DeviceProbe
     garbage: GarbageCollector
     verifier: StoreVerifier
@@ -95,6 +99,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
     async def aclose(self) -> None:
         """Unloads every model, and closes the registries' connections; returns when the memory is free."""
+        await self.tuner.aclose()
         await self.scheduler.aclose()
         self.inference.close()
         for registry in self.registries:

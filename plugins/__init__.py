@@ -66,6 +66,7 @@ from corral.core.requests.prompts import *
 from corral.core.requests.requests import *
 from corral.core.requests.think_tags import ThinkTags as ThinkTags
 from corral.core.requests.typed_text import TypedText as TypedText
+from corral.core.specs.comparisons import *
 from corral.core.specs.converters import ConvertedFile as ConvertedFile
 from corral.core.specs.converters import ConverterSpec as ConverterSpec
 from corral.core.specs.converters import ConvertRequest as ConvertRequest

@@ -21,9 +21,11 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
 from corral.core.containment import beside
+from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.quantizing import WeightsQuantizer
+from corral.core.conversion.tuning import ModelTuner
 from corral.core.errors import SettingsError
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
@@ -200,6 +202,8 @@ async def assemble(
         installation=installation,
         settings=settings.converters,
     )
+    comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
+    tuner = ModelTuner(models=catalog, deriver=deriver, comparer=comparer, engines=engines)
     scheduler = ModelScheduler(
         chooser=engine_chooser(settings, manager, engines),
         runners=runners,
@@ -214,6 +218,7 @@ async def assemble(
         ),
         free_memory=free_memory,
         deriver=deriver,
+        tune_later=tuner.tune_later,
     )
     manager.warn()
     models = by_model(settings.models)
@@ -230,6 +235,8 @@ async def assemble(
         scheduler=scheduler,
         inference=inference,
         deriver=deriver,
+        comparer=comparer,
+        tuner=tuner,
         devices=DeviceProbe(engines=engines, jobs=jobs),
         garbage=GarbageCollector(
             manifests=stores.manifests, blobs=stores.blobs, local=stores.local, upkeep=stores.upkeep

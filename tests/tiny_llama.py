@@ -12,15 +12,16 @@ __all__ = ("write_tiny_llama",)
 
 _WIDTH, _HEADS = 256, 4  # a row of 256 values is one block of a K-quant
 _LETTERS = "abcdefghijklmnopqrstuvwxyz .,"
-_TEXTS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *(c.replace(" ", "▁") for c in _LETTERS)]
+_TEXTS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
 _TYPES = {"F32": ("<f4", 0), "F16": ("<f2", 1)}
 
 
-def write_tiny_llama(path: Path, kind: str = "F16", *, layers: int = 1, seed: int = 0) -> Path:
-    """A model whose weights are of the type ``F32`` or ``F16``, at `path`."""
+def write_tiny_llama(path: Path, kind: str = "F16", *, layers: int = 1, seed: int = 0, letters: str = _LETTERS) -> Path:
+    """A model whose weights are of the type ``F32`` or ``F16``, at `path`. Its tokens are bytes, and these letters."""
+    texts = [*_TEXTS, *(letter.replace(" ", "▁") for letter in letters)]
     dtype, file_type = _TYPES[kind]
     random = np.random.default_rng(seed)
-    shapes = {"token_embd.weight": (_WIDTH, len(_TEXTS)), "output_norm.weight": (_WIDTH,)}
+    shapes = {"token_embd.weight": (_WIDTH, len(texts)), "output_norm.weight": (_WIDTH,)}
     for layer in range(layers):
         for name, shape in {
             "attn_norm": (_WIDTH,),
@@ -34,7 +35,7 @@ def write_tiny_llama(path: Path, kind: str = "F16", *, layers: int = 1, seed: in
             "ffn_down": (_WIDTH, _WIDTH),
         }.items():
             shapes[f"blk.{layer}.{name}.weight"] = shape
-    shapes["output.weight"] = (_WIDTH, len(_TEXTS))
+    shapes["output.weight"] = (_WIDTH, len(texts))
     tensors, data = [], []
     for name, shape in shapes.items():
         values = np.ones(shape) if len(shape) == 1 else random.normal(0, 0.1, shape[::-1])
@@ -54,11 +55,11 @@ def write_tiny_llama(path: Path, kind: str = "F16", *, layers: int = 1, seed: in
         "llama.attention.head_count_kv": 1,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "llama.rope.dimension_count": _WIDTH // _HEADS,
-        "llama.vocab_size": len(_TEXTS),
+        "llama.vocab_size": len(texts),
         "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": _TEXTS,
-        "tokenizer.ggml.scores": [0.0] * 259 + [-float(rank) for rank in range(1, len(_LETTERS) + 1)],
-        "tokenizer.ggml.token_type": [2, 3, 3, *([6] * 256), *([1] * len(_LETTERS))],
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.scores": [0.0] * 259 + [-float(rank) for rank in range(1, len(letters) + 1)],
+        "tokenizer.ggml.token_type": [2, 3, 3, *([6] * 256), *([1] * len(letters))],
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.ggml.unknown_token_id": 0,

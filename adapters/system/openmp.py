@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 __all__ = ("short_waits", "wait_settings")
 
-_ROUNDS = "10000"
-"""About half a millisecond: longer than the threads of a quiet machine wait, also between two tokens."""
+_ROUNDS = "30000"
+"""About 1.5 ms: longer than the threads of a quiet machine wait, also between two tokens."""
 
 
 def wait_settings(environment: Mapping[str, str]) -> dict[str, str]:

@@ -55,6 +55,8 @@ _COMMANDS = {
     "stop": ("corral.api.cli.running:stop", "Unload a model from a server."),
     "convert": ("corral.api.cli.convert:convert", "Convert a model for another engine."),
     "quantize": ("corral.api.cli.quantize:quantize", "Give a model's weights another type."),
+    "compare": ("corral.api.cli.compare:compare", "Compare two models: quality, speed, memory."),
+    "tune": ("corral.api.cli.tune:tune", "Find the type of weights that suits this machine."),
     "engines": ("corral.api.cli.engines:engines", "List the engines, their devices, and what is missing."),
     "plugins": ("corral.api.cli.about:plugins", "List the plugins, and why any were skipped."),
     "new-plugin": ("corral.api.cli.new_plugin:new_plugin", "Create a package for your own engine."),

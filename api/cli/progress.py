@@ -64,9 +64,9 @@ def load_progress(model: str) -> Iterator[LoadListener]:
 
 
 @contextmanager
-def convert_progress(model: str) -> Iterator[OnLoadProgress]:
-    """For conversions: a bar that disappears when it is full."""
-    text = f"converting {model}"
+def convert_progress(model: str, doing: str = "converting") -> Iterator[OnLoadProgress]:
+    """For conversions and comparisons: a bar that disappears when it is full."""
+    text = f"{doing} {model}"
     with _share_bar(text) as show:
         yield lambda share: show(text, share)
 

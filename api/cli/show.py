@@ -46,6 +46,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
     with session.library() as corral, suggesting(model, lambda: names_in(corral)):
         details = corral.show(model)
         facts = facts_of_details(corral, details)
+        tuned = _tuned_rows(corral, details)
         described = _describe(corral, details) if verbose or as_json else {}
         tensors = _tensors(corral, details) if verbose else []
     if part is not None:
@@ -77,6 +78,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
     more = [
         ("Engines", engines) if engines else ("No engine can run it", refusals),
         ("Converted", _converted_rows(details)),
+        ("Loaded instead", tuned),
         ("Not used", [(part, "") for part in unused_parts(details.record)]),
         ("Loaded", _loaded_rows(loaded) if loaded else []),
     ]
@@ -112,6 +114,15 @@ def _converted_rows(details: ModelDetails) -> list[tuple[str, str]]:
     if details.record.converted_from is None or weights is None:
         return []
     return [("from", details.record.converted_from), ("size", human_bytes(weights.size_bytes))]
+
+
+def _tuned_rows(corral: Corral, details: ModelDetails) -> list[tuple[str, str]]:
+    """What engines load in place of the weights, since the model was tuned."""
+    rows = []
+    for engine, tuned in corral.tuned(details.record.name.full).items():
+        if tuned.weights is not None and tuned.weights != details.record.weights:
+            rows.append((engine, f"{tuned.quantization}, {human_bytes(tuned.weights.size_bytes)} (corral tune)"))
+    return rows
 
 
 def _describe(corral: Corral, details: ModelDetails) -> dict[str, object]:

@@ -16,9 +16,9 @@ from typing import Self, TypeVar
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.errors import ApiError
-from corral.api.http.freed_memory import map_big_blocks, return_free_memory
 from corral.api.http.json_shape import JsonShape
 from corral.core.errors import ServerBusy
+from corral.core.freed_memory import map_big_blocks, return_free_memory
 
 __all__ = ("BodyMemory", "BytesRead")
 

@@ -8,8 +8,8 @@ import time
 from collections import OrderedDict
 from typing import Protocol
 
-from corral.api.http.freed_memory import return_free_memory
 from corral.api.http.parse_turns import Turns
+from corral.core.freed_memory import return_free_memory
 
 __all__ = ("Connections", "Watched", "raise_file_limit")
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
+from corral.api.library.blocking_weights import BlockingWeights
 from corral.api.library.creation import CreateOptions
 from corral.api.library.messages import Messages
 from corral.api.library.options import ChatOptions, CorralOptions, GenerateOptions, RequestOptions
@@ -37,7 +38,7 @@ class _Behind(AsyncCorral):
     _name = "Corral"
 
 
-class Corral:
+class Corral(BlockingWeights):
     """`AsyncCorral` for blocking code: methods run on an event loop in a separate thread, and wait for the result.
 
     Any number of threads can share one, also where an event loop is already running, as in Jupyter. Ctrl-C cancels only
@@ -212,28 +213,6 @@ class Corral:
     ) -> StoredModel:
         """See `AsyncCorral.create`."""
         return self.call(lambda corral: corral.create(model, from_, on_progress=on_progress, **how))
-
-    def quantize(
-        self,
-        model: str,
-        type: str,
-        *,
-        name: str | None = None,
-        requantize: bool = False,
-        importance_matrix: str | os.PathLike[str] | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> StoredModel:
-        """See `AsyncCorral.quantize`. `on_progress` is called on other threads."""
-        return self.call(
-            lambda corral: corral.quantize(
-                model,
-                type,
-                name=name,
-                requantize=requantize,
-                importance_matrix=importance_matrix,
-                on_progress=on_progress,
-            )
-        )
 
     def create_from_modelfile(
         self, model: str, modelfile: str | os.PathLike[str], *, on_progress: OnProgress | None = None

@@ -1,4 +1,4 @@
-"""What creates models, as methods of `AsyncCorral`."""
+"""What creates models and compares them, as methods of `AsyncCorral`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from corral.api.modelfile.local_files import files_at, named_relatively
 from corral.api.modelfile.parsing import decode_modelfile, parse_modelfile
 from corral.core.catalog.create_calls import CreateCall, GivenFiles
 from corral.core.conversion.results import quantized_name
+from corral.core.conversion.tuning import TuneReport
 from corral.core.errors import InvalidRequest, NotFound
 from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
+from corral.core.models.quantization_types import QuantizationType, quantization_type
+from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress, ignore_progress
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
+from corral.core.specs.comparisons import Comparison
 
 __all__ = ("AsyncCreation", "CreateOptions", "modelfile_call")
 
@@ -120,6 +124,69 @@ class AsyncCreation(ABC):
         return await runtime.catalog.creator.create(
             call, checked_callback("on_progress", on_progress) or ignore_progress
         )
+
+    async def compare(
+        self,
+        reference: str,
+        candidate: str,
+        *,
+        text: str | os.PathLike[str] | None = None,
+        speed: bool = True,
+        on_progress: OnLoadProgress | None = None,
+    ) -> Comparison:
+        """How the model `candidate` differs from `reference`, which has the same vocabulary: see `Comparison`.
+
+        `text` is a file; without it, a text that comes with Corral is used. `on_progress` gets the share done, 0 to 1.
+        """
+        names = (parse_name(checked("reference", reference, str)), parse_name(checked("candidate", candidate, str)))
+        file = None if text is None else _absolute(checked_path("text", text))
+        report = checked_callback("on_progress", on_progress) or (lambda share: None)
+        runtime = await self.runtime()
+        first, second = [await runtime.catalog.get(name) for name in names]
+        return await runtime.comparer.compare(
+            first, second, text=file, speed=checked("speed", speed, bool), on_progress=report
+        )
+
+    async def tune(
+        self,
+        model: str,
+        *,
+        types: Sequence[str] = (),
+        most_kl: float = 0.01,
+        keep: bool = True,
+        on_progress: OnLoadProgress | None = None,
+    ) -> TuneReport:
+        """Finds the type in which this machine computes the weights of a model best, and loads that from now on.
+
+        `types` are those to try, by default those that the engine suggests. At most `most_kl` may the predictions
+        differ from the original's (KL divergence). With `keep` False, nothing is changed.
+        """
+        name = parse_name(checked("model", model, str))
+        kinds = []
+        for text in types:
+            kind = quantization_type(checked("types", text, str))
+            if kind is None:
+                raise InvalidRequest(f"there is no type {text!r}", f"there are: {', '.join(QuantizationType)}")
+            kinds.append(kind)
+        report = checked_callback("on_progress", on_progress) or (lambda share: None)
+        runtime = await self.runtime()
+        return await runtime.tuner.tune(
+            await runtime.catalog.get(name),
+            types=kinds,
+            most_kl=float(checked("most_kl", most_kl, float, int)),
+            keep=checked("keep", keep, bool),
+            on_progress=report,
+        )
+
+    async def tuned(self, model: str) -> dict[str, StoredModel]:
+        """What engines load in place of the model's own weights, by engine, since it was tuned."""
+        runtime = await self.runtime()
+        return await runtime.tuner.tuned(await runtime.catalog.get(parse_name(checked("model", model, str))))
+
+    async def untune(self, model: str) -> bool:
+        """Loads the model's own weights again, whatever `tune` has kept. Returns False if that was nothing."""
+        runtime = await self.runtime()
+        return await runtime.tuner.undo(await runtime.catalog.get(parse_name(checked("model", model, str))))
 
     async def create_from_modelfile(
         self, model: str, modelfile: str | os.PathLike[str], *, on_progress: OnProgress | None = None

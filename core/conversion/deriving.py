@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from corral.core.conversion.converting import Converting
+from corral.core.conversion.quantizing import QUANTIZER
 from corral.core.conversion.results import converted_name, derived_model, require_able, typed_parameters
 from corral.core.errors import (
     BlobNotFound,
@@ -25,11 +26,12 @@ from corral.core.errors import (
 from corral.core.models.digests import Digest
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
+from corral.core.models.quantization_types import quantization_type
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.specs.converters import ConverterSpec, derived_name, refuse_derived
+from corral.core.specs.converters import ConverterSpec, derived_name, refuse_derived, tuned_name
 from corral.core.specs.installation import Installation
 
 __all__ = ("ConvertibleModels", "ModelDeriver")
@@ -112,6 +114,37 @@ class ModelDeriver:
                 return found
             async with self._turn:
                 return await self._make(name, spec, record, metadata, stated, on_progress)
+
+    async def existing(
+        self, record: StoredModel, converter: str, parameters: Mapping[str, Any] = {}
+    ) -> StoredModel | None:
+        """What `derive` would return without converting anything; None if it would convert."""
+        spec, weights = self._spec(converter), record.weights
+        if weights is None:
+            return None
+        stated = typed_parameters(spec, self._settings.get(converter, {}), parameters)
+        return await self._whole(derived_name(weights.digest, spec, stated))
+
+    async def reencoded(
+        self, record: StoredModel, engine: str, kind: str, *, on_progress: OnLoadProgress = _ignore
+    ) -> StoredModel:
+        """The model with the weights that the engine loads in place of its own: of the type `kind` if that is one, else
+        what was kept for the engine when the model was tuned; the model itself if there is nothing."""
+        if record.weights is None:
+            return record
+        wanted = quantization_type(kind)
+        if wanted is None:
+            found = await self._whole(tuned_name(record.weights.digest, engine))
+        elif wanted == record.quantization:
+            found = None
+        else:
+            weights_alone = msgspec.structs.replace(record, files=record.files_of("weights"))
+            parameters = {"type": wanted, "requantize": True}
+            found = await self.derive(weights_alone, QUANTIZER, parameters=parameters, on_progress=on_progress)
+        if found is None or found.weights is None:
+            return record
+        files = tuple(found.weights if file == record.weights else file for file in record.files)
+        return msgspec.structs.replace(record, files=files, quantization=found.quantization)
 
     async def convert(
         self,

@@ -19,10 +19,11 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     """What a loaded model can do. It is data because an `isinstance` check does not work across processes.
 
     `tasks` are the kinds of requests it accepts. `features` are abilities, named by the engine ("exact", "shift",
-    "prefix_cache", "tokenize", "logprobs", "constraints", …). `context_length` is the largest number of tokens in one
-    request; None if unlimited or unknown. `parallel` is how many requests run at once. `memory_bytes` is by device
-    ("cpu", "cuda:0"). `process_id` is that of the child process, if there is one. `details` are for people: `corral
-    show` and `/api/ps` print them. `control_tokens` are the texts that act as control tokens in parts with
+    "prefix_cache", "tokenize", "logprobs", "constraints", …). `context_length` is the largest number of tokens in
+    one request; None if unlimited or unknown. `parallel` is how many requests may run at once, including what the
+    engine would make room for only when they come. `memory_bytes` is what it takes now, by device ("cpu",
+    "cuda:0"). `process_id` is that of the child process, if there is one. `details` are for people: `corral show`
+    and `/api/ps` print them. `control_tokens` are the texts that act as control tokens in parts with
     `parse_special`; None if unknown. An engine with an `OpenTokenizer` may leave it None: the runner reads its
     vocabulary. `longest_token_bytes` is the largest number of bytes that one token stands for; None if unknown. It
     allows texts that are far too long for the context to be refused because of their size alone.

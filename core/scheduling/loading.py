@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from corral.core.containment import contained
 from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, NoEngine, OutOfMemory
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.loadable_models import LoadableModels
@@ -40,19 +41,31 @@ class Deriver(Protocol):
         self, record: StoredModel, converter: str, *, parameters: Mapping[str, Any], on_progress: OnLoadProgress
     ) -> StoredModel: ...
 
+    async def reencoded(
+        self, record: StoredModel, engine: str, kind: str, *, on_progress: OnLoadProgress
+    ) -> StoredModel: ...
+
     async def discard_damaged(self, derived: StoredModel) -> bool: ...
 
 
 class ModelLoader:
-    """Loads what the scheduler asks for. `timeout_s` is the longest time without progress."""
+    """Loads what the scheduler asks for. `timeout_s` is the longest time without progress. `tune_later` gets the models
+    whose load options ask for tuning, and which have not been tuned."""
 
     def __init__(
-        self, *, placement: Placement, models: LoadableModels, deriver: Deriver | None, timeout_s: float
+        self,
+        *,
+        placement: Placement,
+        models: LoadableModels,
+        deriver: Deriver | None,
+        timeout_s: float,
+        tune_later: Callable[[StoredModel], None] | None = None,
     ) -> None:
         self._placement = placement
         self._models = models
         self._deriver = deriver
         self._timeout_s = timeout_s
+        self._tune_later = tune_later
 
     async def load(self, resident: Resident, metadata: ModelMetadata | None) -> RunningModel:
         """The model, ready for requests.
@@ -60,8 +73,13 @@ class ModelLoader:
         Raises `OutOfMemory`, `LoadStalled`, `LoadCrashed` if its process dies, what `ModelDeriver.derive` raises if it
         must be converted, and whatever else `Runner.load` raises.
         """
-        if resident.derivation is None or self._deriver is None:
+        if self._deriver is None:
             return await self._load(resident, resident.record, metadata)
+        if resident.derivation is None:
+            record = await self._reencoded(resident, self._deriver)
+            if record is not resident.record:
+                metadata = await self._models.metadata(record)
+            return await self._load(resident, record, metadata)
         derived = await self._derive(resident, self._deriver, resident.derivation)
         try:
             return await self._load_derived(resident, derived)
@@ -71,6 +89,18 @@ class ModelLoader:
                 raise type(error)(error.message, f"{error.remedy}; {remedy}" if error.remedy else remedy) from error
             _log.warning("the converted files for %s were damaged; converting again", resident.record.name.short)
             return await self._load_derived(resident, await self._derive(resident, self._deriver, resident.derivation))
+
+    async def _reencoded(self, resident: Resident, deriver: Deriver) -> StoredModel:
+        """The model with the weights that were made for this machine, if there are any."""
+        record, spec = resident.record, resident.spec
+        if spec.reencoding is None:
+            return record
+        kind = contained(spec.reencoding, resident.options)
+        async with self._watched(resident, "converting", None) as on_progress:
+            found = await deriver.reencoded(record, spec.name, kind, on_progress=on_progress)
+        if kind == "auto" and found is record and self._tune_later is not None:
+            self._tune_later(record)
+        return found
 
     async def _derive(self, resident: Resident, deriver: Deriver, derivation: Derivation) -> StoredModel:
         async def derive() -> StoredModel:

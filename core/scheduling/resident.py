@@ -128,8 +128,9 @@ class Resident:
 
     @property
     def estimate(self) -> Mapping[str, int]:
-        """The bytes it takes, by device; empty until they are known."""
-        return self._estimate
+        """The bytes it takes, by device; empty until they are known. A loaded model says it itself: it may grow."""
+        said = {} if self._model is None else self._model.info.memory_bytes
+        return {**self._estimate, **{device: said[device] for device in self._estimate if device in said}}
 
     @property
     def expires_at_s(self) -> float:

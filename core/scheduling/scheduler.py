@@ -55,6 +55,7 @@ class ModelScheduler:
         settings: SchedulerSettings,
         free_memory: Callable[[], Mapping[str, int]],
         deriver: Deriver | None = None,
+        tune_later: Callable[[StoredModel], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._choices = RememberedChoices(chooser)
@@ -67,7 +68,11 @@ class ModelScheduler:
             residents=self._residents, free_memory=free_memory, max_loaded=settings.max_loaded or _AUTO_MAX_LOADED
         )
         self._loader = ModelLoader(
-            placement=placement, models=catalog, deriver=deriver, timeout_s=settings.load_timeout_s
+            placement=placement,
+            models=catalog,
+            deriver=deriver,
+            timeout_s=settings.load_timeout_s,
+            tune_later=tune_later,
         )
         self._closed = False
 

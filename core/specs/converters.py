@@ -23,6 +23,7 @@ __all__ = (
     "ConverterSpec",
     "derived_name",
     "refuse_derived",
+    "tuned_name",
 )
 
 DERIVED_HOST = "corral.derived"
@@ -95,6 +96,11 @@ def derived_name(source: Digest, spec: ConverterSpec, parameters: Mapping[str, A
         model=spec.name,
         tag=hashlib.sha256(stated).hexdigest()[:12],
     )
+
+
+def tuned_name(source: Digest, engine: str) -> ModelName:
+    """``corral.derived/<source's weights digest>/<engine>:tuned``: what this engine loads in place of these weights."""
+    return ModelName(host=DERIVED_HOST, namespace=source.removeprefix("sha256:"), model=engine, tag="tuned")
 
 
 def refuse_derived(name: ModelName) -> None:

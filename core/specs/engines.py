@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from corral.core.models.model import FileRole, Model, ModelMetadata, RemoteModel, StoredModel
+from corral.core.models.quantization_types import QuantizationType
 from corral.core.requests.outputs import Output
 from corral.core.requests.requests import Request
 from corral.core.values import Value
@@ -81,7 +82,10 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `tasks` are those that it may support; an engine without the task of a request is chosen last. What a loaded model
     supports is in its `ModelInfo`. `takes` says in words what the engine runs. `devices` is the import path of
-    ``() -> Sequence[Device]``, called in a child process. `requirement` is the distribution and version it needs
+    ``() -> Sequence[Device]``, called in a child process, as is `compare`, a function ``(CompareRequest, on_progress)
+    -> Comparison`` for two models that it runs. `reencodings` are the types of weights that ``corral tune`` tries, and
+    ``reencoding(load_options)`` says whether that happens by itself: ``off``, ``auto``, or a type that all weights get
+    before they are loaded. `requirement` is the distribution and version it needs
     (``llama-cpp-python==0.3.36``), `module` the module that must be importable, `needs` further ones, `install_hint`
     the command that installs them; one that begins with ``pip install`` is shown with the path of this Python.
     `compiled`: there are no wheels, so pip needs a C++ compiler. `adapters`: it loads LoRA adapters; other engines
@@ -98,6 +102,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     tasks: frozenset[str] = frozenset({"completion"})
     takes: str = ""
     devices: str | None = None
+    compare: str | None = None
+    reencodings: tuple[QuantizationType, ...] = ()
+    reencoding: Callable[[Any], str] | None = None
     load_options: type[msgspec.Struct] | None = None
     fits: Callable[[Any, Any], bool] | None = None
     request_types: tuple[type[Request], ...] = ()

@@ -40,9 +40,11 @@ from corral.api.http.settings import HttpSettings
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
+from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.quantizing import WeightsQuantizer
+from corral.core.conversion.tuning import ModelTuner
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
@@ -104,6 +106,16 @@ class World:
             settings=scheduler or SchedulerSettings(),
             free_memory=lambda: {"cpu": 1 << 40},
         )
+        deriver = ModelDeriver(
+            models=catalog,
+            manifests=self.manifests,
+            blobs=self.blobs,
+            local=self.blobs,
+            converting=converting,
+            converters=[],
+            installation=installation,
+        )
+        comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
         self.runtime = Runtime(
             catalog=catalog,
             scheduler=model_scheduler,
@@ -114,15 +126,9 @@ class World:
                 parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {"hermes": HermesCalls()}),
                 checker=SchemaChecker(),
             ),
-            deriver=ModelDeriver(
-                models=catalog,
-                manifests=self.manifests,
-                blobs=self.blobs,
-                local=self.blobs,
-                converting=converting,
-                converters=[],
-                installation=installation,
-            ),
+            deriver=deriver,
+            comparer=comparer,
+            tuner=ModelTuner(models=catalog, deriver=deriver, comparer=comparer, engines=engines),
             devices=DeviceProbe(engines=engines, jobs=jobs),
             garbage=GarbageCollector(manifests=self.manifests, blobs=self.blobs, local=self.blobs),
             verifier=StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=[]),

@@ -349,6 +349,7 @@ def test_sliding_windows_share_prefixes_and_shift(shallow_gemma3: Path) -> None:
     assert {first.cached, second.cached} == {0, first.prefilled.prompt_tokens - 1}
     [long] = answer(engine, ask("Once upon a time", ignore_eos=True, context={"num_ctx": 64}), limit=80)
     assert len(long.tokens) == 80
+    assert engine.info.details["streams"] == "2 x 1024 tokens"  # from the start, since its states leave out cells
     engine.close()
 
 
@@ -572,14 +573,15 @@ def test_a_closed_engine_tokenizes_no_more(weights: Path) -> None:
 
 
 def test_the_memory_that_is_reported_counts_attention(weights: Path) -> None:
-    """The memory in `ps` grows with the context: by the attention scores of nine heads per token of a batch."""
+    """The memory in `ps` grows with the cells: by the attention scores of nine heads per token of a batch."""
     reported = []
     for num_ctx in (2048, 8192):
         engine = make(weights, num_ctx=num_ctx, num_parallel=1)
+        answer(engine, ask("and then " * (num_ctx // 3)), limit=1)
         reported.append(engine.info.memory_bytes["cpu"])
         engine.close()
-    assert reported[0] > weights.stat().st_size + 512 * 49_152 * 4
-    assert reported[1] - reported[0] > 512 * 4 * (9 * 8192 - 49_152)
+    assert reported[0] > weights.stat().st_size + 512 * 4 * 9 * 2048
+    assert reported[1] - reported[0] > 512 * 4 * 9 * (8192 - 2048)
 
 
 def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:

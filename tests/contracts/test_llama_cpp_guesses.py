@@ -10,7 +10,7 @@ import pytest
 
 from corral.adapters.engines.llama_cpp import guess_opening
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
-from corral.adapters.engines.llama_cpp.guess_policy import Candidate, GuessPolicy
+from corral.adapters.engines.llama_cpp.guess_policy import GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guessing import Offer
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.core.errors import InvalidModelFile, InvalidOption
@@ -102,7 +102,7 @@ class Oracle:
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is offered is guessed, by the oracle."""
 
-    def lengths(self: GuessPolicy, candidates: Sequence[Candidate], most_rows: int) -> list[int]:
+    def lengths(self: GuessPolicy, candidates: Sequence[GuessCandidate], most_rows: int) -> list[int]:
         assert len(candidates) + sum(candidate.available for candidate in candidates) <= most_rows
         return [candidate.available for candidate in candidates]
 

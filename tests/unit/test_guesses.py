@@ -13,7 +13,7 @@ import pytest
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.llama_cpp.guess_costs import StepCosts, StepKind
 from corral.adapters.engines.llama_cpp.guess_draft import DraftGuesser, DraftModel
-from corral.adapters.engines.llama_cpp.guess_policy import Acceptance, Candidate, GuessPolicy
+from corral.adapters.engines.llama_cpp.guess_policy import Acceptance, GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guess_prompt import PromptLookup
 from corral.adapters.engines.llama_cpp.guessing import GuessedRequest, Offer, choose_tokens
 from corral.core.errors import EngineError
@@ -180,7 +180,7 @@ class Machine:
         dice, acceptance = random.Random(seed), Acceptance(self.model)
         began, self.tokens = self.now, 0
         while self.tokens < tokens:
-            candidate = Candidate(7, acceptance.share(evidence))
+            candidate = GuessCandidate(7, acceptance.share(evidence))
             (length,) = self.policy.lengths([candidate], 512)
             accepted = 0
             while accepted < length and dice.random() < share:
@@ -226,7 +226,7 @@ def test_no_guesses_without_a_measurement_to_compare_with() -> None:
     """The first step with a number of sequences has none, and neither has one step of 64."""
     costs = StepCosts()
     policy = GuessPolicy(costs)
-    sure = [Candidate(7, 0.99)]
+    sure = [GuessCandidate(7, 0.99)]
     assert policy.lengths(sure, 512) == [0]
     policy.record(StepKind(1), 1.0, 1)
     given = []
@@ -245,10 +245,10 @@ def test_sequences_guess_together_within_the_rows_there_are() -> None:
     policy = GuessPolicy(costs)
     for count in (1, 3, 9):
         policy.record(StepKind(count), 1.0, count)
-    assert policy.lengths([Candidate(7, 0.99)] * 3, 512) == [7, 7, 7]
-    assert policy.lengths([Candidate(7, 0.99)] * 3, 12) == [3, 3, 3]
-    assert policy.lengths([Candidate(7, 0.99), Candidate(0, 0.9), Candidate(7, 0.99)], 512) == [7, 0, 7]
-    assert policy.lengths([Candidate(7, 0.99)] * 9, 512) == [0] * 9
+    assert policy.lengths([GuessCandidate(7, 0.99)] * 3, 512) == [7, 7, 7]
+    assert policy.lengths([GuessCandidate(7, 0.99)] * 3, 12) == [3, 3, 3]
+    assert policy.lengths([GuessCandidate(7, 0.99), GuessCandidate(0, 0.9), GuessCandidate(7, 0.99)], 512) == [7, 0, 7]
+    assert policy.lengths([GuessCandidate(7, 0.99)] * 9, 512) == [0] * 9
 
 
 def test_costs_are_forgotten() -> None:

@@ -134,6 +134,7 @@ def test_compute_buffers_are_estimated(
     estimate = compute_bytes(
         num_ctx=tokens,
         batch=batch,
+        outputs=batch,
         heads=heads,
         vocabulary=vocabulary,
         width=width,

@@ -14,6 +14,7 @@ pytest.importorskip("llama_cpp")
 from corral import Corral
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
 from corral.adapters.engines.llama_cpp.native_batch import Batch
+from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
 from corral.adapters.engines.llama_cpp.quantizing.importance_matrix import read_importance_matrix
 from corral.adapters.engines.llama_cpp.quantizing.quantize import quantize
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER, MATRIX_TYPES, QuantizeParameters
@@ -77,9 +78,8 @@ def test_every_type_loads_and_answers(kind: QuantizationType, tiny: Path, tmp_pa
         assert GgufReader().read(source).file_type == kind
     model = LlamaModel(str(file), gpu_layers=0, main_gpu=None, use_mmap=None, on_progress=lambda share: None)
     try:
-        context = LlamaContext(
-            model, num_ctx=32, streams=1, batch=32, threads=1, flash_attention=0, kv_cache_type="f16"
-        )
+        params = ContextParams(batch=32, flash_attention=0, kv_cache_type="f16")
+        context = LlamaContext(model, params, ContextSize(1, 32), threads=1)
         try:
             batch = Batch(8)
             batch.fill_chunk([1, 5, 6], 0, 0, last=True)

@@ -581,6 +581,11 @@ class TightDeriver:
             raise OutOfMemory("no room to convert")
         return record
 
+    async def reencoded(
+        self, record: StoredModel, engine: str, kind: str, *, on_progress: OnLoadProgress
+    ) -> StoredModel:
+        return record
+
     async def discard_damaged(self, derived: StoredModel) -> bool:
         return False
 
@@ -752,3 +757,19 @@ def test_closing_waits_for_cancelled_loads() -> None:
         assert runner.memory == 100
 
     scheduled(check, runner_type=SlowToStop)
+
+
+def test_a_model_that_has_grown_holds_what_it_says() -> None:
+    """Whether a model fits once others are unloaded depends on what they take by now, not on what they began with."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(view_of(A), load_options={"size_bytes": 100}):
+            pass
+        grown = runner.models[0]
+        grown.info = msgspec.structs.replace(grown.info, memory_bytes={"cpu": 900})
+        grown.request = msgspec.structs.replace(grown.request, load_options={"size_bytes": 900})
+        runner.memory -= 800
+        async with scheduler.lease(view_of(B), load_options={"size_bytes": 1000}):
+            assert runner.events == ["load a:latest", "unload a:latest", "load b:latest"]
+
+    scheduled(check)

@@ -10,26 +10,20 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from corral.adapters.engine_kit.admission import admitted, prefilled
-from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
-from corral.adapters.engine_kit.token_choosing import TokenChooser
+from corral.adapters.engine_kit.admission import prefilled
 from corral.adapters.engines.llama_cpp.background import BackgroundWork, idle_pieces
-from corral.adapters.engines.llama_cpp.dry import DryPrototypes
+from corral.adapters.engines.llama_cpp.growing import ContextGrowth
 from corral.adapters.engines.llama_cpp.guessing import choose_tokens
-from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
-from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixSource, PrefixTiers
-from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells, prompt_cells
-from corral.adapters.engines.llama_cpp.sampler import CandidateArray, Sampler
+from corral.adapters.engines.llama_cpp.sequence_making import SequenceMaker
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.settling import Settling
 from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.adapters.engines.llama_cpp.streams import Streams
-from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import ContextShifted, EngineFailed, EngineFinished, EngineOutput, FinishReason
-from corral.core.requests.prompts import has_media
 from corral.core.requests.requests import CompletionRequest
 
 __all__ = ("Completions", "Outputs")
@@ -51,31 +45,24 @@ class Completions:
     def __init__(
         self,
         *,
-        model: LlamaModel,
         context: LlamaContext,
-        tokenizer: LlamaTokenizer,
+        sequences: SequenceMaker,
         streams: Streams,
+        growing: ContextGrowth,
         tiers: PrefixTiers,
         computation: Computation,
-        encoder: ImageEncoder | None,
         can_shift: bool,
-        exact: bool,
         background: Sequence[BackgroundWork] = (),
     ) -> None:
-        self._model = model
         self._context = context
-        self._tokenizer = tokenizer
         self._streams = streams
+        self._growing = growing
         self._tiers = tiers
         self._computation = computation
-        self._encoder = encoder
         self._can_shift = can_shift
-        self._exact = exact
         self._settling = Settling(streams, computation)
         self._background = background
-        self._candidates = CandidateArray(model.vocabulary_size)
-        self._dry = DryPrototypes(model)
-        self._tokens = tokenizer.choices()
+        self.sequences = sequences
         self._waiting: deque[LlamaSequence] = deque()
         self._prefilling: deque[LlamaSequence] = deque()
         self._generating: list[LlamaSequence] = []
@@ -87,31 +74,28 @@ class Completions:
 
     def add(self, request_id: int, request: CompletionRequest, mask: TokenMask | None) -> None:
         """Raises `PromptTooLong`, `InvalidOption`, `Unsupported`."""
-        self.add_sequence(request_id, self.sequence(request), mask)
-
-    def takes_long(self, request: CompletionRequest) -> bool:
-        """Whether `sequence` takes so long that it should be called in another thread."""
-        sampling = request.sampling
-        if has_media(request.prompt) or texts_take_time(sampling):
-            return True
-        if sampling.dry_multiplier <= 0:
-            return False
-        num_ctx = min(request.context.num_ctx or self._context.num_ctx, self._context.num_ctx)
-        return not self._dry.has(sampling, look_back(sampling.dry_penalty_last_n, num_ctx))
+        self.add_sequence(request_id, self.sequences.make(request), mask)
 
     def add_sequence(self, request_id: int, sequence: LlamaSequence, mask: TokenMask | None) -> None:
-        """Accept the result of `sequence`."""
+        """Accept what `sequences` has made."""
         sequence.request_id = request_id
         sequence.sampler.mask = mask
         self._waiting.append(sequence)
 
     def step(self, outputs: Outputs) -> None:
         self._computation.begin_step()
+        self._growing.step((*self._prefilling, *self._generating), self._waiting)
         self._admit()
+        told = len(outputs)
         if self._generating:
             self._decode(outputs)
         if self._prefilling:
             self._prefill(outputs)
+        elif self.busy and len(outputs) == told:  # all wait for more cells
+            blocked = self._generating[0] if self._generating else self._waiting[0]
+            error = self._growing.wait(blocked.cells_next)
+            if error is not None:
+                self._fail(blocked, error, outputs)
 
     def idle(self) -> float | None:
         """As `IdlingEngine.idle`."""
@@ -132,38 +116,14 @@ class Completions:
             for sequence in sequences:
                 sequence.close()
             sequences.clear()
+        self._growing.close()
         self._computation.close()
 
     # ── Requests in ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def sequence(self, request: CompletionRequest) -> LlamaSequence:
-        """Prepare a request, in any thread, also in parallel. Raises the same errors as `add`."""
-        cells = prompt_cells(
-            request.prompt,
-            self._tokenizer,
-            self._encoder,
-            exact=self._exact,
-            num_ctx=min(request.context.num_ctx or self._context.num_ctx, self._context.num_ctx),
-            most_together=self._context.batch,
-        )
-        image_tokens = len(cells.keys) - len(cells.text_ids)
-        prompt = admitted(request, cells.text_ids, self._context.num_ctx, image_tokens=image_tokens)
-        if not image_tokens and len(prompt.ids) < len(cells.keys):
-            cells = PromptCells(list(prompt.ids), exact=self._exact)
-        sampler = Sampler(
-            request.sampling,
-            model=self._model,
-            tokenizer=self._tokenizer,
-            ends=sorted(self._tokens.ends),
-            num_ctx=prompt.num_ctx,
-            candidates=self._candidates,
-            dry=self._dry,
-        )
-        return LlamaSequence(request, prompt, cells, sampler, TokenChooser(request, sampler, self._tokens))
-
     def _admit(self) -> None:
         """Give waiting requests a stream, in order, and the longest prefix that is already in memory."""
-        while self._waiting and self._streams.any_idle and not (self._generating and self._computation.in_debt):
+        while self._may_admit():
             sequence = self._waiting.popleft()
             sequence.began_ns = time.perf_counter_ns()
             source, shared = self._best_prefix(sequence)
@@ -187,6 +147,12 @@ class Completions:
         self._tiers.admitted()
         self._computation.charge(self._tiers.copied_s())
 
+    def _may_admit(self) -> bool:
+        """Whether the next request has a stream to go to that has room for its prompt."""
+        if not self._waiting or not self._streams.any_idle or (self._generating and self._computation.in_debt):
+            return False
+        return len(self._waiting[0].prompt) <= self._context.cells
+
     def _best_prefix(self, sequence: LlamaSequence) -> tuple[PrefixSource | None, int]:
         source, shared = self._tiers.best(sequence.prompt, sequence.cells.reusable(len(sequence.prompt)))
         return source, sequence.cells.reusable(shared)
@@ -199,7 +165,8 @@ class Completions:
     # ── Decode ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _decode(self, outputs: Outputs) -> None:
-        ready = [sequence for sequence in self._generating if self._make_room(sequence, outputs)]
+        able = [sequence for sequence in self._generating if sequence.has_room(self._context.cells)]
+        ready = [sequence for sequence in able if self._make_room(sequence, outputs)]
         if not ready:
             return
         for sequence, rows in self._computation.tokens(ready):
@@ -286,6 +253,8 @@ class Completions:
         outputs.append((sequence.request_id, EngineFailed(error=error.info)))
         if sequence in self._generating:
             self._generating.remove(sequence)
+        elif sequence in self._waiting:
+            self._waiting.remove(sequence)
         self._release(sequence)
 
     def _end(self, sequence: LlamaSequence) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from corral.adapters.engine_kit.step_timing import Stopwatch
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
+from corral.adapters.engines.llama_cpp.growing import KEPT_S, cell_levels
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
@@ -39,20 +41,22 @@ class LlamaEmbedder:
 
     An input that is longer than `piece` allows is computed in several steps, and the next request waits until it is
     done, since the context holds only one. Contexts that pool over all tokens need each input in one piece: for them,
-    `piece` is None. `make_context` is called once, for the first request. `limit` is the largest number of tokens in an
-    input. A vector depends slightly on the other inputs of its batch; to avoid this, `inputs_at_once` is 1. `tuner`
-    sets the number of threads, and is given the time of each batch.
+    `piece` is None. `make_context` is called for the first request, and again for longer inputs, with the number of
+    tokens that it must have room for. `limit` is the largest number of tokens in an input. A vector depends slightly on
+    the other inputs of its batch; to avoid this, `inputs_at_once` is 1. `tuner` sets the number of
+    threads, and is given the time of each batch.
     """
 
     def __init__(
         self,
-        make_context: Callable[[], LlamaContext],
+        make_context: Callable[[int], LlamaContext],
         tokenizer: LlamaTokenizer,
         *,
         limit: int,
         inputs_at_once: int,
         tuner: ThreadTuner,
         piece: Callable[[int], int] | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make_context = make_context
         self._tokenizer = tokenizer
@@ -60,8 +64,11 @@ class LlamaEmbedder:
         self._inputs_at_once = inputs_at_once
         self._tuner = tuner
         self._piece = piece
+        self._clock_s = clock_s
+        self._sizes = cell_levels(_TOKENS_AT_ONCE, limit)
         self._context: LlamaContext | None = None
-        self._batch: Batch | None = None
+        self._batch = Batch(0)
+        self._used_at_s = 0.0
         self._jobs: deque[_Job] = deque()
 
     @property
@@ -106,24 +113,22 @@ class LlamaEmbedder:
             outputs.append((job.request_id, EngineEmbedded(vectors=vectors, prompt_tokens=job.prompt_tokens)))
 
     def _compute(self, job: _Job) -> None:
-        if self._context is None or self._batch is None:
-            self._context = self._make_context()
-            self._batch = Batch(max(self._limit, _TOKENS_AT_ONCE))
         chosen = self._next_inputs(job)
         if not chosen:
             return
         first, start = chosen[0], job.computed
-        if start == 0 and self._context.memory:
-            self._context.clear()
+        context = self._context_for(len(first))
+        if start == 0 and context.memory:
+            context.clear()
         rest = len(first) - start
-        room = rest if self._piece is None else min(self._piece(rest), self._context.batch)
+        room = rest if self._piece is None else min(self._piece(rest), context.batch)
         if room < rest or start:
             job.computed = start + room
             chosen = [first[start : job.computed]]
         self._batch.fill_inputs(chosen, start)
-        self._context.set_threads(self._tuner.next_threads())
+        context.set_threads(self._tuner.next_threads())
         watch = Stopwatch()
-        code = self._context.decode(self._batch)
+        code = context.decode(self._batch)
         total = sum(map(len, chosen))
         if code != 0:
             raise EngineError(f"llama.cpp could not embed {len(chosen)} inputs of {total} tokens (code {code})")
@@ -131,7 +136,31 @@ class LlamaEmbedder:
         if 0 < job.computed < len(first):
             return
         job.computed = 0
-        job.vectors.extend(self._context.pooled(index) for index in range(len(chosen)))
+        job.vectors.extend(context.pooled(index) for index in range(len(chosen)))
+
+    def _context_for(self, tokens: int) -> LlamaContext:
+        self._used_at_s = self._clock_s()
+        if self._context is None or self._context.cells < tokens:
+            self._drop_context()
+            cells = next(size for size in self._sizes if size >= tokens)
+            self._context = self._make_context(cells)
+            self._batch = Batch(max(cells, _TOKENS_AT_ONCE))
+        return self._context
+
+    def idle(self) -> float | None:
+        """Give up the context if it has not been used for a while. A `BackgroundWork`."""
+        if self._context is None:
+            return None
+        rest_s = self._used_at_s + KEPT_S - self._clock_s()
+        if rest_s > 0:
+            return rest_s
+        self._drop_context()
+        return None
+
+    def _drop_context(self) -> None:
+        if self._context is not None:
+            self._context.close()
+            self._context = None
 
     def _next_inputs(self, job: _Job) -> list[list[int]]:
         """The inputs of the next batch, at least one."""
@@ -147,6 +176,4 @@ class LlamaEmbedder:
 
     def close(self) -> None:
         self._jobs.clear()
-        if self._context is not None:
-            self._context.close()
-            self._context = None
+        self._drop_context()

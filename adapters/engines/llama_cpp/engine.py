@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import msgspec
+from collections.abc import Callable, Sequence
 
 from corral.adapters.engines.llama_cpp.batching import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
-from corral.adapters.engines.llama_cpp.guessing import Guessing
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaModel
 from corral.adapters.engines.llama_cpp.reader_count import Users
@@ -25,7 +22,10 @@ __all__ = ("LlamaCppEngine",)
 
 
 class LlamaCppEngine:
-    """Created by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings."""
+    """Created by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings.
+
+    `info` returns the same object until something has changed.
+    """
 
     def __init__(
         self,
@@ -34,9 +34,8 @@ class LlamaCppEngine:
         completions: Completions | None,
         embedder: LlamaEmbedder,
         tokenizer: LlamaTokenizer,
-        info: ModelInfo,
+        info: Callable[[], ModelInfo],
         encoder: ImageEncoder | None = None,
-        guessing: Guessing | None = None,
     ) -> None:
         self._model = model
         self._completions = completions
@@ -44,12 +43,11 @@ class LlamaCppEngine:
         self._tokenizer = tokenizer
         self._info = info
         self._encoder = encoder
-        self._guessing = guessing
         self._preparing = Users()
 
     @property
     def info(self) -> ModelInfo:
-        return self._info
+        return self._info()
 
     @property
     def tokenizer(self) -> LlamaTokenizer:
@@ -66,14 +64,15 @@ class LlamaCppEngine:
             raise Unsupported(f"llama.cpp does not take a {type(request).__name__}")
 
     def needs_preparing(self, request: Request) -> bool:
-        completions = self._completions
-        return completions is not None and isinstance(request, CompletionRequest) and completions.takes_long(request)
+        if self._completions is None or not isinstance(request, CompletionRequest):
+            return False
+        return self._completions.sequences.takes_long(request)
 
     def prepare(self, request: Request) -> LlamaSequence:
         assert isinstance(request, CompletionRequest)
         assert self._completions is not None
         with self._preparing.one():
-            return self._completions.sequence(request)
+            return self._completions.sequences.make(request)
 
     def add_prepared(self, request_id: int, prepared: Prepared, mask: TokenMask | None) -> None:
         assert isinstance(prepared, LlamaSequence)
@@ -88,9 +87,6 @@ class LlamaCppEngine:
         return outputs
 
     def idle(self) -> float | None:
-        if self._guessing is not None and self._guessing.told != self._info.details["guesses"]:
-            details = {**self._info.details, "guesses": self._guessing.told}
-            self._info = msgspec.structs.replace(self._info, details=details)
         return None if self._completions is None else self._completions.idle()
 
     def has_unfinished_requests(self) -> bool:

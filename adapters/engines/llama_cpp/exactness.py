@@ -22,7 +22,7 @@ from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.core.values import Value
 
-__all__ = ("Exactness", "exactness_of")
+__all__ = ("Exactness", "measure_exactness")
 
 _PROMPT = 10
 _CHUNKINGS = ((2, 8), (3, 3, 4))
@@ -44,20 +44,7 @@ class Exactness(Value, frozen=True, kw_only=True):
         return f"{'yes' if self.exact else 'no'}: {self.reason}"
 
 
-def exactness_of(
-    context: LlamaContext, batch: Batch, streams: int, *, wanted: bool, flash: bool, trimmable: bool
-) -> Exactness:
-    """Measure it, unless it is not `wanted`, or cannot be: with flash attention, or memory that is not `trimmable`."""
-    if not wanted:
-        return Exactness(exact=False, reason="switched off")
-    if flash:
-        return Exactness(exact=False, reason="with flash attention, the order of sums depends on other requests")
-    if not trimmable:
-        return Exactness(exact=False, reason="its memory cannot be truncated")
-    return _measured(context, batch, streams)
-
-
-def _measured(context: LlamaContext, batch: Batch, streams: int) -> Exactness:
+def measure_exactness(context: LlamaContext, batch: Batch, streams: int) -> Exactness:
     """Costs about fifty tokens; the memory is empty before and after."""
     size = context.model.vocabulary_size
     tokens = [(7919 * (i + 1)) % max(1, size - 1) for i in range(_PROMPT + 1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from corral.adapters.engines.llama_cpp.exactness import Exactness
 from corral.adapters.engines.llama_cpp.guess_draft import DraftGuesser, DraftModel, PromptOrDraft, require_same_tokens
@@ -12,6 +12,7 @@ from corral.adapters.engines.llama_cpp.guess_prompt import PromptLookup
 from corral.adapters.engines.llama_cpp.guessing import Guesser, Guessing
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
 from corral.adapters.engines.llama_cpp.native_batch import Batch
+from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
 from corral.adapters.engines.llama_cpp.trial_decodes import can_trim
 from corral.core.errors import CorralError, InvalidModelFile, InvalidOption
@@ -34,6 +35,8 @@ def open_guessing(
     *,
     streams: int,
     trimmable: bool,
+    num_ctx: int,
+    threads: Callable[[], int],
     on_progress: OnLoadProgress,
 ) -> tuple[Guessing | None, str]:
     """What guesses for this model, or None and why nothing does. `files` has the paths of its parts.
@@ -54,11 +57,11 @@ def open_guessing(
         return None, "no: texts would be even less exact; exact = false allows them"
     if options.exact and (exactness.pair_rows or not rows_together_are_exact(context, batch, streams)):
         return None, _NOT_EXACT
-    most_rows = context.batch - streams
     left_out = ""
     if "draft" in files and options.guess != "prompt":
         try:
-            drafting = _open_draft(files, options, context, streams, on_progress)
+            count = min(streams, _DRAFT_STREAMS)
+            drafting = _open_draft(files, options, context.model, num_ctx, count, threads, on_progress)
         except CorralError as error:
             if options.guess == "draft":
                 raise
@@ -74,18 +77,19 @@ def open_guessing(
             return Guessing(
                 begin,
                 source="from its draft model" if only else "from prompt and answer, and its draft model",
-                most_rows=most_rows,
                 close=drafting.close,
                 size_bytes=drafting.size_bytes,
             ), ""
-    return Guessing(PromptLookup, source=f"from prompt and answer{left_out}", most_rows=most_rows), ""
+    return Guessing(PromptLookup, source=f"from prompt and answer{left_out}"), ""
 
 
 def _open_draft(
     files: Mapping[FileRole, str],
     options: LlamaCppOptions,
-    context: LlamaContext,
+    target: LlamaModel,
+    num_ctx: int,
     streams: int,
+    threads: Callable[[], int],
     on_progress: OnLoadProgress,
 ) -> DraftModel:
     model = LlamaModel(
@@ -97,20 +101,13 @@ def _open_draft(
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        require_same_tokens(context.model, model)
-        count = min(streams, _DRAFT_STREAMS)
-        own = LlamaContext(
-            model,
-            num_ctx=min(context.num_ctx, model.trained_context or context.num_ctx),
-            streams=count,
-            batch=_DRAFT_BATCH,
-            threads=context.threads,
-            flash_attention=0,
-            kv_cache_type="f16",
-        )
+        require_same_tokens(target, model)
+        cells = min(num_ctx, model.trained_context or num_ctx)
+        params = ContextParams(batch=_DRAFT_BATCH, outputs_per_stream=1, flash_attention=0, kv_cache_type="f16")
+        own = LlamaContext(model, params, ContextSize(streams, cells), num_ctx=cells, threads=threads())
         failed.callback(own.close)
         if not can_trim(own, Batch(_DRAFT_BATCH)):
             reason = "the memory of the draft model cannot be truncated"
             raise InvalidModelFile(reason, "use another, or guess = prompt")
         failed.pop_all()
-    return DraftModel(model, own, streams=count, threads=lambda: context.threads)
+    return DraftModel(model, own, streams=streams, threads=threads)

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from corral.adapters.engine_kit.sampling.candidates import Logits
 from corral.adapters.engines.llama_cpp.guess_costs import StepCosts, StepKind
-from corral.adapters.engines.llama_cpp.guess_policy import LENGTHS, Acceptance, Candidate, Evidence, GuessPolicy
+from corral.adapters.engines.llama_cpp.guess_policy import LENGTHS, Acceptance, Evidence, GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.core.errors import CorralError
 from corral.core.requests.outputs import Token
@@ -63,7 +63,7 @@ class GuessedRequest:
 
 class Guessing:
     """The guesses of all requests of a model. `begin` creates a guesser, and `close` frees what they share, which takes
-    `size_bytes` of memory. `source` says where they come from. A step has at most `most_rows` rows.
+    `size_bytes` of memory. `source` says where they come from.
     """
 
     def __init__(
@@ -71,13 +71,11 @@ class Guessing:
         begin: Callable[[Sequence[int]], Guesser],
         *,
         source: str,
-        most_rows: int,
         close: Callable[[], None] = lambda: None,
         size_bytes: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._begin = begin
-        self._most_rows = most_rows
         self._clock = clock
         self._policy = GuessPolicy(StepCosts())
         self._acceptance = Acceptance()
@@ -86,15 +84,17 @@ class Guessing:
         self.close = close
         self.size_bytes = size_bytes
         self._given = self._accepted = 0
+        self.note()
 
-    @property
-    def told(self) -> str:
-        """What ``details.guesses`` says."""
+    def note(self) -> None:
+        """A `BackgroundWork`: bring `told`, which ``details.guesses`` says, up to date."""
         right = f"; {self._accepted} of {self._given} were right" if self._given else ""
-        return f"{self._source}, where they win{right}"
+        self.told = f"{self._source}, where they win{right}"
 
-    def plan(self, ready: Sequence[LlamaSequence], cells: int) -> None:
-        """Set the guesses of those for whom they are expected to win. A stream has so many cells."""
+    def plan(self, ready: Sequence[LlamaSequence], cells: int, most_rows: int) -> None:
+        """Set the guesses of those for whom they are expected to win. A stream has so many cells, the step at most so
+        many rows.
+        """
         requests = [self._request(sequence) for sequence in ready]
         candidates = []
         for sequence, request in zip(ready, requests, strict=True):
@@ -103,9 +103,9 @@ class Guessing:
             offer = request.guesser.offer(max(0, min(wanted, LENGTHS[-1])))
             request.evidence = offer.evidence
             share = request.acceptance.share(offer.evidence)
-            candidates.append(Candidate(offer.length, share, offer.evidence == "draft"))
+            candidates.append(GuessCandidate(offer.length, share, offer.evidence == "draft"))
         began = self._clock()  # what is done once for a prompt is not counted
-        lengths = self._policy.lengths(candidates, self._most_rows)
+        lengths = self._policy.lengths(candidates, most_rows)
         for sequence, request, length in zip(ready, requests, lengths, strict=True):
             sequence.guess = request.guesser.guess(length) if length else []
             request.given, request.accepted, request.rejected = len(sequence.guess), 0, False

@@ -1,7 +1,7 @@
 """How much memory llama.cpp needs besides the weights: the KV cache and the compute buffers.
 
 Measured (llama.cpp reports them when it creates a context): the buffers hold the larger of two things that are not
-needed at the same time, the logits of a batch and the attention scores of a layer, plus a few rows.
+needed at the same time, the logits of a decode and the attention scores of a layer, plus a few rows.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from corral.core.models.model import ModelMetadata
 __all__ = (
     "KV_BYTES_PER_VALUE",
     "LARGEST_BATCH",
+    "OUTPUTS_PER_STREAM",
     "REMEMBERED_BYTES",
     "SMALLEST_BATCH",
     "batch_tokens",
@@ -21,6 +22,8 @@ __all__ = (
 
 KV_BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q4_0": 18 / 32}
 SMALLEST_BATCH, LARGEST_BATCH = 32, 512
+OUTPUTS_PER_STREAM = 16
+"""So many rows of a stream may have logits in one decode."""
 REMEMBERED_BYTES = 64 * 1024 * 1024
 """Vectors of images to keep. A conversation sends its images again with every question."""
 _FLOAT = 4
@@ -48,9 +51,19 @@ def projector_bytes(size_bytes: int) -> int:
 
 
 def compute_bytes(
-    *, num_ctx: int, batch: int, heads: int, vocabulary: int, width: int, windows: bool, flash_attention: bool
+    *,
+    num_ctx: int,
+    batch: int,
+    outputs: int,
+    heads: int,
+    vocabulary: int,
+    width: int,
+    windows: bool,
+    flash_attention: bool,
 ) -> int:
-    """The compute buffers of one context. `windows`: some layers have a sliding window, and need their own mask."""
+    """The compute buffers of one context with streams of `num_ctx` cells. `outputs`: rows of a batch that have logits.
+    `windows`: some layers have a sliding window, and need their own mask.
+    """
     masks = 2 if windows else 1
     per_cell = _MASK_BYTES * masks if flash_attention else _FLOAT * (heads + masks)
-    return max(_FLOAT * batch * vocabulary, batch * num_ctx * per_cell) + _FLOAT * batch * width * _WIDE_ROWS
+    return max(_FLOAT * outputs * vocabulary, batch * num_ctx * per_cell) + _FLOAT * batch * width * _WIDE_ROWS

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
+from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
+from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize, NativeContext
 from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
+from corral.adapters.engines.llama_cpp.stream_states import SPARE_BYTES, fit_state, portable_state
 from corral.core.errors import EngineError, InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
 
 __all__ = ("LlamaContext", "LlamaModel", "supports_gpu")
-
-# Numbers of llama.cpp's enums (llama.h) that the Python module does not export.
-KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_1": 7, "q8_0": 8, "bf16": 30}
-
-_MOST_VIEWS = 1024
-
-# The module's own prototype creates a pointer object per call; an address is enough.
-_logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
-    ("llama_get_logits_ith", C.llama_cpp._lib)
-)
 
 
 def supports_gpu() -> bool:
@@ -108,81 +102,103 @@ class LlamaModel:
 
 
 class LlamaContext:
-    """A KV cache of separate streams, and its compute graph."""
+    """A KV cache of separate streams, and its compute graph, which can be replaced by one of another size.
+
+    `num_ctx` is the most tokens that one of its streams may ever have, by default those of the first `size`; now there
+    is room for `cells`. `portable`: states are saved in a form that contexts of all sizes load (see `stream_states`).
+    `pair_rows`: no row of a decode may be computed alone.
+    """
 
     def __init__(
-        self,
-        model: LlamaModel,
-        *,
-        num_ctx: int,
-        streams: int,
-        batch: int,
-        threads: int,
-        flash_attention: int,
-        kv_cache_type: str,
-        pooling: int | None = None,
-        unified: bool = False,
+        self, model: LlamaModel, params: ContextParams, size: ContextSize, *, threads: int, num_ctx: int | None = None
     ) -> None:
-        params = C.llama_context_default_params()
-        params.n_ctx = num_ctx if unified else num_ctx * streams
-        params.n_batch = batch
-        params.n_ubatch = batch
-        params.n_seq_max = streams
-        params.kv_unified = unified
-        params.n_threads = threads
-        params.n_threads_batch = threads
-        params.flash_attn_type = flash_attention
-        params.type_k = params.type_v = KV_TYPES[kv_cache_type]
-        params.swa_full = True  # sliding windows keep everything, so that prefixes can be truncated anywhere
-        params.no_perf = True
-        if pooling is not None:
-            params.embeddings = True
-            params.pooling_type = pooling
-        forget_log()
         self.model = model
-        self.handle = C.llama_init_from_model(model.handle, params)
-        if not self.handle:
-            raise OutOfMemory(
-                f"llama.cpp could not create a context of {streams} x {num_ctx} tokens: {failure_reason()}",
-                "lower num_ctx or num_parallel",
-            )
-        self.memory = C.llama_get_memory(self.handle)
-        self.batch = batch
-        self.num_ctx = min(num_ctx, int(C.llama_n_ctx_seq(self.handle)))
-        self.can_shift = bool(self.memory and C.llama_memory_can_shift(self.memory))
+        self.num_ctx = size.cells if num_ctx is None else num_ctx
+        self.batch = params.batch
         self.threads = threads
-        self._views: dict[int, npt.NDArray[np.float32]] = {}
+        self.portable = False
+        self.pair_rows = False
+        self._params = params
+        self._native = self.another(size)
+        self._next: NativeContext | None = None
+        self._moved: set[int] = set()
+        self._last = self._native
+        self._rows: dict[int, tuple[NativeContext, int]] = {}
+
+    @property
+    def memory(self) -> Any:
+        """None if it has no KV cache."""
+        return self._native.memory
+
+    @property
+    def can_shift(self) -> bool:
+        return self._native.can_shift
+
+    @property
+    def size(self) -> ContextSize:
+        """Its size. While streams are moved, what both contexts have room for."""
+        now, after = self._native.size, self._next
+        return now if after is None else ContextSize(after.size.streams, min(now.cells, after.size.cells))
+
+    @property
+    def most_outputs(self) -> int:
+        """How many rows of a decode may have logits. llama.cpp ends the process if there are more."""
+        per_stream = self._params.outputs_per_stream
+        streams = min(native.size.streams for native in filter(None, (self._native, self._next)))
+        return self.batch if per_stream is None else min(self.batch, per_stream * streams)
+
+    @property
+    def cells(self) -> int:
+        """How many tokens a stream has room for now."""
+        return min(self.num_ctx, self.size.cells)
+
+    # ── Decode ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def decode(self, batch: Batch) -> int:
         """Return llama.cpp's code: 0 done, 1 no room, 2 aborted, negative failed."""
-        return int(C.llama_decode(self.handle, batch.native))
+        if self._next is None:
+            return self._native.decode(batch.native)
+        streams = batch.sequences[: batch.native.n_tokens].tolist()
+        moved = [self._place(stream) is self._next for stream in streams]
+        if all(moved) or not any(moved):
+            self._last, self._rows = self._place(streams[0]), {}
+            return self._last.decode(batch.native)
+        return self._decode_both(batch, streams, moved)
+
+    def _decode_both(self, batch: Batch, streams: Sequence[int], moved: Sequence[bool]) -> int:
+        self._rows = {}
+        for native in (self._native, self._next):
+            assert native is not None
+            mine = [row for row, there in enumerate(moved) if there is (native is self._next)]
+            self._rows |= {row: (native, at) for at, row in enumerate(mine)}
+            rows = [(int(batch.tokens[row]), int(batch.positions[row]), streams[row]) for row in mine]
+            fillers = filler_rows([streams[row] for row in mine], native.size.streams, pair_rows=self.pair_rows)
+            for stream in fillers:
+                if native.span(stream)[1] + 1 >= native.size.cells:
+                    native.trim(stream, 0)
+            positions = {stream: native.span(stream)[1] + 1 for stream in fillers}
+            part = Batch(len(rows) + len(fillers))
+            part.fill_rows(rows + [(0, positions[stream], stream) for stream in fillers])
+            code = native.decode(part.native)
+            for stream, position in positions.items():
+                native.trim(stream, position)
+            if code != 0:
+                return code
+        return 0
 
     def decode_vectors(self, batch: VectorBatch, *, causal: bool) -> int:
         """As `decode`, for an image. If not `causal`, all of its cells see each other."""
-        if causal:
-            return int(C.llama_decode(self.handle, batch.native))
-        C.llama_set_causal_attn(self.handle, False)
-        try:
-            return int(C.llama_decode(self.handle, batch.native))
-        finally:
-            C.llama_set_causal_attn(self.handle, True)
+        self._last, self._rows = self._place(batch.stream), {}
+        return self._last.decode(batch.native) if causal else self._last.decode_all_seeing(batch.native)
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
         """The logits of a row of the last batch: a view that the next decode overwrites."""
-        address = _logits_address(self.handle, row)
-        if not address:
-            raise EngineError(f"llama.cpp has no logits for row {row}")
-        view = self._views.get(address)
-        if view is None:  # llama.cpp keeps its output buffer, so there are few addresses
-            if len(self._views) > _MOST_VIEWS:
-                self._views.clear()
-            values = (ctypes.c_float * self.model.vocabulary_size).from_address(address)
-            view = self._views[address] = np.ctypeslib.as_array(values)
-        return view
+        native, at = self._rows[row] if self._rows else (self._last, row)
+        return native.logits(at)
 
     def pooled(self, sequence: int) -> npt.NDArray[np.float32]:
         """A copy of the pooled vector of a sequence of the last batch."""
-        pointer = C.llama_get_embeddings_seq(self.handle, sequence)
+        pointer = C.llama_get_embeddings_seq(self._native.handle, sequence)
         if not pointer:
             raise EngineError(f"llama.cpp has no embedding for sequence {sequence}")
         return np.ctypeslib.as_array(pointer, (self.model.embedding_size,)).copy()
@@ -190,47 +206,86 @@ class LlamaContext:
     def set_threads(self, threads: int) -> None:
         """Set the number of threads for all decodes from now on."""
         if threads != self.threads:
-            C.llama_set_n_threads(self.handle, threads, threads)
             self.threads = threads
+            for native in filter(None, (self._native, self._next)):
+                native.set_threads(threads)
+
+    # ── Streams ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def trim(self, stream: int, length: int) -> bool:
         """Drop all but the first `length` positions; return False if this kind of memory cannot do that."""
-        return bool(C.llama_memory_seq_rm(self.memory, stream, length, -1))
+        return self._place(stream).trim(stream, length)
 
     def clear(self) -> None:
         """Drop the tokens of every stream. What they left in the cells is overwritten before it is read."""
-        C.llama_memory_clear(self.memory, False)
+        for native in filter(None, (self._native, self._next)):
+            native.clear()
 
     def discard(self, stream: int, start: int, end: int) -> None:
         """Drop positions `start` to `end` and move what follows down."""
-        C.llama_memory_seq_rm(self.memory, stream, start, end)
-        C.llama_memory_seq_add(self.memory, stream, end, -1, start - end)
+        self._place(stream).discard(stream, start, end)
 
     def span(self, stream: int) -> tuple[int, int]:
         """The first and last position in memory, (-1, -1) when empty."""
-        return (
-            int(C.llama_memory_seq_pos_min(self.memory, stream)),
-            int(C.llama_memory_seq_pos_max(self.memory, stream)),
-        )
+        return self._place(stream).span(stream)
 
     def state_bytes(self, stream: int) -> int:
-        """The size of what `save` returns."""
-        return int(C.llama_state_seq_get_size(self.handle, stream))
+        """About the size of what `save` returns."""
+        return self._place(stream).state_bytes(stream)
 
-    def save(self, stream: int) -> ctypes.Array[ctypes.c_uint8]:
-        """A copy of the stream's state, which `restore` can load into another one."""
-        size = self.state_bytes(stream)
-        data: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
-        if C.llama_state_seq_get_data(self.handle, data, size, stream) != size:
-            raise EngineError(f"llama.cpp could not save the state of stream {stream}")
-        return data
+    def save(self, stream: int) -> npt.NDArray[np.uint8]:
+        """A copy of the stream's state, which `restore` can load into another one, also after a change of size if it is
+        `portable`.
+        """
+        if not self.portable:
+            return self._place(stream).save(stream)
+        return portable_state(self._place(stream).save(stream, spare=SPARE_BYTES), stream)
 
     def restore(self, stream: int, state: Any) -> bool:
-        """Load what `save` returned, or the same bytes in any writable buffer."""
-        data = (ctypes.c_uint8 * memoryview(state).nbytes).from_buffer(state)
-        return bool(C.llama_state_seq_set_data(self.handle, data, len(data), stream))
+        """Load what `save` returned, or the same bytes in any buffer. False if it does not fit: the stream is empty."""
+        data = np.frombuffer(state, np.uint8)
+        native = self._place(stream)
+        return native.restore(stream, fit_state(data, native.size.streams) if self.portable else data)
+
+    def _place(self, stream: int) -> NativeContext:
+        return self._next if self._next is not None and stream in self._moved else self._native
+
+    # ── Size ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def another(self, size: ContextSize) -> NativeContext:
+        """A context of another size, for `begin_moving`. In any thread. Raises `OutOfMemory`."""
+        model = self.model
+        return NativeContext(
+            model.handle, self._params, size, vocabulary_size=model.vocabulary_size, threads=self.threads
+        )
+
+    def begin_moving(self, native: NativeContext) -> None:
+        """From now on, streams that it alone has are there, and others once they are moved. Must be `portable`."""
+        assert self.portable
+        assert self._next is None
+        native.set_threads(self.threads)
+        self._next = native
+        self._moved = set(range(self._native.size.streams, native.size.streams))
+
+    def move(self, stream: int, *, content: bool) -> bool:
+        """Move a stream, with its `content` or empty; return False if it had to be dropped."""
+        assert self._next is not None
+        kept = False
+        if content:
+            state = portable_state(self._native.save(stream, spare=SPARE_BYTES), stream)
+            kept = self._next.restore(stream, fit_state(state, self._next.size.streams))
+        self._native.trim(stream, 0)
+        self._moved.add(stream)
+        return kept or not content
+
+    def end_moving(self) -> NativeContext:
+        """Call when all streams are moved; return the old context, which must be closed."""
+        assert self._next is not None
+        old, self._native, self._next = self._native, self._next, None
+        self._moved = set()
+        self._last, self._rows = self._native, {}
+        return old
 
     def close(self) -> None:
-        if self.handle:
-            C.llama_free(self.handle)
-            self.handle = None
+        for native in filter(None, (self._native, self._next)):
+            native.close()

@@ -77,6 +77,7 @@ class VectorBatch:
         self.native.token = None
         self._rows = np.zeros((0, 0), np.float32)
         self._positions = np.zeros(0, np.int32)
+        self.stream = 0
 
     def fill(
         self, image: ImageCells, start: int, count: int, first_position: int, sequence: int, *, last: bool
@@ -89,6 +90,7 @@ class VectorBatch:
             moved = image.offsets[:, start:end] + first_position * image.moves[:, start:end]
             self._positions = np.ascontiguousarray(moved, np.int32).ravel()
         self._rows = image.vectors[start:end]  # kept until the next call
+        self.stream = sequence
         self._batch.sequences[:count] = sequence
         self._batch.wanted[:count] = 0
         self._batch.wanted[count - 1] = 1 if last else 0

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ("LlamaSequence",)
 
+_AHEAD = 64
+"""So many tokens before there is no room, more is made, so that an answer does not have to wait for it."""
+
 
 class LlamaSequence:
     """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next. `prompt` are
@@ -88,6 +91,20 @@ class LlamaSequence:
     def computed(self) -> int:
         """The number of prompt tokens in memory."""
         return len(self.stream.tokens) if self.stream is not None else 0
+
+    @property
+    def cells_soon(self) -> int:
+        """How many cells it needs for its prompt, and for the next part of its answer."""
+        return min(self.num_ctx, max(len(self.prompt), self.computed) + _AHEAD)
+
+    @property
+    def cells_next(self) -> int:
+        """How many cells it needs to go on."""
+        return max(len(self.prompt), self.computed + 1)
+
+    def has_room(self, cells: int) -> bool:
+        """Whether the next token of its answer can be computed with so many cells, or it is as long as it may be."""
+        return self.computed < cells or self.computed >= self.num_ctx
 
     @property
     def remaining(self) -> int:

@@ -10,12 +10,14 @@ import msgspec
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.memory_needs import (
     LARGEST_BATCH,
+    OUTPUTS_PER_STREAM,
     batch_tokens,
     compute_bytes,
     kv_bytes,
     projector_bytes,
 )
 from corral.core.models.model import Model, ModelMetadata, StoredModel
+from corral.core.models.quantization_types import QuantizationType
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions")
@@ -31,17 +33,21 @@ _EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", 
 class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Load options. None lets the engine choose: ``corral ps`` and ``corral show`` print its choice.
 
-    `num_ctx`: most tokens of one request. `num_parallel`: requests at once; None: the largest of 8, 4, 2, 1 whose KV
-    cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit. `num_thread`: 0 tunes itself.
+    `num_ctx`: most tokens of one request; memory for them is taken when a request needs them. `num_parallel`: requests
+    at once, with a KV stream for each from the start; None: one stream, and more as requests wait, up to the largest of
+    8, 4, 2, 1 whose KV cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit.
+    `num_thread`: 0 tunes itself.
     `flash_attention`: None is off on a CPU (texts are exact without it) and llama.cpp's choice on a GPU.
     `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated. `exact`: the same request
     gives the same text whatever else runs; answers are computed once more, while idle, before they are a prefix.
     `amx`: use the matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the
     process dies.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
-    load; 0: none. `guess`: compute tokens that may follow together with the next one, where that is faster: ``prompt``
-    takes them from prompt and answer, ``draft`` from the model's draft model, ``auto`` from either; ``off``: none. Only
-    while texts stay as exact as `exact` asks.
+    load; 0: none. `reencode`: a type that all weights get before they are loaded, or ``auto``: the one that suits this
+    machine, found once in the background of a first load, as ``corral tune`` does.
+    `guess`: compute tokens that may follow together with the next one, where that is faster: ``prompt`` takes them from
+    prompt and answer, ``draft`` from the model's draft model, ``auto`` from either; ``off``: none. Only while texts
+    stay as exact as `exact` asks.
     """
 
     num_ctx: int | None = None
@@ -57,6 +63,9 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     exact: bool = True
     amx: bool = False
     prefix_memory: int | None = None
+    reencode: Literal[
+        "off", "auto", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_1", "Q4_0", "IQ4_NL"
+    ] = "off"
     guess: Literal["off", "auto", "prompt", "draft"] = "auto"
 
 
@@ -96,6 +105,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
     compute = compute_bytes(
         num_ctx=context,
         batch=batch,
+        outputs=min(batch, streams * OUTPUTS_PER_STREAM),
         heads=_heads(metadata),
         vocabulary=0 if embeds_only else metadata.vocabulary_size or 32_000,
         width=metadata.embedding_length or 4096,
@@ -129,6 +139,9 @@ SPEC = EngineSpec(
     tasks=frozenset({"completion", "embedding"}),
     takes="GGUF files of every architecture that llama.cpp supports",
     devices="corral.adapters.engines.llama_cpp.devices:devices",
+    compare="corral.adapters.engines.llama_cpp.comparing.compare:compare",
+    reencodings=(QuantizationType.Q8_0, QuantizationType.F16, QuantizationType.Q4_0),
+    reencoding=lambda options: options.reencode,
     load_options=LlamaCppOptions,
     module="llama_cpp",
     requirement=REQUIREMENT,

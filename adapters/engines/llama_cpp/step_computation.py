@@ -58,7 +58,8 @@ class Computation:
         """
         ready = sorted(sequences, key=_stream_index)
         if self._guessing is not None:
-            self._guessing.plan(ready, self._streams.capacity)
+            idle_rows = len(self._streams) - len(ready)
+            self._guessing.plan(ready, self._streams.capacity, self._context.most_outputs - idle_rows)
         fillers = self._fillers([sequence.owned.index for sequence in ready])
         rows = [(0, filler.next_position, filler.index) for filler in fillers]
         for sequence in ready:

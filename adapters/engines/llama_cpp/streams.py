@@ -95,8 +95,14 @@ class Streams:
 
     @property
     def capacity(self) -> int:
-        """The largest number of tokens in one stream."""
-        return self._context.num_ctx
+        """The largest number of tokens in one stream, as things are."""
+        return self._context.cells
+
+    def resize(self, count: int) -> None:
+        """Have this many streams, as the context has now. Those that go are empty and idle."""
+        self.drop_snapshot()
+        del self._all[count:]
+        self._all += [CacheStream(index) for index in range(len(self._all), count)]
 
     @property
     def any_idle(self) -> bool:

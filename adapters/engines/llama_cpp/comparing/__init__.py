@@ -1,0 +1,1 @@
+"""Two GGUF models side by side: how far their predictions differ (`divergence`), and how fast they are (`speeds`)."""
