@@ -16,6 +16,7 @@ from corral.core.errors import CorralError
 from corral.core.generation.service import InferenceService
 from corral.core.models.names import ModelName
 from corral.core.ports.logins import RegistryLogins
+from corral.core.ports.prefixes import PrefixDisk
 from corral.core.ports.registries import Registry
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
@@ -85,6 +86,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     garbage: GarbageCollector
     verifier: StoreVerifier
     logins: RegistryLogins
+    prefixes: PrefixDisk
     version: str
     registries: tuple[Registry, ...] = ()
     engines: tuple[EngineStatus, ...] = ()

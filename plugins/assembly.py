@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.constraints.schema_checks import SchemaChecker
+from corral.adapters.engine_kit.prefixes.prefix_disk import FolderPrefixDisk
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.registries.oci.own_logins import OwnLogins
 from corral.adapters.registries.oci.settings import OciRegistrySettings
@@ -218,6 +219,7 @@ async def assemble(
         ),
         free_memory=free_memory,
         deriver=deriver,
+        cache_folder=None if stores.cache_folder is None else str(stores.cache_folder),
         tune_later=tuner.tune_later,
     )
     manager.warn()
@@ -248,6 +250,7 @@ async def assemble(
             upkeep=stores.upkeep,
         ),
         logins=OwnLogins(_registry_settings(settings)),
+        prefixes=FolderPrefixDisk(stores.cache_folder),
         version=version("corral"),
         registries=tuple(parts.of(REGISTRIES).values()),
         engines=tuple(engine_status(spec, installation) for spec in engines),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -51,7 +52,8 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
 
     `cache`, if any, remembers the metadata of weights files, so that they need not be read again. `upkeep`, if any,
     lets `corral gc` find what is neither blob nor manifest, and `corral verify` move broken blobs aside. New models are
-    written in the first of `preferred_formats`, names of manifest formats, that can hold them.
+    written in the first of `preferred_formats`, names of manifest formats, that can hold them. `cache_folder` is where
+    engines may keep what they have computed for models of this store: a local folder; None if nothing is kept.
     """
 
     blobs: BlobStore
@@ -60,6 +62,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     cache: MetadataCache | None = None
     upkeep: StoreUpkeep | None = None
     preferred_formats: tuple[str, ...] = ()
+    cache_folder: Path | None = None
 
 
 def resolve(target: str) -> Any:

@@ -58,6 +58,7 @@ class StoreChooser(Generic[Spec]):
             cache=upper.cache,
             upkeep=LayeredUpkeep(upper.upkeep, own, below) if upper.upkeep is not None else None,
             preferred_formats=upper.preferred_formats,
+            cache_folder=upper.cache_folder,
         )
 
     def _opened(self, setting: str, address: str) -> Stores:

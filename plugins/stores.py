@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corral.adapters.stores.cache_limit import CacheLimit
+from corral.adapters.stores.computed_folder import computed_folder
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.layered_upkeep import LayeredUpkeep
 from corral.adapters.stores.layers import StoreLayer
@@ -44,6 +45,7 @@ def filesystem(settings: FilesystemStoreSettings) -> Stores:
         local=blobs,
         cache=FilesystemMetadataCache(root),
         upkeep=FilesystemUpkeep(root),
+        cache_folder=computed_folder(root),
     )
 
 
@@ -63,6 +65,7 @@ def oci_layout(settings: OciLayoutStoreSettings) -> Stores:
         local=blobs,
         cache=FilesystemMetadataCache(root),
         upkeep=FilesystemUpkeep(root, files),
+        cache_folder=computed_folder(root),
         preferred_formats=("modelpack",),  # other tools find OCI manifests only
     )
 
@@ -89,6 +92,7 @@ def oci(settings: OciStoreSettings, registry: StorageRegistry) -> Stores:
         manifests=manifests,
         local=blobs,
         cache=FilesystemMetadataCache(root),
+        cache_folder=computed_folder(root),
         upkeep=LayeredUpkeep(
             FilesystemUpkeep(root),
             StoreLayer(name=str(root), blobs=cache, manifests=manifests, local=cache),

@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+
 from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.dispatched_model import DispatchedModel
 from corral.adapters.runners.frames import PROTOCOL_VERSION, Close, Load, up_decoder
@@ -73,7 +75,7 @@ def _load_frame(spec: EngineSpec, request: LoadRequest, settings: ProcessSetting
         engine=spec.name,
         form=spec.form,
         load=spec.load,
-        request=request,
+        request=msgspec.structs.replace(request, close_grace_s=settings.close_grace_s),
         heartbeat_s=min(1.0, settings.heartbeat_timeout_s / 5),
         log_level=logging.getLogger("corral.engine").getEffectiveLevel(),
         install_hint=install_line(spec),

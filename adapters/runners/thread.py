@@ -13,6 +13,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
+import msgspec
+
 from corral.adapters.runners.calls import TokenizerCalls
 from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.dispatched_model import DispatchedModel
@@ -46,7 +48,7 @@ class ThreadRunner:
     name = "thread"
 
     async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> ThreadModel:
-        worker = _Worker(spec, request, on_progress)
+        worker = _Worker(spec, msgspec.structs.replace(request, close_grace_s=_CLOSE_GRACE_S), on_progress)
         try:
             loop = await asyncio.shield(worker.loaded)
         except asyncio.CancelledError:

@@ -24,6 +24,7 @@ class StoreFolders:
         self.partials = self.own / "partials"
         self.adopted = self.own / "adopted"
         self.metadata = self.own / "metadata"
+        self.prefixes = self.own / "prefixes"
         self.scratch = self.own / "tmp"
         self.folders = self.own / "folders"
         self.workspaces = self.own / "work"

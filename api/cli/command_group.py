@@ -50,6 +50,7 @@ _COMMANDS = {
     "cp": ("corral.api.cli.models:cp", "Give a model another name."),
     "rm": ("corral.api.cli.models:rm", "Remove models."),
     "gc": ("corral.api.cli.housekeeping:gc", "Delete what no model needs."),
+    "cache": ("corral.api.cli.prefix_cache:cache", "Show or clear the prefixes of prompts that are kept on disk."),
     "verify": ("corral.api.cli.housekeeping:verify", "Check that the files of models are whole."),
     "ps": ("corral.api.cli.running:ps", "List the models that a server has loaded."),
     "stop": ("corral.api.cli.running:stop", "Unload a model from a server."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -37,7 +37,7 @@ def ps(session: Session, prefix: str | None, as_json: bool) -> None:
         print_json(models)
         return
     print_table(
-        ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "ENGINE", "UNTIL"),
+        ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "ENGINE", "PREFIXES", "UNTIL"),
         [
             (
                 model["name"],
@@ -46,6 +46,7 @@ def ps(session: Session, prefix: str | None, as_json: bool) -> None:
                 _processor(model),
                 str(model.get("context_length", 0)),
                 model["corral"]["engine"],
+                _prefixes(model["corral"].get("prefixes", ())),
                 _until(model["expires_at"]),
             )
             for model in models
@@ -79,6 +80,17 @@ def _processor(model: Mapping[str, Any]) -> str:
         return "100% GPU"
     share = round((size - on_gpu) / size * 100)
     return f"{share}%/{100 - share}% CPU/GPU"
+
+
+def _prefixes(tiers: Sequence[Mapping[str, Any]]) -> str:
+    """How many prefixes of prompts are kept in streams, host memory and on disk, their size, and how often they helped:
+    ``1+9+20, 84 MB, 31 hits``.
+    """
+    if not any(tier["entries"] for tier in tiers):
+        return "-"
+    counts = "+".join(str(tier["entries"]) for tier in tiers)
+    size = human_bytes(sum(tier["size_bytes"] for tier in tiers))
+    return f"{counts}, {size}, {sum(tier['hits'] for tier in tiers)} hits"
 
 
 def _until(expires_at: str) -> str:

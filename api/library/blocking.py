@@ -21,6 +21,7 @@ from corral.api.library.streams import AsyncStream, Stream
 from corral.core.catalog.garbage import GarbageReport
 from corral.core.catalog.verifying import VerifyReport
 from corral.core.models.model import StoredModel
+from corral.core.ports.prefixes import KeptPrefixes
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
 from corral.core.runtime import Runtime
@@ -219,6 +220,14 @@ class Corral(BlockingWeights):
     ) -> StoredModel:
         """See `AsyncCorral.create_from_modelfile`."""
         return self.call(lambda corral: corral.create_from_modelfile(model, modelfile, on_progress=on_progress))
+
+    def kept_prefixes(self) -> Sequence[KeptPrefixes]:
+        """See `AsyncCorral.kept_prefixes`."""
+        return self.call(lambda corral: corral.kept_prefixes())
+
+    def clear_prefixes(self, model: str | None = None) -> tuple[int, int]:
+        """See `AsyncCorral.clear_prefixes`."""
+        return self.call(lambda corral: corral.clear_prefixes(model))
 
     def gc(self, *, dry_run: bool = False, partials: bool = False) -> GarbageReport:
         """See `AsyncCorral.gc`."""

@@ -43,7 +43,7 @@ async def loadable_files(
                 path = folder / file.path
             else:
                 path = await pins.enter_async_context(local.local(file.digest))
-            found.append(LocalFile(role=file.role, path=str(path), name=file.path))
+            found.append(LocalFile(role=file.role, path=str(path), name=file.path, digest=file.digest))
         yield tuple(found)
 
 

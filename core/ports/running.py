@@ -10,9 +10,21 @@ from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
 from corral.core.values import Value
 
-__all__ = ("ModelInfo", "RunningModel", "Task")
+__all__ = ("ModelInfo", "PrefixTier", "RunningModel", "Task")
 
 Task = Literal["completion", "chat", "embedding"]
+
+
+class PrefixTier(Value, frozen=True, kw_only=True):
+    """Where computed prefixes of prompts are kept: ``streams`` (the engine's own memory), ``memory`` (of the host) or
+    ``disk``. How many there are, the bytes they take, and how many prompts have found theirs there since the model was
+    loaded.
+    """
+
+    name: Literal["streams", "memory", "disk"]
+    entries: int
+    size_bytes: int
+    hits: int
 
 
 class ModelInfo(Value, frozen=True, kw_only=True):
@@ -26,7 +38,8 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     and `/api/ps` print them. `control_tokens` are the texts that act as control tokens in parts with
     `parse_special`; None if unknown. An engine with an `OpenTokenizer` may leave it None: the runner reads its
     vocabulary. `longest_token_bytes` is the largest number of bytes that one token stands for; None if unknown. It
-    allows texts that are far too long for the context to be refused because of their size alone.
+    allows texts that are far too long for the context to be refused because of their size alone. `prefixes` are the
+    tiers in which it keeps computed prefixes, the fastest first; an engine reports them about once per second at most.
     """
 
     tasks: frozenset[str]
@@ -38,6 +51,7 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     details: Mapping[str, str] = {}
     control_tokens: tuple[str, ...] | None = None
     longest_token_bytes: int | None = None
+    prefixes: tuple[PrefixTier, ...] = ()
 
     def most_tokens(self, num_ctx: int | None) -> int | None:
         """The most tokens of a request with this `num_ctx`; None if that is unlimited or unknown."""

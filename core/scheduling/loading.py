@@ -59,12 +59,14 @@ class ModelLoader:
         models: LoadableModels,
         deriver: Deriver | None,
         timeout_s: float,
+        cache_folder: str | None = None,
         tune_later: Callable[[StoredModel], None] | None = None,
     ) -> None:
         self._placement = placement
         self._models = models
         self._deriver = deriver
         self._timeout_s = timeout_s
+        self._cache_folder = cache_folder
         self._tune_later = tune_later
 
     async def load(self, resident: Resident, metadata: ModelMetadata | None) -> RunningModel:
@@ -139,6 +141,7 @@ class ModelLoader:
             files=files,
             load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
             remote=record.remote,
+            cache_folder=self._cache_folder,
         )
         try:
             async with self._watched(resident, "loading", self._timeout_s) as on_progress:

@@ -42,7 +42,8 @@ class ModelScheduler:
 
     Models are identified by their files and engine, not by name. A load waits for memory: idle models are unloaded
     first, those with the shortest keep-alive before others. If all are busy, the first one accepts no new requests and
-    is unloaded when it is done. Requests for loaded models never wait for a load.
+    is unloaded when it is done. Requests for loaded models never wait for a load. Engines may keep what they have
+    computed in `cache_folder`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ModelScheduler:
         settings: SchedulerSettings,
         free_memory: Callable[[], Mapping[str, int]],
         deriver: Deriver | None = None,
+        cache_folder: str | None = None,
         tune_later: Callable[[StoredModel], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,6 +74,7 @@ class ModelScheduler:
             models=catalog,
             deriver=deriver,
             timeout_s=settings.load_timeout_s,
+            cache_folder=cache_folder,
             tune_later=tune_later,
         )
         self._closed = False

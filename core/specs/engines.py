@@ -48,11 +48,12 @@ class Device(Value, frozen=True, kw_only=True):
 
 
 class LocalFile(Value, frozen=True, kw_only=True):
-    """A file of the model, at a path that the engine can open."""
+    """A file of the model, at a path that the engine can open; `digest` is that of its content, None if unknown."""
 
     role: FileRole
     path: str
     name: str | None = None
+    digest: str | None = None
 
 
 class LoadRequest(Value, frozen=True, kw_only=True):
@@ -60,13 +61,17 @@ class LoadRequest(Value, frozen=True, kw_only=True):
 
     Engines turn it back with ``msgspec.convert(request.load_options, MyLoadOptions)``. The files of a folder model have
     their `name`s under one folder, so that they find each other. An upstream has no
-    files: `remote` says where it lives.
+    files: `remote` says where it lives. `cache_folder` is where engines may keep what they have computed, beyond this
+    load; it is local, need not exist yet, and is shared by all models of the store; None if there is none.
+    `close_grace_s` is how long closing the engine may take.
     """
 
     model: str
     files: tuple[LocalFile, ...]
     load_options: Mapping[str, Any] = {}
     remote: RemoteModel | None = None
+    cache_folder: str | None = None
+    close_grace_s: float = 5.0
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from litestar import Router
 from corral.adapters.answer_parsers.hermes import HermesCalls
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
 from corral.adapters.constraints.schema_checks import SchemaChecker
+from corral.adapters.engine_kit.prefixes.prefix_disk import FolderPrefixDisk
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZER
 from corral.adapters.engines.upstream.directory import ServerDirectory
@@ -131,6 +132,7 @@ class World:
             tuner=ModelTuner(models=catalog, deriver=deriver, comparer=comparer, engines=engines),
             devices=DeviceProbe(engines=engines, jobs=jobs),
             garbage=GarbageCollector(manifests=self.manifests, blobs=self.blobs, local=self.blobs),
+            prefixes=FolderPrefixDisk(None),
             verifier=StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=[]),
             logins=OwnLogins(OciRegistrySettings()),
             version="9.9.9",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from corral.adapters.engine_kit.prefixes.prefix_folder import PrefixFolder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.core.ports.engines import StepEngine
@@ -31,10 +33,11 @@ def weights(shallow: Callable[[str], Path]) -> Path:
 def open_engine(request: pytest.FixtureRequest) -> Callable[..., LlamaCppEngine]:
     """Loads an engine, which is closed after the test."""
 
-    def opened(path: Path, **options: object) -> LlamaCppEngine:
+    def opened(path: Path, *, cache_folder: Path | None = None, **options: object) -> LlamaCppEngine:
         load_request = LoadRequest(
             model="test",
-            files=(LocalFile(role="weights", path=str(path)),),
+            files=(LocalFile(role="weights", path=str(path), digest="sha256:" + path.name.encode().hex().zfill(64)),),
+            cache_folder=None if cache_folder is None else str(cache_folder),
             load_options={"num_ctx": 512, "num_parallel": 1, "num_thread": 1, **options},
         )
         engine = load(load_request, lambda share: None)
@@ -133,3 +136,91 @@ def test_running_answers_lose_no_step_to_others_prefixes(
             if number != 100 and isinstance(output, Token):
                 begun.add(number)
                 engine.abort_request(number)
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "F16"])
+def test_prefixes_outlive_the_process(
+    kind: str, shallow: Callable[[str], Path], open_engine: Callable[..., LlamaCppEngine], tmp_path: Path
+) -> None:
+    """What an engine held when it was closed is found by the next one, with another number of streams, too; its answers
+    are bit for bit those of one that has seen nothing."""
+    engine = open_engine(shallow(kind), num_parallel=2, cache_folder=tmp_path / "prefixes")
+    chats = [chat(number) for number in range(1, 5)]
+    for text in chats:
+        answer(engine, text)
+    engine.close()
+    again = open_engine(shallow(kind), num_parallel=3, cache_folder=tmp_path / "prefixes")
+    turns = [f"{text} And now question {number}?" for number, text in enumerate(chats)]
+    found = answer(again, *turns)
+    assert [cached for cached, _ in found] == pytest.approx(lengths(again, chats), abs=2)
+    fresh = open_engine(shallow(kind), num_parallel=3, prefix_memory=0)
+    assert [numbers for _, numbers in found] == [one[0][1] for one in (answer(fresh, turn) for turn in turns)]
+
+
+def test_other_options_do_not_share_files(
+    weights: Path, open_engine: Callable[..., LlamaCppEngine], tmp_path: Path
+) -> None:
+    """A cache of other numbers (`kv_cache_type`, `exact`) is not what was computed here; `num_ctx` and threads are."""
+    folder = tmp_path / "prefixes"
+    engine = open_engine(weights, cache_folder=folder)
+    answer(engine, chat(1))
+    engine.close()
+    for options, expected in (
+        ({"kv_cache_type": "f32"}, False),
+        ({"exact": False}, False),
+        ({"prefix_disk": 0}, False),
+        ({"num_ctx": 1024, "num_thread": 2}, True),
+    ):
+        other = open_engine(weights, cache_folder=folder, **options)
+        assert (answer(other, chat(1))[0][0] > 100) == expected
+
+
+def test_others_go_on_while_a_prefix_is_read(
+    weights: Path, open_engine: Callable[..., LlamaCppEngine], tmp_path: Path
+) -> None:
+    """An answer that is being generated loses no step to a request that waits for the disk; a damaged file is computed
+    anew, with the same result."""
+    folder = tmp_path / "prefixes"
+    engine = open_engine(weights, cache_folder=folder)
+    [(_, expected)] = answer(engine, chat(1))
+    engine.close()
+    [path] = folder.glob("*.prefix")
+    engine = open_engine(weights, num_parallel=2, cache_folder=folder)
+    engine.add_request(100, ask("Once upon a time"), None)
+    while not any(isinstance(output, Token) for _, output in engine.step()):
+        pass
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    engine.add_request(1, ask(chat(1)), None)
+    numbers: Numbers = []
+    cached = None
+    while len(numbers) < len(expected):
+        outputs: Sequence[tuple[int, Any]] = engine.step()
+        assert any(number == 100 and isinstance(output, Token) for number, output in outputs)
+        for number, output in outputs:
+            if number == 1 and isinstance(output, Prefilled):
+                cached = output.cached_tokens
+            elif number == 1 and isinstance(output, Token) and output.logprob is not None:
+                numbers.append((output.token_id, output.logprob.logprob))
+    assert (cached, numbers) == (0, expected)
+    assert not path.exists()
+
+
+def test_clearing_the_disk_clears_the_streams(
+    weights: Path, open_engine: Callable[..., LlamaCppEngine], tmp_path: Path
+) -> None:
+    """After `corral cache clear`, a loaded model has nothing of earlier prompts, and writes nothing of them."""
+    folder = tmp_path / "prefixes"
+    engine = open_engine(weights, num_parallel=2, cache_folder=folder)
+    answer(engine, chat(1))
+    folder.mkdir()
+    PrefixFolder(folder, 0).clear()
+    deadline = time.monotonic() + 30
+    while engine.info.prefixes[0].entries:
+        engine.idle()
+        assert time.monotonic() < deadline
+    assert answer(engine, chat(1))[0][0] == 0
+    PrefixFolder(folder, 0).clear()
+    engine.close()
+    assert list(folder.glob("*.prefix")) == []

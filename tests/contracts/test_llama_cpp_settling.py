@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,9 @@ class Turn:
     def whole(self) -> list[int]:
         return self.ids + self.tokens
 
-    def next(self, *more: int) -> Turn:
+    def next(self) -> Turn:
         """The next turn of the conversation: all of this one, and more tokens."""
-        return Turn(self.whole + list(more or (99, 98, 97)), seed=1)
+        return Turn(self.whole + list(range(90, 100)), seed=1)
 
 
 def answer(engine: LlamaCppEngine, *turns: Turn, limit: int = 20) -> None:
@@ -82,22 +83,24 @@ def settle(engine: LlamaCppEngine) -> int:
     return pieces
 
 
-@pytest.fixture(scope="module", params=["Q4_1", "Q8_0", "F16"])
-def weights(request: pytest.FixtureRequest, shallow: Callable[[str], Path]) -> Path:
-    return shallow(request.param)
+@pytest.fixture(scope="module", params=["Q4_1", "F16", "Q4_K_M"])
+def load_model(request: pytest.FixtureRequest, shallow: Callable[[str], Path]) -> Callable[..., LlamaCppEngine]:
+    """Loads one of the types, with what makes it exact."""
+    return partial(make, shallow(request.param), repack=request.param != "Q4_K_M")
 
 
 @pytest.fixture(scope="module")
-def engine(weights: Path) -> Iterator[LlamaCppEngine]:
-    engine = make(weights)
+def engine(load_model: Callable[..., LlamaCppEngine]) -> Iterator[LlamaCppEngine]:
+    engine = load_model()
+    assert "exact" in engine.info.features, engine.info.details["exact"]
     yield engine
     engine.close()
 
 
 @pytest.fixture(scope="module")
-def fresh(weights: Path) -> Iterator[Callable[[Turn], list[float]]]:
+def fresh(load_model: Callable[..., LlamaCppEngine]) -> Iterator[Callable[[Turn], list[float]]]:
     """The numbers of a turn in an engine that reuses nothing of it."""
-    engine = make(weights, num_parallel=2, prefix_memory=0)
+    engine = load_model(num_parallel=2, prefix_memory=0)
 
     def numbers(turn: Turn) -> list[float]:
         answer(engine, Turn([1, 2, 3]), Turn([4, 5, 6]), limit=1)  # no stream holds what begins like the turn
@@ -182,3 +185,18 @@ def test_a_prompt_that_is_cancelled_leaves_nothing_to_settle(engine: LlamaCppEng
     engine.add_request(1, Turn(prompt(7, 200)).request, None)
     engine.abort_request(1)
     assert engine.idle() is None
+
+
+def test_many_requests_at_once(shallow: Callable[[str], Path]) -> None:
+    """K-quants that are not repacked are exact in as many streams as there are, and with prompts of any length."""
+    path = shallow("Q4_K_M")
+    turns = [Turn(prompt(20 + index, length), seed=index) for index, length in enumerate((1, 3, 8, 9, 17, 30, 40, 70))]
+    alone = [Turn(turn.ids, seed=index) for index, turn in enumerate(turns)]
+    engine = make(path, repack=False, num_parallel=8, max_prefill_tokens=4)
+    answer(engine, *turns)
+    engine.close()
+    engine = make(path, repack=False, num_parallel=1, prefix_memory=0)
+    for turn in alone:
+        answer(engine, turn)
+    engine.close()
+    assert [turn.numbers for turn in turns] == [turn.numbers for turn in alone]

@@ -1,4 +1,4 @@
-"""``corral gc`` and ``corral verify`` on a temporary store."""
+"""``corral gc``, ``corral verify`` and ``corral cache`` on a temporary store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from corral.adapters.engine_kit.prefixes.prefix_cache import PrefixCache
+from corral.adapters.engine_kit.prefixes.prefix_files import PrefixFiles
+from corral.adapters.engine_kit.prefixes.prefix_folder import PrefixFolder
+from corral.adapters.stores.computed_folder import computed_folder
 from corral.api.cli.command_group import main
 from corral.core.models.digests import digest_of
 from corral.plugins.testing.gguf import gguf_bytes
@@ -93,3 +97,49 @@ def test_verify_finds_what_is_broken(store: Path, capsys: pytest.CaptureFixture[
     assert "needed by small:latest: pull or import it again" in out
     assert _call("verify", "nothing") == 1
     assert "not found" in capsys.readouterr().err
+
+
+def _keep_prefixes(store: Path, weights: str, model: str, *prompts: list[int]) -> None:
+    files = PrefixFiles(PrefixFolder(store / ".corral" / "prefixes", 1 << 30), f"{weights}/x", model)
+    cache = PrefixCache(memory_bytes=1 << 30, divisible=True, files=files)
+    for keys in prompts:
+        cache.put(keys, b"", bytearray(1000))
+    cache.close(30)
+
+
+def test_cache_shows_and_clears_prefixes(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By model, as a table and as JSON; one model's are cleared without the others', and none is no error."""
+    weights = digest_of(gguf_bytes())
+    _keep_prefixes(store, weights, "small:latest", [1, 2, 3], [4, 5, 6, 7])
+    _keep_prefixes(store, "sha256:" + "9" * 64, "other:latest", [1, 2, 3])
+    capsys.readouterr()
+    assert _call("cache") == 0
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header.split() == ["MODEL", "WEIGHTS", "PREFIXES", "TOKENS", "SIZE", "USED"]
+    assert first.split()[:4] == ["small:latest", weights[7:19], "2", "7"]
+    assert second.startswith("other:latest")
+    assert _call("cache", "--json") == 0
+    assert [(one["model"], one["entries"]) for one in json.loads(capsys.readouterr().out)] == [
+        ("small:latest", 2),
+        ("other:latest", 1),
+    ]
+    assert _call("cache", "clear", "small", "--json") == 0
+    cleared = json.loads(capsys.readouterr().out)
+    assert (cleared["removed"], cleared["removed_bytes"] > 2000) == (2, True)
+    assert _call("cache", "clear") == 0
+    assert capsys.readouterr().out.startswith("cleared 1 prefixes, freed 1.")
+    assert _call("cache", "clear") == 0
+    assert capsys.readouterr().out == "cleared 0 prefixes, freed 0 B\n"
+    assert _call("cache", "clear", "absent") == 1
+    assert "absent" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_store_that_is_only_read_keeps_prefixes_elsewhere(store: Path, tmp_path: Path) -> None:
+    """In the user's own cache folder."""
+    assert computed_folder(store) == store / ".corral" / "prefixes"
+    (store / ".corral").chmod(0o500)
+    try:
+        assert computed_folder(store) == tmp_path / "CACHE" / "corral" / "prefixes"
+    finally:
+        (store / ".corral").chmod(0o700)

@@ -84,7 +84,7 @@ def test_a_server_does_the_work(
         picky = corral("run", MODEL, "hello", "--format", "json", "-o", "num_predict=2", "-o", "temperature=0")
         assert picky.stdout.startswith("{"), picky.stderr
         header, row = corral("ps").stdout.splitlines()
-        assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "ENGINE", "UNTIL"]
+        assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "ENGINE", "PREFIXES", "UNTIL"]
         assert row.startswith(MODEL)
         assert "100% CPU" in row
         assert row.endswith("minutes from now")

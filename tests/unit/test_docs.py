@@ -102,9 +102,12 @@ def test_the_shell_examples_of_the_page_on_registries_run(environment: dict[str,
         assert list(registry.repositories["models/smollm2"].tags) == ["q4_1"]
 
 
-def test_the_examples_of_the_page_on_quantizing_run(environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_examples_of_the_page_on_quantizing_run(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a tiny model, all of them one after the other."""
     pytest.importorskip("llama_cpp")
+    monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "quantizing.md").read_text(encoding="utf-8")
     (tmp_path / "notes.txt").write_text("the quick brown fox jumps over the lazy dog. " * 9)
     with Corral(models=environment["CORRAL_MODELS"], config="") as corral:

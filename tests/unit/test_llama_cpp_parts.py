@@ -94,7 +94,9 @@ def test_only_gguf_models_match() -> None:
 def test_the_match_tells_about_exactness() -> None:
     """The reason says whether texts depend on what else runs, and names the weights types that cause it."""
     assert "do not depend" in SPEC.match(record(), metadata(), LlamaCppOptions()).reason
-    assert "Q4_K" in SPEC.match(record(), metadata(tensor_types={"Q4_K": 5, "F32": 1}), LlamaCppOptions()).reason
+    quantized = metadata(tensor_types={"Q4_K": 5, "F32": 1})
+    assert "Q4_K" in SPEC.match(record(), quantized, LlamaCppOptions()).reason
+    assert "do not depend" in SPEC.match(record(), quantized, LlamaCppOptions(repack=False)).reason
 
 
 def test_the_estimate_counts_weights_and_cache() -> None:

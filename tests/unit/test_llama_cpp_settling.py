@@ -22,7 +22,7 @@ class Memory:
     """Stands for llama.cpp's context: `held` are the tokens of each stream, `decoded` the size and stream of each call,
     which takes `seconds` per token and a tenth of a second."""
 
-    num_ctx = 100
+    cells = 100
     batch = 64
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Memory:
 class Engine:
     """Streams of a fake context, and their settling."""
 
-    def __init__(self) -> None:
+    def __init__(self, smallest_chunk: int = 2) -> None:
         self.memory = Memory()
         context = cast(LlamaContext, self.memory)
         self.streams = Streams(context, 3, trimmable=True)
@@ -68,7 +68,7 @@ class Engine:
             tuner=ThreadTuner(1),
             max_prefill_tokens=16,
             largest_chunk=64,
-            exactness=Exactness(exact=True, reason="assumed"),
+            exactness=Exactness(exact=True, smallest_chunk=smallest_chunk, reason="assumed"),
         )
         self.settling = Settling(self.streams, computation, lambda: self.memory.now)
 
@@ -107,15 +107,17 @@ def test_the_answer_and_its_end_become_a_prefix(engine: Engine) -> None:
     assert stream.reusable == 31
 
 
-@pytest.mark.parametrize("answer", range(1, 40))
+@pytest.mark.parametrize("smallest", [2, 8])
 @pytest.mark.parametrize("seconds", [0.001, 0.02, 0.2])
-def test_no_chunk_has_one_token(engine: Engine, answer: int, seconds: float) -> None:
-    """Whatever the length of the answer and the speed, since a single row would come out differently."""
-    engine.memory.seconds = seconds
-    stream = engine.ended(10, answer)
-    engine.settle()
-    assert all(count >= 2 for count, _ in engine.memory.decoded)
-    assert stream.reusable == 10 + answer + 1
+def test_no_chunk_is_too_short(smallest: int, seconds: float) -> None:
+    """Whatever the length of the answer and the speed, since few rows would come out differently."""
+    for answer in range(1, 50):
+        engine = Engine(smallest)
+        engine.memory.seconds = seconds
+        stream = engine.ended(10, answer)
+        engine.settle()
+        assert all(count >= smallest for count, _ in engine.memory.decoded)
+        assert stream.reusable == (10 if answer + 1 < smallest else 10 + answer + 1)
 
 
 def test_pieces_take_fifty_milliseconds(engine: Engine) -> None:

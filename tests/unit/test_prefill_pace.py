@@ -17,7 +17,7 @@ class Clock:
 
 def pace(clock: Clock) -> tuple[PrefillPace, ThreadTuner]:
     tuner = ThreadTuner(2, clock, idle=lambda: 0.0, runnable=lambda: 1)
-    return PrefillPace(tuner, beside_answers=64, largest=512, clock=clock), tuner
+    return PrefillPace(tuner, fewest=2, beside_answers=64, largest=512, clock=clock), tuner
 
 
 def prefill(one: PrefillPace, clock: Clock, tokens: int, rate: float, processors: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,13 @@ from corral.adapters.engines.llama_cpp.quantizing.importance_matrix import read_
 from corral.adapters.engines.llama_cpp.quantizing.quantize import quantize
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER, MATRIX_TYPES, QuantizeParameters
 from corral.adapters.formats.gguf.reader import GgufReader
+from corral.api.library import AsyncCorral
 from corral.core.conversion.quantizing import IMPORTANCE_MATRIX
 from corral.core.conversion.results import quantized_name
 from corral.core.errors import InvalidModelFile, InvalidRequest, NotFound
 from corral.core.models.names import parse_name
 from corral.core.models.quantization_types import QuantizationType, quantization_type
+from corral.core.ports.sources import FetchProgress
 from corral.core.random_access import RandomAccessFile
 from corral.core.specs.converters import ConvertRequest
 from corral.core.specs.engines import LocalFile
@@ -203,3 +206,29 @@ def test_names_of_types() -> None:
     assert quantization_type("q4") is None
     assert set(QuantizationType) > MATRIX_TYPES
     assert CONVERTER.parameters is QuantizeParameters
+
+
+def test_cancelling_ends_the_process_and_leaves_nothing(tmp_path: Path, tiny: Path) -> None:
+    """No blob, no name, no scratch folder; the model can be quantized afterwards."""
+
+    async def check() -> None:
+        async with AsyncCorral(models=tmp_path / "store", config="") as corral:
+            await corral.import_model(tiny, name="tiny:f16")
+            blobs = set((tmp_path / "store" / "blobs").iterdir())
+            begun = asyncio.Event()
+
+            def told(progress: FetchProgress) -> None:
+                if progress.status.startswith("quantizing"):
+                    begun.set()
+
+            task = asyncio.create_task(corral.quantize("tiny:f16", "q8_0", on_progress=told))
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert [one.name.short for one in await corral.list(derived=True)] == ["tiny:f16"]
+            assert set((tmp_path / "store" / "blobs").iterdir()) == blobs
+            assert [path for path in (tmp_path / "store" / ".corral" / "work").glob("*") if path.is_dir()] == []
+            assert (await corral.quantize("tiny:f16", "q8_0")).quantization == "Q8_0"
+
+    asyncio.run(check())

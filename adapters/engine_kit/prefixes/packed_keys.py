@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ("WIDTH", "KeyPacker", "common_length")
+__all__ = ("WIDTH", "KeyPacker", "common_length", "portable_keys")
 
 WIDTH = 8
 """The bytes of one key."""
@@ -74,3 +74,24 @@ class KeyPacker:
         if any(key >= _LARGEST for key in keys):
             keys = [self._keys[key] if key >= _LARGEST else key for key in keys]
         return keys
+
+    def portable(self, packed: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+        """A held prompt for other processes: its keys, with the places of large ones among those that follow."""
+        words = array("q", packed)
+        places: dict[int, int] = {}
+        for at, word in enumerate(words):
+            if word >= _LARGEST:
+                words[at] = _LARGEST + places.setdefault(word, len(places))
+        large = (self._keys[number] for number in places)
+        return words.tobytes(), tuple(key.to_bytes(key.bit_length() // 8 + 1, "big", signed=True) for key in large)
+
+
+def portable_keys(packed: bytes, large: Sequence[bytes]) -> list[int]:
+    """The keys that `KeyPacker.portable` was given. Raises `ValueError` if they are none."""
+    if len(packed) % WIDTH:
+        raise ValueError("a part of a key")
+    keys = [int.from_bytes(key, "big", signed=True) for key in large]
+    words = array("q", packed).tolist()
+    if any(word >= _LARGEST + len(keys) for word in words):
+        raise ValueError("a key that is not there")
+    return [keys[word - _LARGEST] if word >= _LARGEST else word for word in words]

@@ -6,16 +6,16 @@ Each stream has its own cells, so that nothing is ever preempted: requests that 
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Sequence
 
 from corral.adapters.engine_kit.admission import prefilled
+from corral.adapters.engines.llama_cpp.admitting import Admission
 from corral.adapters.engines.llama_cpp.background import BackgroundWork, idle_pieces
 from corral.adapters.engines.llama_cpp.growing import ContextGrowth
 from corral.adapters.engines.llama_cpp.guessing import choose_tokens
 from corral.adapters.engines.llama_cpp.native import LlamaContext
-from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixSource, PrefixTiers
+from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.sequence_making import SequenceMaker
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.settling import Settling
@@ -28,9 +28,8 @@ from corral.core.requests.requests import CompletionRequest
 
 __all__ = ("Completions", "Outputs")
 
-_WORTH_COPYING = 16
-_WORTH_WAITING = 32
-"""Shorter prefixes are computed again rather than copied or waited for."""
+_READING_S = 0.05
+"""How long a step waits for the disk if there is nothing else to do."""
 
 Outputs = list[tuple[int, EngineOutput]]
 
@@ -38,8 +37,7 @@ Outputs = list[tuple[int, EngineOutput]]
 class Completions:
     """Every completion of one model, from admission to its last token. One thread owns it.
 
-    While there are no requests, answers are settled, and then `background` is done, the first first. The list may grow
-    after this.
+    `background` is done while there are no requests, the first first. The list may grow after this.
     """
 
     def __init__(
@@ -66,6 +64,7 @@ class Completions:
         self._waiting: deque[LlamaSequence] = deque()
         self._prefilling: deque[LlamaSequence] = deque()
         self._generating: list[LlamaSequence] = []
+        self._admission = Admission(context, streams, tiers, computation, self._waiting, self._prefilling)
 
     @property
     def busy(self) -> bool:
@@ -85,12 +84,14 @@ class Completions:
     def step(self, outputs: Outputs) -> None:
         self._computation.begin_step()
         self._growing.step((*self._prefilling, *self._generating), self._waiting)
-        self._admit()
+        self._admission.admit(answering=bool(self._generating))
         told = len(outputs)
         if self._generating:
             self._decode(outputs)
         if self._prefilling:
             self._prefill(outputs)
+            if not self._generating and all(one.held_up for one in self._prefilling):
+                self._tiers.wait(_READING_S)
         elif self.busy and len(outputs) == told:  # all wait for more cells
             blocked = self._generating[0] if self._generating else self._waiting[0]
             error = self._growing.wait(blocked.cells_next)
@@ -117,50 +118,8 @@ class Completions:
                 sequence.close()
             sequences.clear()
         self._growing.close()
+        self._tiers.close()
         self._computation.close()
-
-    # ── Requests in ───────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _admit(self) -> None:
-        """Give waiting requests a stream, in order, and the longest prefix that is already in memory."""
-        while self._may_admit():
-            sequence = self._waiting.popleft()
-            sequence.began_ns = time.perf_counter_ns()
-            source, shared = self._best_prefix(sequence)
-            for other in self._prefilling:
-                soon = sequence.shares(other, len(sequence.prompt))
-                if soon >= shared + _WORTH_WAITING and soon > sequence.awaited_length:
-                    # Another request is computing this prefix: wait for it instead of computing it twice.
-                    sequence.awaited, sequence.awaited_length = other, soon
-            sequence.stream = self._tiers.take(source, shared)
-            if sequence.awaited is None:
-                self._load_prefix(sequence, source, shared)
-            else:
-                self._streams.cut(sequence.stream, 0)
-            self._prefilling.append(sequence)
-            self._computation.charge(self._tiers.copied_s())
-        for sequence in self._prefilling:
-            if sequence.awaited is not None and not sequence.still_waits():
-                sequence.awaited = None
-                source, shared = self._best_prefix(sequence)
-                self._load_prefix(sequence, source, shared)
-        self._tiers.admitted()
-        self._computation.charge(self._tiers.copied_s())
-
-    def _may_admit(self) -> bool:
-        """Whether the next request has a stream to go to that has room for its prompt."""
-        if not self._waiting or not self._streams.any_idle or (self._generating and self._computation.in_debt):
-            return False
-        return len(self._waiting[0].prompt) <= self._context.cells
-
-    def _best_prefix(self, sequence: LlamaSequence) -> tuple[PrefixSource | None, int]:
-        source, shared = self._tiers.best(sequence.prompt, sequence.cells.reusable(len(sequence.prompt)))
-        return source, sequence.cells.reusable(shared)
-
-    def _load_prefix(self, sequence: LlamaSequence, source: PrefixSource | None, shared: int) -> None:
-        if source is not sequence.stream and shared < _WORTH_COPYING:
-            shared = 0
-        sequence.cached = self._tiers.load(sequence.owned, source, shared)
 
     # ── Decode ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -203,7 +162,7 @@ class Completions:
             sequence = self._prefilling.popleft()
             count = 0
             try:
-                while sequence.awaited is None and sequence.remaining:
+                while not sequence.held_up and sequence.remaining:
                     chunk = self._computation.next_chunk(sequence, budget)
                     if chunk == 0:
                         break

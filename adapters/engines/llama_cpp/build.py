@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import llama_cpp as C
 import msgspec
@@ -22,13 +22,14 @@ from corral.adapters.engines.llama_cpp.growing import KEPT_S, ContextGrowth
 from corral.adapters.engines.llama_cpp.guess_opening import open_guessing
 from corral.adapters.engines.llama_cpp.guessing import Guessing
 from corral.adapters.engines.llama_cpp.image_encoder import open_encoder
+from corral.adapters.engines.llama_cpp.kernel_trace import KernelTrace
 from corral.adapters.engines.llama_cpp.memory_needs import projector_bytes
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, supports_gpu
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextSize
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
-from corral.adapters.engines.llama_cpp.prefix_opening import open_prefix_cache
+from corral.adapters.engines.llama_cpp.prefix_opening import open_tiers
 from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
 from corral.adapters.engines.llama_cpp.sequence_making import SequenceMaker
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
@@ -37,7 +38,6 @@ from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.engines.llama_cpp.trial_decodes import can_move, can_trim, time_decode
 from corral.core.errors import InvalidModelFile
-from corral.core.models.model import FileRole
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.specs.engines import LoadRequest
@@ -51,8 +51,8 @@ _TRIAL_CELLS = 256  # llama.cpp rounds up to this
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppEngine:
     """Load the weights and everything around them. On failure, everything that was loaded is freed."""
     options = msgspec.convert(request.load_options, LlamaCppOptions)
-    files = {file.role: file.path for file in reversed(request.files)}  # the first of each role
-    path = files.get("weights")
+    files = {role: [file.path for file in request.files if file.role == role] for role in ("weights", "projector")}
+    path = next(iter(files["weights"]), None)
     if path is None:
         raise InvalidModelFile(f"model {request.model!r} has no weights file")
     collect_log()
@@ -66,11 +66,12 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
         gpu_layers=layers if gpu else 0,
         main_gpu=options.main_gpu,
         use_mmap=options.use_mmap,
+        repack=options.repack,
         on_progress=on_progress,
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        builder = _Builder(model, options, gpu=gpu, files=files)
+        builder = _Builder(model, request, options, gpu=gpu, projector=next(iter(files["projector"]), None))
         engine = builder.build(failed, on_progress)
         failed.pop_all()
     return engine
@@ -80,12 +81,13 @@ class _Builder:
     """The decisions of one load."""
 
     def __init__(
-        self, model: LlamaModel, options: LlamaCppOptions, *, gpu: bool, files: Mapping[FileRole, str]
+        self, model: LlamaModel, request: LoadRequest, options: LlamaCppOptions, *, gpu: bool, projector: str | None
     ) -> None:
-        self._model, self._files = model, files
+        self._model = model
+        self._request = request
         self._options = options
         self._gpu = gpu
-        self._projector = files.get("projector")
+        self._projector = projector
         self._settings = ContextSettings(model, options, gpu=gpu)
         self._threads = threads_for(options.num_thread)
         self._tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0, on_cpu=not gpu)
@@ -112,14 +114,14 @@ class _Builder:
             failed.callback(encoder.close)
         can_shift = found.trimmable and context.can_shift
         streams = Streams(context, context.size.streams, trimmable=found.trimmable)
-        tiers = PrefixTiers(streams, context, open_prefix_cache(options, divisible=found.trimmable))
+        tiers = open_tiers(self._request, options, streams, context, exactness.exact, settings.flash_attention)
         growing = self._growing(found, streams, tiers)
         computation = Computation(
             context=context,
             streams=streams,
             batch=batch,
             tuner=self._tuner,
-            max_prefill_tokens=max(4, min(options.max_prefill_tokens, settings.chunk)),
+            max_prefill_tokens=min(options.max_prefill_tokens, settings.chunk),
             largest_chunk=settings.chunk,
             exactness=exactness,
             guessing=found.guessing,
@@ -131,7 +133,7 @@ class _Builder:
             encoder=encoder,
             num_ctx=settings.num_ctx,
             most_together=context.batch,
-            exact=exactness.exact,
+            smallest_chunk=exactness.smallest_chunk,
         )
         completions = Completions(
             context=context,
@@ -148,16 +150,19 @@ class _Builder:
         one_size = options.exact and not exactness.exact
 
         def piece(remaining: int) -> int:
-            return computation.chunk(remaining, computation.budget(answering=one_size or completions.busy))
+            if one_size:
+                return computation.chunk(remaining, computation.fixed_budget)
+            budget = computation.budget(answering=completions.busy)
+            return computation.chunk(remaining, max(budget, computation.fewest))
 
         embedder = self._embedder(piece)
-        background += [growing.idle, embedder.idle, *([found.guessing.note] if found.guessing is not None else [])]
+        background += [growing.idle, embedder.idle, tiers.idle]
         abilities = {"shift": can_shift, "exact": exactness.exact, "images": encoder is not None}
         features = {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in abilities.items() if has}
-        details = {"exact": exactness.told, "guesses": found.no_guesses} | ({"images": blind} if blind else {})
-        info = self._info({"completion", "embedding"}, features, details, found.guessing, sees=encoder is not None)
-        description = Description(info, settings, lambda: growing.size, growing.largest, found.guessing)
+        details = {"exact": exactness.told, "guesses": found.guesses} | ({"images": blind} if blind else {})
+        info = self._info({"completion", "embedding"}, features, details, sees=encoder is not None)
+        description = Description(info, settings, lambda: growing.size, growing.largest, tiers.tiers, found.guessing)
         return LlamaCppEngine(
             model=self._model,
             completions=completions,
@@ -170,23 +175,16 @@ class _Builder:
     def _abilities(self, failed: contextlib.ExitStack, on_progress: OnLoadProgress) -> _Abilities:
         """Create the context, and find out what it can do in a small one with as many streams as there may be."""
         settings, batch = self._settings, self._batch
-        with contextlib.closing(self._context(ContextSize(settings.most_streams, _TRIAL_CELLS))) as trial:
+        trace = KernelTrace()
+        trial_size = ContextSize(settings.most_streams, _TRIAL_CELLS)
+        with contextlib.closing(self._context(trial_size, observer=trace.callback)) as trial:
             on_progress(1.0)  # again and again: each trial takes long if the model is large, and is no stall
             trimmable = can_trim(trial, batch)
             on_progress(1.0)
-            exactness = self._exactness(trial, trimmable=trimmable)
+            exactness = self._exactness(trial, trace, trimmable=trimmable)
             on_progress(1.0)
-            guessing, no_guesses = open_guessing(
-                self._options,
-                trial,
-                batch,
-                exactness,
-                self._files,
-                streams=trial.size.streams,
-                trimmable=trimmable,
-                num_ctx=settings.num_ctx,
-                threads=lambda: self._tuner.threads,
-                on_progress=on_progress,
+            guessing, guesses = open_guessing(
+                self._request, self._options, trial, batch, exactness, self._tuner, on_progress, trimmable=trimmable
             )
             if guessing is not None:
                 failed.callback(guessing.close)
@@ -205,7 +203,7 @@ class _Builder:
         on_progress(1.0)
         context.set_threads(self._tuner.begin(lambda threads: time_decode(context, batch, threads)))
         on_progress(1.0)
-        return _Abilities(context, exactness, trimmable, movable, guessing, no_guesses)
+        return _Abilities(context, exactness, trimmable, movable, guessing, guesses)
 
     def _first_size(self, *, movable: bool, pair_rows: bool) -> ContextSize:
         settings = self._settings
@@ -231,9 +229,10 @@ class _Builder:
         )
         return growing
 
-    def _context(self, size: ContextSize) -> LlamaContext:
+    def _context(self, size: ContextSize, *, observer: Any = None) -> LlamaContext:
         settings = self._settings
-        return LlamaContext(self._model, settings.params(), size, num_ctx=settings.num_ctx, threads=self._tuner.threads)
+        params = msgspec.structs.replace(settings.params(), observer=observer)
+        return LlamaContext(self._model, params, size, num_ctx=settings.num_ctx, threads=self._tuner.threads)
 
     def _embedder(self, piece: Callable[[int], int] | None) -> LlamaEmbedder:
         settings = self._settings
@@ -252,7 +251,7 @@ class _Builder:
             piece=piece,
         )
 
-    def _exactness(self, trial: LlamaContext, *, trimmable: bool) -> Exactness:
+    def _exactness(self, trial: LlamaContext, trace: KernelTrace, *, trimmable: bool) -> Exactness:
         def no(reason: str) -> Exactness:
             return Exactness(exact=False, reason=reason)
 
@@ -262,22 +261,15 @@ class _Builder:
             return no("with flash attention, the order of sums depends on other requests")
         if not trimmable:
             return no("its memory cannot be truncated")
-        return measure_exactness(trial, self._batch, trial.size.streams)
+        return measure_exactness(trial, trace, self._batch, trial.size.streams)
 
     def _info(
-        self,
-        tasks: set[Task],
-        features: set[str],
-        details: Mapping[str, str],
-        guessing: Guessing | None = None,
-        *,
-        sees: bool = False,
+        self, tasks: set[Task], features: set[str], details: Mapping[str, str], *, sees: bool = False
     ) -> ModelInfo:
         """Without the contexts' memory. That for embeddings is created when it is needed."""
         options, tokenizer = self._options, self._tokenizer
         projector = os.path.getsize(self._projector) if self._projector and sees else 0
         weights = {"weights": self._model.description}
-        size_bytes = self._model.size_bytes + projector_bytes(projector) + (guessing.size_bytes if guessing else 0)
         threads = {"threads": str(self._threads) if options.num_thread > 0 else f"up to {self._threads}"}
         return ModelInfo(
             tasks=frozenset(tasks),
@@ -286,14 +278,14 @@ class _Builder:
             context_length=self._settings.num_ctx,
             parallel=self._settings.most_streams if self._settings.generates else 1,
             longest_token_bytes=tokenizer.longest_token_bytes,
-            memory_bytes={"gpu" if self._gpu else "cpu": size_bytes},
+            memory_bytes={"gpu" if self._gpu else "cpu": self._model.size_bytes + projector_bytes(projector)},
             details={**weights, **details, **threads},
         )
 
 
 class _Abilities(NamedTuple):
-    """What was found by trying. `movable`: streams can move to contexts of other sizes. `no_guesses`: why nothing
-    guesses.
+    """What was found by trying. `movable`: streams can move to contexts of other sizes. `guesses`: why
+    nothing does.
     """
 
     context: LlamaContext
@@ -301,4 +293,4 @@ class _Abilities(NamedTuple):
     trimmable: bool
     movable: bool
     guessing: Guessing | None
-    no_guesses: str
+    guesses: str

@@ -43,8 +43,8 @@ class LlamaEmbedder:
     done, since the context holds only one. Contexts that pool over all tokens need each input in one piece: for them,
     `piece` is None. `make_context` is called for the first request, and again for longer inputs, with the number of
     tokens that it must have room for. `limit` is the largest number of tokens in an input. A vector depends slightly on
-    the other inputs of its batch; to avoid this, `inputs_at_once` is 1. `tuner` sets the number of
-    threads, and is given the time of each batch.
+    the other inputs of its batch; to avoid this, `inputs_at_once` is 1. `tuner` sets the number of threads, and is
+    given the time of each batch.
     """
 
     def __init__(

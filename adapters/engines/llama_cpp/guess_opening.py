@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.exactness import Exactness
 from corral.adapters.engines.llama_cpp.guess_draft import DraftGuesser, DraftModel, PromptOrDraft, require_same_tokens
 from corral.adapters.engines.llama_cpp.guess_exactness import rows_together_are_exact
@@ -16,8 +17,8 @@ from corral.adapters.engines.llama_cpp.native_context import ContextParams, Cont
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
 from corral.adapters.engines.llama_cpp.trial_decodes import can_trim
 from corral.core.errors import CorralError, InvalidModelFile, InvalidOption
-from corral.core.models.model import FileRole
 from corral.core.ports.runners import OnLoadProgress
+from corral.core.specs.engines import LoadRequest
 
 __all__ = ("open_guessing",)
 
@@ -27,23 +28,23 @@ _NOT_EXACT = "no: several rows are not exactly what each is alone; exact = false
 
 
 def open_guessing(
+    request: LoadRequest,
     options: LlamaCppOptions,
     context: LlamaContext,
     batch: Batch,
     exactness: Exactness,
-    files: Mapping[FileRole, str],
-    *,
-    streams: int,
-    trimmable: bool,
-    num_ctx: int,
-    threads: Callable[[], int],
+    tuner: ThreadTuner,
     on_progress: OnLoadProgress,
+    *,
+    trimmable: bool,
 ) -> tuple[Guessing | None, str]:
-    """What guesses for this model, or None and why nothing does. `files` has the paths of its parts.
+    """What guesses for this model, or None and why nothing does. `context` has as many streams as there may be.
 
     Raises `InvalidOption` if a draft model is asked for and there is none, and what loading it raises. If it is not
     asked for, one that cannot be used is left out.
     """
+    files = {file.role: file.path for file in reversed(request.files)}  # the first of each role
+    streams = context.size.streams
     if options.guess == "off":
         return None, "no: switched off"
     if options.guess == "draft" and "draft" not in files:
@@ -55,13 +56,14 @@ def open_guessing(
         return None, "no: its memory cannot be truncated"
     if options.exact and not exactness.exact:
         return None, "no: texts would be even less exact; exact = false allows them"
-    if options.exact and (exactness.pair_rows or not rows_together_are_exact(context, batch, streams)):
+    lone = exactness.pair_rows or exactness.most_rows is not None  # rows are the same only under conditions
+    if options.exact and (lone or not rows_together_are_exact(context, batch, streams)):
         return None, _NOT_EXACT
     left_out = ""
     if "draft" in files and options.guess != "prompt":
         try:
             count = min(streams, _DRAFT_STREAMS)
-            drafting = _open_draft(files, options, context.model, num_ctx, count, threads, on_progress)
+            drafting = _open_draft(files["draft"], options, context, count, tuner, on_progress)
         except CorralError as error:
             if options.guess == "draft":
                 raise
@@ -84,16 +86,15 @@ def open_guessing(
 
 
 def _open_draft(
-    files: Mapping[FileRole, str],
+    path: str,
     options: LlamaCppOptions,
-    target: LlamaModel,
-    num_ctx: int,
+    context: LlamaContext,
     streams: int,
-    threads: Callable[[], int],
+    tuner: ThreadTuner,
     on_progress: OnLoadProgress,
 ) -> DraftModel:
     model = LlamaModel(
-        files["draft"],
+        path,
         gpu_layers=0 if options.num_gpu == 0 else 999,
         main_gpu=options.main_gpu,
         use_mmap=options.use_mmap,
@@ -101,13 +102,13 @@ def _open_draft(
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        require_same_tokens(target, model)
-        cells = min(num_ctx, model.trained_context or num_ctx)
+        require_same_tokens(context.model, model)
+        cells = min(context.num_ctx, model.trained_context or context.num_ctx)
         params = ContextParams(batch=_DRAFT_BATCH, outputs_per_stream=1, flash_attention=0, kv_cache_type="f16")
-        own = LlamaContext(model, params, ContextSize(streams, cells), num_ctx=cells, threads=threads())
+        own = LlamaContext(model, params, ContextSize(streams, cells), num_ctx=cells, threads=tuner.threads)
         failed.callback(own.close)
         if not can_trim(own, Batch(_DRAFT_BATCH)):
             reason = "the memory of the draft model cannot be truncated"
             raise InvalidModelFile(reason, "use another, or guess = prompt")
         failed.pop_all()
-    return DraftModel(model, own, streams=streams, threads=threads)
+    return DraftModel(model, own, streams=streams, threads=lambda: tuner.threads)

@@ -84,12 +84,12 @@ class Guessing:
         self.close = close
         self.size_bytes = size_bytes
         self._given = self._accepted = 0
-        self.note()
 
-    def note(self) -> None:
-        """A `BackgroundWork`: bring `told`, which ``details.guesses`` says, up to date."""
+    @property
+    def told(self) -> str:
+        """What ``details.guesses`` says."""
         right = f"; {self._accepted} of {self._given} were right" if self._given else ""
-        self.told = f"{self._source}, where they win{right}"
+        return f"{self._source}, where they win{right}"
 
     def plan(self, ready: Sequence[LlamaSequence], cells: int, most_rows: int) -> None:
         """Set the guesses of those for whom they are expected to win. A stream has so many cells, the step at most so

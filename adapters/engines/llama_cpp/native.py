@@ -29,10 +29,18 @@ class LlamaModel:
     """Weights and vocabulary. Must be closed after all of its contexts."""
 
     def __init__(
-        self, path: str, *, gpu_layers: int, main_gpu: int | None, use_mmap: bool | None, on_progress: OnLoadProgress
+        self,
+        path: str,
+        *,
+        gpu_layers: int,
+        main_gpu: int | None,
+        use_mmap: bool | None,
+        repack: bool = True,
+        on_progress: OnLoadProgress,
     ) -> None:
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = repack
         if main_gpu is not None:
             params.main_gpu = main_gpu
             params.split_mode = C.LLAMA_SPLIT_MODE_NONE
@@ -118,7 +126,7 @@ class LlamaContext:
         self.threads = threads
         self.portable = False
         self.pair_rows = False
-        self._params = params
+        self.params = params
         self._native = self.another(size)
         self._next: NativeContext | None = None
         self._moved: set[int] = set()
@@ -143,7 +151,7 @@ class LlamaContext:
     @property
     def most_outputs(self) -> int:
         """How many rows of a decode may have logits. llama.cpp ends the process if there are more."""
-        per_stream = self._params.outputs_per_stream
+        per_stream = self.params.outputs_per_stream
         streams = min(native.size.streams for native in filter(None, (self._native, self._next)))
         return self.batch if per_stream is None else min(self.batch, per_stream * streams)
 
@@ -256,7 +264,7 @@ class LlamaContext:
         """A context of another size, for `begin_moving`. In any thread. Raises `OutOfMemory`."""
         model = self.model
         return NativeContext(
-            model.handle, self._params, size, vocabulary_size=model.vocabulary_size, threads=self.threads
+            model.handle, self.params, size, vocabulary_size=model.vocabulary_size, threads=self.threads
         )
 
     def begin_moving(self, native: NativeContext) -> None:

@@ -37,7 +37,8 @@ class ContextParams(Value, frozen=True, kw_only=True):
     """What contexts of different sizes have in common. `batch` is the largest number of tokens in one decode, of which
     `outputs_per_stream` have logits; None: all may have some, for which there is room then.
 
-    With `pooling`, it computes vectors. If it is `unified`, all streams share the cells of one.
+    With `pooling`, it computes vectors. If it is `unified`, all streams share the cells of one. `observer` is
+    `cb_eval` of llama.cpp.
     """
 
     batch: int
@@ -46,6 +47,7 @@ class ContextParams(Value, frozen=True, kw_only=True):
     kv_cache_type: str
     pooling: int | None = None
     unified: bool = False
+    observer: Any = None
 
 
 class NativeContext:
@@ -69,6 +71,8 @@ class NativeContext:
         native.swa_full = True  # sliding windows keep everything, so that prefixes can be truncated anywhere
         native.kv_unified = params.unified
         native.no_perf = True
+        if params.observer is not None:
+            native.cb_eval = params.observer
         if params.outputs_per_stream is not None:
             native.n_outputs_max = min(params.batch, size.streams * params.outputs_per_stream)
         if params.pooling is not None:

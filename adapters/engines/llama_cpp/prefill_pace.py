@@ -19,7 +19,6 @@ _WORTH_TIMING = 16
 _STALE_S = 1.0
 """The first piece after such a pause is short: it shows whether the machine has become busy."""
 _FIRST_CONTENDED_RATE = 80.0
-_FEWEST = 2
 
 
 class PrefillPace:
@@ -29,12 +28,16 @@ class PrefillPace:
         self,
         tuner: ThreadTuner,
         *,
+        fewest: int,
         beside_answers: int,
         largest: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`beside_answers`: most tokens of a step while an answer is being generated, `largest`: of any."""
+        """`fewest`: what a step may always compute; `beside_answers`: most tokens of one while an answer is being
+        generated, `largest`: of any.
+        """
         self._tuner = tuner
+        self._fewest = fewest
         self._beside_answers = beside_answers
         self._largest = largest
         self._clock = clock
@@ -53,7 +56,7 @@ class PrefillPace:
         """
         if self._tuner.contended:
             goal_s, most = (_GAP_S, self._beside_answers) if answering else (_STEP_GOAL_S, self._largest)
-            return int(min(most, max(_FEWEST, self._contended_rate * goal_s)))
+            return int(min(most, max(self._fewest, self._contended_rate * goal_s)))
         if answering or self._last_s is None or self._clock() - self._last_s > _STALE_S:
             return self._beside_answers
         return int(min(self._largest, max(self._beside_answers, self._quiet_rate * _STEP_GOAL_S)))

@@ -26,24 +26,24 @@ class Segment(NamedTuple):
 class PromptCells:
     """`keys` has a number for what each cell holds: prompts that begin with the same keys have the same prefix.
 
-    A token's key is its id. If texts are to be exact (`exact`), a token that is a segment of its own has another key:
-    it is computed as a single row, and comes out slightly different from the same token among others.
+    A token's key is its id. Tokens of a segment that is shorter than `smallest_chunk` have other keys: they are
+    computed as fewer rows, and may come out slightly different from the same tokens among others.
     """
 
-    __slots__ = ("_ends", "_exact", "_ids", "keys", "segments")
+    __slots__ = ("_ends", "_ids", "_smallest_chunk", "keys", "segments")
 
-    def __init__(self, ids: list[int], images: Sequence[tuple[int, ImageCells]] = (), *, exact: bool) -> None:
+    def __init__(self, ids: list[int], images: Sequence[tuple[int, ImageCells]] = (), *, smallest_chunk: int) -> None:
         """`ids` has the image's key for each cell of an image; `images` are with the index of their first cell."""
         self._ids = ids
-        self._exact = exact
+        self._smallest_chunk = smallest_chunk
         self.segments = _segments(len(ids), images)
         self._ends = [segment.end for segment in self.segments]
         self.keys = ids
-        single = [one.start for one in self.segments if exact and one.image is None and one.end - one.start == 1]
-        if single:
+        short = [one for one in self.segments if one.image is None and one.end - one.start < smallest_chunk]
+        if short:
             self.keys = list(ids)
-            for at in single:
-                self.keys[at] = -1 - ids[at]
+            for one in short:
+                self.keys[one.start : one.end] = [-1 - token for token in ids[one.start : one.end]]
 
     @property
     def has_images(self) -> bool:
@@ -65,8 +65,8 @@ class PromptCells:
     def reusable(self, shared: int) -> int:
         """The longest prefix of at most `shared` cells after which the rest is computed as if nothing were cached.
 
-        At least the last cell is left, for its logits. No prefix ends within an image that is one whole, and, for
-        exact texts, before a single last cell of a segment.
+        At least the last cell is left, for its logits. No prefix ends within an image that is one whole, or leaves less
+        than the smallest chunk of a segment.
         """
         shared = min(shared, len(self.keys) - 1)
         if shared <= 0:
@@ -74,8 +74,8 @@ class PromptCells:
         start, end, image = self.segment(shared)
         if start < shared and image is not None and not image.divisible:
             return start
-        if self._exact and end - shared == 1 and start < shared:
-            return shared - 1
+        if start < shared and end - shared < self._smallest_chunk:
+            return max(start, end - self._smallest_chunk)
         return shared
 
 
@@ -84,7 +84,7 @@ def prompt_cells(
     tokenizer: LlamaTokenizer,
     encoder: ImageEncoder | None,
     *,
-    exact: bool,
+    smallest_chunk: int,
     num_ctx: int,
     most_together: int,
 ) -> PromptCells:
@@ -94,7 +94,7 @@ def prompt_cells(
     `PromptTooLong` before an image for which `num_ctx` leaves no room, since encoding takes long.
     """
     if not has_media(prompt):
-        return PromptCells(tokenizer.tokens(prompt), exact=exact)
+        return PromptCells(tokenizer.tokens(prompt), smallest_chunk=smallest_chunk)
     if encoder is None:
         raise Unsupported("images: this model has no projector that llama.cpp supports")
     ids: list[int] = []
@@ -120,7 +120,8 @@ def prompt_cells(
             images.append((len(ids), piece))
             ids += [piece.key] * piece.count
     shift = tokenizer.surround(ids)
-    return PromptCells(ids, [(start + shift, image) for start, image in images], exact=exact)
+    moved = [(start + shift, image) for start, image in images]
+    return PromptCells(ids, moved, smallest_chunk=smallest_chunk)
 
 
 def _segments(length: int, images: Sequence[tuple[int, ImageCells]]) -> tuple[Segment, ...]:

@@ -29,14 +29,14 @@ class SequenceMaker:
         encoder: ImageEncoder | None,
         num_ctx: int,
         most_together: int,
-        exact: bool,
+        smallest_chunk: int,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._num_ctx = num_ctx
         self._most_together = most_together
-        self._exact = exact
+        self._smallest_chunk = smallest_chunk
         self._candidates = CandidateArray(model.vocabulary_size)
         self._dry = DryPrototypes(model)
         self._tokens = tokenizer.choices()
@@ -57,14 +57,14 @@ class SequenceMaker:
             request.prompt,
             self._tokenizer,
             self._encoder,
-            exact=self._exact,
+            smallest_chunk=self._smallest_chunk,
             num_ctx=min(request.context.num_ctx or self._num_ctx, self._num_ctx),
             most_together=self._most_together,
         )
         image_tokens = len(cells.keys) - len(cells.text_ids)
         prompt = admitted(request, cells.text_ids, self._num_ctx, image_tokens=image_tokens)
         if not image_tokens and len(prompt.ids) < len(cells.keys):
-            cells = PromptCells(list(prompt.ids), exact=self._exact)
+            cells = PromptCells(list(prompt.ids), smallest_chunk=self._smallest_chunk)
         sampler = Sampler(
             request.sampling,
             model=self._model,

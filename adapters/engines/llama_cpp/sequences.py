@@ -22,8 +22,8 @@ _AHEAD = 64
 
 class LlamaSequence:
     """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next. `prompt` are
-    the keys of its cells. `guess` are the tokens that are computed after `pending` in the same step, and may be wrong.
-    A context with images never shifts.
+    the keys of its cells. While `reading`, its prefix is on its way from the disk. `guess` are the tokens that are
+    computed after `pending` in the same step, and may be wrong. A context with images never shifts.
     """
 
     __slots__ = (
@@ -40,6 +40,7 @@ class LlamaSequence:
         "num_keep",
         "pending",
         "prompt",
+        "reading",
         "request",
         "request_id",
         "sampler",
@@ -75,6 +76,7 @@ class LlamaSequence:
         self.guessed: GuessedRequest | None = None
         self.awaited: LlamaSequence | None = None
         self.awaited_length = 0
+        self.reading = False
 
     def close(self) -> None:
         """Free what it has besides its stream."""
@@ -114,6 +116,11 @@ class LlamaSequence:
     def shares(self, other: LlamaSequence, limit: int) -> int:
         """How many tokens this prompt can reuse of another's."""
         return self.cells.reusable(common_prefix(self.prompt, other.prompt, limit))
+
+    @property
+    def held_up(self) -> bool:
+        """Whether it waits for its prefix: another computes it, or it is being read."""
+        return self.reading or self.awaited is not None
 
     def still_waits(self) -> bool:
         """Whether the prefix it waits for is still being computed by another."""

@@ -16,8 +16,6 @@ from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 __all__ = ("Settling",)
 
 _PIECE_S = 0.05
-_SMALLEST_PIECE = 3
-"""With less, a rest of three could not be cut into chunks of two or more."""
 _MOST_GROWTH = 2.0
 
 
@@ -47,7 +45,7 @@ class Settling:
             return
         tail = [*stream.tokens[stream.reusable :], sequence.pending]
         del tail[max(0, self._streams.capacity - 1 - stream.reusable) :]  # an idle row may need the last cell
-        if len(tail) > 1 and self._streams.cut(stream, stream.reusable) > 0:
+        if len(tail) >= self._computation.smallest_chunk > 1 and self._streams.cut(stream, stream.reusable) > 0:
             stream.unsettled = tail
 
     def piece(self) -> float | None:
@@ -58,7 +56,7 @@ class Settling:
         if self._piece is None:
             self._piece = self._computation.prefill_rate * _PIECE_S
         tail, stream.unsettled = stream.unsettled, []  # given up if it fails
-        count = self._computation.chunk(len(tail), max(_SMALLEST_PIECE, int(self._piece)))
+        count = self._computation.chunk(len(tail), max(self._computation.fewest, int(self._piece)))
         began = self._clock()
         self._computation.known(stream, tail[:count])
         took = max(self._clock() - began, 1e-9)

@@ -26,7 +26,8 @@ VERSION = "0.3.36"
 REQUIREMENT = f"llama-cpp-python=={VERSION}"
 DEFAULT_NUM_CTX = 4096
 
-# Types whose kernels gave the same rows alone and among others on every machine measured: see `exactness`.
+# Types whose kernels gave the same rows alone and among others on every machine measured, repacked or not: see
+# `exactness`.
 _EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
 
 
@@ -42,8 +43,10 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     gives the same text whatever else runs; answers are computed once more, while idle, before they are a prefix.
     `amx`: use the matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the
     process dies.
+    `repack`: rearrange weights for this processor; without it, K-quants and IQ4_NL are exact as well, at another speed.
     `prefix_memory`: bytes of host memory for prefixes that streams no longer hold; None: an eighth of free memory at
-    load; 0: none. `reencode`: a type that all weights get before they are loaded, or ``auto``: the one that suits this
+    load; 0: none. `prefix_disk`: bytes on disk for those of all models of the store together; 0: nothing is written or
+    read. `reencode`: a type that all weights get before they are loaded, or ``auto``: the one that suits this
     machine, found once in the background of a first load, as ``corral tune`` does.
     `guess`: compute tokens that may follow together with the next one, where that is faster: ``prompt`` takes them from
     prompt and answer, ``draft`` from the model's draft model, ``auto`` from either; ``off``: none. Only while texts
@@ -62,7 +65,9 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_prefill_tokens: int = 64
     exact: bool = True
     amx: bool = False
+    repack: bool = True
     prefix_memory: int | None = None
+    prefix_disk: int = 4 * 1024**3
     reencode: Literal[
         "off", "auto", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_1", "Q4_0", "IQ4_NL"
     ] = "off"
@@ -80,7 +85,7 @@ def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOption
         reason = f"the llama.cpp of {REQUIREMENT} does not support the architecture {metadata.architecture!r}"
         return Match(score=-1, reason=reason)
     inexact = sorted(name for name in metadata.tensor_types if name not in _EXACT_TYPES)
-    if inexact:
+    if inexact and options.repack:
         texts = f"texts may depend on what else runs ({', '.join(inexact)} weights)"
     else:
         texts = "texts do not depend on what else runs (measured at load)"

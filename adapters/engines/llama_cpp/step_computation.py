@@ -22,7 +22,9 @@ _Computed = tuple[LlamaSequence, Sequence[int] | EngineError]
 
 
 class Computation:
-    """Measures its own speed and sets the number of threads to what is currently fastest. One thread owns it."""
+    """Measures its own speed and sets the number of threads to what is currently fastest. One thread owns it. With a
+    budget of `fewest` tokens, every rest of a prompt can be computed.
+    """
 
     def __init__(
         self,
@@ -41,10 +43,14 @@ class Computation:
         self._batch = batch
         self._vectors = VectorBatch(context.batch)
         self._tuner = tuner
-        self._max_prefill_tokens = max_prefill_tokens
+        # With a smaller budget, not every rest could be cut into chunks.
+        self.fewest = max(2, 2 * exactness.smallest_chunk - 1)
+        self._max_prefill_tokens = max(self.fewest, max_prefill_tokens)
         self._exactness = exactness
         self._guessing = guessing
-        self._pace = PrefillPace(tuner, beside_answers=max_prefill_tokens, largest=largest_chunk)
+        self._pace = PrefillPace(
+            tuner, fewest=self.fewest, beside_answers=self._max_prefill_tokens, largest=largest_chunk
+        )
         self._debt = 0.0
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -60,7 +66,16 @@ class Computation:
         if self._guessing is not None:
             idle_rows = len(self._streams) - len(ready)
             self._guessing.plan(ready, self._streams.capacity, self._context.most_outputs - idle_rows)
-        fillers = self._fillers([sequence.owned.index for sequence in ready])
+        most = self._exactness.most_rows
+        if most is None or len(ready) + len(self._filler_rows(ready)) <= most:
+            yield from self._together(ready)
+            return
+        count = most // 2 if self._exactness.pair_rows else (most + 1) // 2  # so that there is room for idle rows
+        for start in range(0, len(ready), count):
+            yield from self._together(ready[start : start + count])
+
+    def _together(self, ready: list[LlamaSequence]) -> Iterator[_Computed]:
+        fillers = self._fillers(ready)
         rows = [(0, filler.next_position, filler.index) for filler in fillers]
         for sequence in ready:
             first, index = sequence.owned.next_position, sequence.owned.index
@@ -95,15 +110,21 @@ class Computation:
             self._context.trim(stream.index, stream.next_position)
             self._note_reusable(sequence)
 
-    def _fillers(self, busy: list[int]) -> list[CacheStream]:
-        """Idle streams to compute as well, with room for a token that is dropped afterwards."""
+    def _filler_rows(self, ready: list[LlamaSequence]) -> list[int]:
         if not self._streams.trimmable:
             return []
-        chosen = filler_rows(busy, len(self._streams), pair_rows=self._exactness.pair_rows)
-        fillers = [self._streams[index] for index in chosen]
-        for filler in fillers:
+        busy = [sequence.owned.index for sequence in ready]
+        return filler_rows(busy, len(self._streams), pair_rows=self._exactness.pair_rows)
+
+    def _fillers(self, ready: list[LlamaSequence]) -> list[CacheStream]:
+        """Streams to compute as well, with room for a token that is dropped afterwards."""
+        fillers = []
+        for filler in (self._streams[index] for index in self._filler_rows(ready)):
             if len(filler.tokens) >= self._streams.capacity:
+                if filler.busy:  # an answer that was computed in this step already
+                    continue
                 self._streams.cut(filler, 0)
+            fillers.append(filler)
         return fillers
 
     def _one_by_one(self, ready: list[LlamaSequence], code: int) -> Iterator[_Computed]:
@@ -143,6 +164,11 @@ class Computation:
         return max(0, int(budget - self._debt)) if answering else budget
 
     @property
+    def fixed_budget(self) -> int:
+        """A number of tokens that never changes."""
+        return self._max_prefill_tokens
+
+    @property
     def in_debt(self) -> bool:
         """Whether answers have waited for other work for as long as a step's budget takes."""
         return self._debt >= self._max_prefill_tokens
@@ -156,19 +182,23 @@ class Computation:
         self._debt = max(0.0, self._debt - self._max_prefill_tokens)
 
     @property
+    def smallest_chunk(self) -> int:
+        return self._exactness.smallest_chunk
+
+    @property
     def prefill_rate(self) -> float:
         """How many tokens of a prompt are computed in a second; a guess until one has been."""
         return self._pace.rate
 
     def chunk(self, remaining: int, budget: int) -> int:
-        """How many tokens of a prompt to compute now. Never one of several, since a single row uses another kernel."""
+        """How many tokens of a prompt to compute now: never fewer than the smallest chunk, unless there are no more,
+        and never so many that fewer remain, since few rows use another kernel.
+        """
+        smallest = self._exactness.smallest_chunk
         count = min(remaining, budget)
-        if self._exactness.exact and remaining > 1:
-            if remaining - count == 1:
-                count -= 1
-            if count < 2:
-                return 0
-        return count
+        if 0 < remaining - count < smallest:
+            count = remaining - smallest
+        return count if count >= min(smallest, remaining) else 0
 
     def next_chunk(self, sequence: LlamaSequence, budget: int) -> int:
         """How many cells of the prompt to compute now, in one call. An image whose cells all see each other is computed

@@ -203,6 +203,7 @@ def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
         "features": sorted(loaded.info.features),
         "memory_bytes": loaded.info.memory_bytes,
         "details": loaded.info.details,
+        "prefixes": [msgspec.to_builtins(tier) for tier in loaded.info.prefixes],
     }
 
 

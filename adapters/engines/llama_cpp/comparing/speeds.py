@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
+
+from msgspec import structs
 
 from corral.adapters.engines.llama_cpp.exactness import measure_exactness
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
+from corral.adapters.engines.llama_cpp.kernel_trace import KernelTrace
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.core.errors import EngineError
@@ -41,7 +45,10 @@ class Racer:
         self._shared = shared
         self._batch = Batch(_PROMPT_TOKENS)
         self._size = max(1, whole.model.vocabulary_size - 1)
-        self.exactness = measure_exactness(shared, self._batch, STREAMS)
+        trace = KernelTrace()
+        params = structs.replace(shared.params, observer=trace.callback)
+        with closing(LlamaContext(shared.model, params, shared.size, threads=shared.threads)) as trial:
+            self.exactness = measure_exactness(trial, trace, self._batch, STREAMS)
 
     def prompt_s(self, tokens: int) -> float:
         """Seconds for a prompt of so many tokens."""
