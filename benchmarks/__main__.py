@@ -101,6 +101,7 @@ def speed(
 )
 @click.option("--prompts", default=len(QUESTIONS), show_default=True, help="How many prompts.")
 @click.option("--tokens", default=48, show_default=True, help="Tokens to compare.")
+@click.option("--clear", metavar="CMD", help="Empties what the server keeps on disk, before each text that is alone.")
 def exact(
     url: str,
     api: Any,
@@ -110,6 +111,7 @@ def exact(
     conditions: str,
     prompts: int,
     tokens: int,
+    clear: str | None,
 ) -> None:
     """Check that the same request gives the same text, whatever else the server does."""
     chosen = [condition.strip() for condition in conditions.split(",") if condition.strip()]
@@ -117,7 +119,9 @@ def exact(
     if unknown := [condition for condition in chosen if condition not in known]:
         raise click.BadParameter(f"no such condition: {', '.join(unknown)}; there are {', '.join(known)}")
     target = Target(label="server", url=url, dialect=api, model=model, start=start)
-    outcomes = _run(check(target, chosen, prompts=min(prompts, len(QUESTIONS)), tokens=tokens, on_step=_step))
+    outcomes = _run(
+        check(target, chosen, prompts=min(prompts, len(QUESTIONS)), tokens=tokens, clear=clear, on_step=_step)
+    )
     rows = [
         [condition, *(f"{one.equal} of {one.of}" for mode in MODES for one in outcomes if _is(one, mode, condition))]
         for condition in chosen

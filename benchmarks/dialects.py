@@ -22,8 +22,6 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     ignore_eos: bool = True
     num_ctx: int | None = None
-    cached: bool = True
-    """False asks Corral to keep no prefixes outside of the model's own memory. Others do not know these options."""
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +52,6 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
                 options = {**sampling, "num_predict": completion.max_tokens}
                 if completion.num_ctx is not None:
                     options["num_ctx"] = completion.num_ctx
-                if not completion.cached:
-                    options |= {"prefix_memory": 0, "prefix_disk": 0}
                 return {"model": self.model, "prompt": completion.prompt, "raw": True, "options": options}
             case "llama-server":
                 limits = {"n_predict": completion.max_tokens, "stream": True, "cache_prompt": True}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shlex
 import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -206,9 +208,13 @@ async def check(
     *,
     prompts: int = len(QUESTIONS),
     tokens: int = 48,
+    clear: str | None = None,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> list[Outcome]:
-    """Compare the texts of each condition with those of a fresh server. Raises `RuntimeError`."""
+    """Compare the texts of each condition with those of a fresh server. Raises `RuntimeError`.
+
+    `clear` is a command that empties what the server keeps on disk, so that a fresh server is one.
+    """
     outcomes = []
 
     def judged(mode: str, condition: str, texts: Sequence[str], expected: Sequence[str]) -> Outcome:
@@ -218,11 +224,11 @@ async def check(
     for mode in MODES:
         completions = [_completion(number, mode, tokens) for number in range(prompts)]
         on_step(f"{mode}: alone on a fresh server")
-        expected = await _alone(target, completions)
+        expected = await _alone(target, completions, clear)
         if SETTLED in conditions:
             later = [_later(completions[number], expected[number], number) for number in range(prompts)]
             on_step(f"{mode}: second turns alone on a fresh server")
-            expected_later = await _alone(target, later)
+            expected_later = await _alone(target, later, clear)
             async with running(target) as server:
                 on_step(f"{mode}: {SETTLED}")
                 texts = await _settled(server.dialect, completions, later)
@@ -241,19 +247,30 @@ def _later(completion: Completion, answer: str, number: int) -> Completion:
     return msgspec.structs.replace(completion, prompt=next_turn(completion.prompt, answer, question))
 
 
-async def _alone(target: Target, completions: Sequence[Completion]) -> list[str]:
+async def _alone(target: Target, completions: Sequence[Completion], clear: str | None) -> list[str]:
     """Each prompt on a server with nothing in memory: the model is unloaded first, or the server is restarted."""
     texts = []
     if target.start is not None and target.dialect not in (None, "ollama"):
         for completion in completions:
+            await _clear(clear)
             async with running(target, warm=False) as server:
                 texts.append(await _text(server.dialect, completion))
         return texts
     async with running(target, warm=False) as server:
         for completion in completions:
             await _unload(server.dialect)
-            texts.append(await _text(server.dialect, msgspec.structs.replace(completion, cached=False)))
+            await _clear(clear)
+            texts.append(await _text(server.dialect, completion))
     return texts
+
+
+async def _clear(command: str | None) -> None:
+    if command is None:
+        return
+    process = await asyncio.create_subprocess_exec(*shlex.split(command), stdout=DEVNULL, stderr=PIPE)
+    _, said = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{command}: status {process.returncode}: {said[-500:].decode(errors='replace')}")
 
 
 async def _unload(dialect: Dialect) -> None:
