@@ -15,7 +15,7 @@ from corral.adapters.engines.llama_cpp.guess_costs import StepCosts, StepKind
 from corral.adapters.engines.llama_cpp.guess_draft import DraftGuesser, DraftModel
 from corral.adapters.engines.llama_cpp.guess_policy import Acceptance, GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guess_prompt import PromptLookup
-from corral.adapters.engines.llama_cpp.guessing import GuessedRequest, Offer, choose_tokens
+from corral.adapters.engines.llama_cpp.guessing import GuessedRequest, Guessing, Offer, choose_tokens
 from corral.core.errors import EngineError
 from corral.core.requests.requests import CompletionRequest
 
@@ -368,3 +368,15 @@ def test_what_was_accepted_is_reported() -> None:
         assert request.left == 10 - len(guesser.heard)
         assert request.accepted == min(2, len(guesser.heard) - bool(chosen.ended))
         assert request.rejected == (len(guesser.heard) == 3 and not chosen.ended and chosen.error is None)
+
+
+def test_how_many_guesses_were_right_is_told() -> None:
+    """People see where guesses come from, and how many of them were right."""
+    guessing = Guessing(lambda tokens: Counted(), source="from the stars")
+    assert guessing.told == "from the stars, where they win"
+    request = GuessedRequest(Counted(), Acceptance(), left=None)
+    request.given, request.accepted, request.rejected = 3, 2, True
+    sequence: Any = SimpleNamespace(guessed=request)
+    for _ in range(2):
+        guessing.learn([sequence], 0.1)
+    assert guessing.told == "from the stars, where they win; 4 of 6 were right"
