@@ -15,7 +15,7 @@ def unused_parts(record: StoredModel) -> tuple[str, ...]:
         if value:
             found.append(f"the {name} {value!r}, which is built into Ollama: Corral uses the chat template instead")
     if record.files_of("draft"):
-        found.append("the draft model, which would make answers faster but not change them")
+        found.append("the draft model, unless texts need not be exact (engines.llama-cpp.exact = false)")
     kinds = dict.fromkeys(file.media_type for file in record.files_of("other") if file.path is None)
     found += [f"a layer of the unknown type {kind!r}" for kind in kinds]
     return tuple(found)

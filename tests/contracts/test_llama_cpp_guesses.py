@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from corral.adapters.engines.llama_cpp import guess_opening
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
-from corral.adapters.engines.llama_cpp.guess_policy import Candidate, GuessPolicy
+from corral.adapters.engines.llama_cpp.guess_policy import GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guessing import Offer
 from corral.adapters.engines.llama_cpp.loader import load
+from corral.core.errors import InvalidModelFile, InvalidOption
 from corral.core.ports.tokens import TokenMask
-from corral.core.requests.outputs import EngineFailed, Token
+from corral.core.requests.outputs import Delta, EngineFailed, Finished, Output, Token
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest, LocalFile
+from corral.core.stepping.answer_driver import SequenceDriver
 
 pytestmark = pytest.mark.native
 
@@ -31,19 +34,42 @@ def weights(shallow: Callable[[str], Path]) -> Path:
     return shallow("Q8_0")
 
 
+def opened(path: Path, draft: Path | None = None, **options: object) -> LlamaCppEngine:
+    load_options = {"num_ctx": 512, "num_parallel": 1, "num_thread": 1, "exact": False, **options}
+    files = [LocalFile(role="weights", path=str(path))]
+    files += [] if draft is None else [LocalFile(role="draft", path=str(draft))]
+    engine = load(LoadRequest(model="test", files=tuple(files), load_options=load_options), lambda share: None)
+    assert isinstance(engine, LlamaCppEngine)
+    return engine
+
+
 @pytest.fixture
 def open_engine(request: pytest.FixtureRequest) -> Opened:
     """Loads an engine, which is closed after the test."""
 
-    def opened(path: Path, **options: object) -> LlamaCppEngine:
-        load_options = {"num_ctx": 512, "num_parallel": 1, "num_thread": 1, "exact": False, **options}
-        files = (LocalFile(role="weights", path=str(path)),)
-        engine = load(LoadRequest(model="test", files=files, load_options=load_options), lambda share: None)
-        assert isinstance(engine, LlamaCppEngine)
+    def opened_for_test(path: Path, draft: Path | None = None, **options: object) -> LlamaCppEngine:
+        engine = opened(path, draft, **options)
         request.addfinalizer(engine.close)
         return engine
 
-    return opened
+    return opened_for_test
+
+
+@pytest.fixture(scope="module")
+def plain_engine(weights: Path) -> Iterator[LlamaCppEngine]:
+    """It has no guesses."""
+    with contextlib.closing(opened(weights, guess="off", num_parallel=4)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def oracle_engine(weights: Path) -> Iterator[LlamaCppEngine]:
+    """The oracle guesses for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guess_opening, "PromptLookup", Oracle)
+        engine = opened(weights, num_parallel=4)
+    with contextlib.closing(engine):
+        yield engine
 
 
 class Oracle:
@@ -76,7 +102,7 @@ class Oracle:
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is offered is guessed, by the oracle."""
 
-    def lengths(self: GuessPolicy, candidates: Sequence[Candidate], most_rows: int) -> list[int]:
+    def lengths(self: GuessPolicy, candidates: Sequence[GuessCandidate], most_rows: int) -> list[int]:
         assert len(candidates) + sum(candidate.available for candidate in candidates) <= most_rows
         return [candidate.available for candidate in candidates]
 
@@ -135,35 +161,70 @@ SAMPLINGS = {
 @pytest.mark.parametrize("name", SAMPLINGS)
 @pytest.mark.usefixtures("always")
 def test_the_text_is_that_without_guesses(
-    weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch, name: str
+    plain_engine: LlamaCppEngine, oracle_engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """However tokens are chosen, they are those chosen without guesses, in far fewer steps."""
-    plain, plain_steps = answers(open_engine(weights, guess="off"), SHIPS, sampling=SAMPLINGS[name])
+    plain, plain_steps = answers(plain_engine, SHIPS, sampling=SAMPLINGS[name])
     monkeypatch.setattr(Oracle, "answers", plain)
-    found, steps = answers(open_engine(weights), SHIPS, sampling=SAMPLINGS[name])
+    found, steps = answers(oracle_engine, SHIPS, sampling=SAMPLINGS[name])
     assert found == plain
     assert plain_steps == 31
     assert steps < 14
 
 
 @pytest.mark.usefixtures("always")
-def test_masks_hold(weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_hold(
+    plain_engine: LlamaCppEngine, oracle_engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The mask of each token depends on the one before, also when that was guessed."""
-    plain, _ = answers(open_engine(weights, guess="off"), SHIPS, masks=[EvenAfterOdd(_VOCABULARY)])
+    plain, _ = answers(plain_engine, SHIPS, masks=[EvenAfterOdd(_VOCABULARY)])
     monkeypatch.setattr(Oracle, "answers", plain)
-    found, steps = answers(open_engine(weights), SHIPS, masks=[EvenAfterOdd(_VOCABULARY)])
+    found, steps = answers(oracle_engine, SHIPS, masks=[EvenAfterOdd(_VOCABULARY)])
     assert found == plain
     assert steps < 14
 
 
 @pytest.mark.usefixtures("always")
-def test_several_requests_at_once(weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_requests_at_once(
+    plain_engine: LlamaCppEngine, oracle_engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Requests beside each other, some of which have guesses, get the texts they get without any."""
     texts = [SHIPS, SHIPS[40:] * 2, "One two three", "And so on"]
-    plain, _ = answers(open_engine(weights, guess="off", num_parallel=4), *texts)
+    plain, _ = answers(plain_engine, *texts)
     monkeypatch.setattr(Oracle, "answers", plain[:2])
-    found, _ = answers(open_engine(weights, num_parallel=4), *texts)
+    found, _ = answers(oracle_engine, *texts)
     assert found == plain
+
+
+@pytest.mark.usefixtures("always")
+def test_a_stop_string_among_guesses(
+    plain_engine: LlamaCppEngine, oracle_engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several tokens of one step, with a stop string in the middle: the answer ends before it, as without guesses."""
+    plain, _ = answers(plain_engine, SHIPS)
+    monkeypatch.setattr(Oracle, "answers", plain)
+    pieces = [oracle_engine.tokenizer.piece(token) for token in plain[0]]
+    stop = pieces[7].decode("utf-8", "replace")
+    first = next(at for at, piece in enumerate(pieces) if stop in piece.decode("utf-8", "replace"))
+    asked = CompletionRequest(
+        prompt=(TextPart(text=SHIPS),), sampling=SamplingParams(temperature=0.0, stop=(stop,)), return_token_ids=True
+    )
+    driver = SequenceDriver(asked, context_length=512)
+    oracle_engine.add_request(1, asked, None)
+    said: list[Output] = []
+    over = False
+    while not over:
+        for _, output in oracle_engine.step():
+            outputs, ended = driver.feed(output)
+            said += [] if over else outputs
+            over = over or ended
+    oracle_engine.abort_request(1)
+    finished = said[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "stop"
+    assert finished.usage.generated_tokens == first + 1
+    text = b"".join(pieces[: first + 1]).decode("utf-8", "replace")
+    assert "".join(one.text for one in said if isinstance(one, Delta)) == text[: text.index(stop)]
 
 
 @pytest.mark.usefixtures("always")
@@ -178,13 +239,13 @@ def test_a_context_that_shifts(weights: Path, open_engine: Opened, monkeypatch: 
 
 @pytest.mark.usefixtures("always")
 def test_what_was_wrong_leaves_nothing_behind(
-    weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch
+    plain_engine: LlamaCppEngine, oracle_engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an answer, its stream goes on from the prompt as after an answer without guesses, to the bit."""
-    plain, guessed = open_engine(weights, guess="off"), open_engine(weights)
-    monkeypatch.setattr(Oracle, "answers", answers(plain, SHIPS, limit=13)[0])
-    answers(guessed, SHIPS, limit=13)
-    assert answers(guessed, SHIPS + " Then", limit=1) == answers(plain, SHIPS + " Then", limit=1)
+    """After an answer, its stream goes on from the prompt as after one without guesses."""
+    monkeypatch.setattr(Oracle, "answers", answers(plain_engine, SHIPS, limit=13)[0])
+    answers(oracle_engine, SHIPS, limit=13)
+    found, expected = (answers(engine, SHIPS + " Then", limit=1)[0] for engine in (oracle_engine, plain_engine))
+    assert found == expected
 
 
 def test_prompts_are_looked_up(weights: Path, open_engine: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,3 +272,51 @@ def test_exact_texts_have_guesses_only_if_they_stay_exact(open_engine: Opened, s
     assert engine.info.details["exact"].startswith("yes")
     assert engine.info.details["guesses"].startswith("no: several rows")
     assert open_engine(shallow("F16"), guess="off").info.details["guesses"] == "no: switched off"
+
+
+# ── Draft models ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["greedy", "seed"])
+def test_a_draft_model(
+    weights: Path, open_engine: Opened, shallow: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What a draft model guesses is kept only where the model chooses it: with the same weights in another type, often.
+    The text is that without; so is that of a second turn, which the draft model has half computed."""
+    monkeypatch.setattr(GuessPolicy, "lengths", lambda self, candidates, rows: [min(3, candidates[0].available)])
+    plain = open_engine(weights, guess="off")
+    drafted = open_engine(weights, shallow("Q4_1"), guess="draft")
+    assert drafted.info.details["guesses"].startswith("from its draft model")
+    assert drafted.info.memory_bytes["cpu"] > plain.info.memory_bytes["cpu"] + shallow("Q4_1").stat().st_size // 2
+    for text in (SHIPS * 4, SHIPS * 4 + "And then"):
+        expected, plain_steps = answers(plain, text, sampling=SAMPLINGS[name], limit=24)
+        found, steps = answers(drafted, text, sampling=SAMPLINGS[name], limit=24)
+        assert found == expected
+        assert steps < plain_steps
+
+
+def test_a_draft_model_beside_the_prompt(weights: Path, open_engine: Opened, shallow: Callable[[str], Path]) -> None:
+    """By itself, an engine takes guesses from both; more requests than the draft model has streams go on without it."""
+    texts = [SHIPS * count for count in (1, 2, 3, 4, 5, 6)]
+    engine = open_engine(weights, shallow("Q4_1"), num_parallel=6)
+    assert "and its draft model" in engine.info.details["guesses"]
+    plain, _ = answers(open_engine(weights, guess="off", num_parallel=6), *texts, limit=12)
+    assert answers(engine, *texts, limit=12)[0] == plain
+
+
+def test_a_draft_model_of_another_family(weights: Path, open_engine: Opened, shallow_gemma3: Path) -> None:
+    """Its tokens are others: an error names both models. If it is not asked for by name, it is left out, and said."""
+    with pytest.raises(InvalidModelFile, match=r"draft model .*another vocabulary than") as caught:
+        open_engine(weights, shallow_gemma3, guess="draft")
+    assert "gemma3" in str(caught.value)
+    assert "llama" in str(caught.value)
+    told = open_engine(weights, shallow_gemma3).info.details["guesses"]
+    assert told.startswith("from prompt and answer")
+    assert "not from its draft model" in told
+
+
+def test_a_draft_model_that_is_not_there(weights: Path, open_engine: Opened) -> None:
+    """Asking for guesses of a draft model without one is an error with the remedy."""
+    with pytest.raises(InvalidOption, match="has none") as caught:
+        open_engine(weights, guess="draft")
+    assert "DRAFT" in (caught.value.remedy or "")

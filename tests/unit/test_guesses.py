@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.llama_cpp.guess_costs import StepCosts, StepKind
-from corral.adapters.engines.llama_cpp.guess_policy import Acceptance, Candidate, GuessPolicy
+from corral.adapters.engines.llama_cpp.guess_draft import DraftGuesser, DraftModel
+from corral.adapters.engines.llama_cpp.guess_policy import Acceptance, GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guess_prompt import PromptLookup
-from corral.adapters.engines.llama_cpp.guessing import GuessedRequest, Offer, choose_tokens
+from corral.adapters.engines.llama_cpp.guessing import GuessedRequest, Guessing, Offer, choose_tokens
 from corral.core.errors import EngineError
 from corral.core.requests.requests import CompletionRequest
 
@@ -81,6 +83,84 @@ def test_it_offers_what_a_scan_finds(seed: int) -> None:
             assert lookup.guess(1)[0] in {tokens[at] for at in places}
 
 
+# ── From a draft model ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class FakeDraft(DraftModel):
+    """A draft model of one stream, for which the likeliest token is the last one plus one. It notes its work."""
+
+    def __init__(self, num_ctx: int = 1000) -> None:
+        self.held = [[]]
+        self.context = SimpleNamespace(num_ctx=num_ctx, logits=self._logits)  # type: ignore[assignment]
+        self._free = [0]
+        self.computed: list[int] = []
+
+    def _logits(self, row: int) -> Any:
+        return np.eye(1000, dtype=np.float32)[self.held[0][-1] + 1]
+
+    def compute(self, stream: int, tokens: Sequence[int], *, last: bool) -> bool:
+        self.held[stream] += tokens
+        self.computed.append(len(tokens))
+        return True
+
+    def keep(self, stream: int, count: int) -> None:
+        del self.held[stream][count:]
+
+
+def test_a_draft_model_continues_the_text() -> None:
+    """It computes what it has not seen yet, and one token for each further guess; what was wrong is forgotten."""
+    draft = FakeDraft()
+    guesser = DraftGuesser(draft, [1, 2, 3], limit=900)
+    assert guesser.offer(3) == Offer(3, "draft")
+    assert guesser.guess(3) == [4, 5, 6]
+    for token in (4, 5, 50):
+        guesser.add(token)
+    assert guesser.guess(2) == [51, 52]
+    assert draft.held == [[1, 2, 3, 4, 5, 50, 51]]
+    assert draft.computed == [3, 1, 1, 1, 1]
+    guesser.add(899)
+    assert guesser.guess(2) == []  # the model has no token 900
+
+
+def test_a_draft_model_computes_a_long_prompt_in_pieces() -> None:
+    """Meanwhile it offers nothing; the next request with the same beginning finds what is there."""
+    draft = FakeDraft()
+    guesser = DraftGuesser(draft, range(200), limit=900)
+    assert [guesser.offer(3).length for _ in range(3)] == [0, 0, 3]
+    assert guesser.guess(1) == [200]
+    assert DraftGuesser(draft, range(200), limit=900).offer(3).length == 0  # its only stream is taken
+    guesser.close()
+    guesser.close()
+    draft.computed.clear()
+    again = DraftGuesser(draft, [*range(150), 7, 8], limit=900)
+    assert again.offer(3).length == 3
+    assert again.guess(1) == [9]
+    assert draft.computed == [2]
+
+
+def test_a_draft_model_that_is_not_asked_gives_up() -> None:
+    """When its guesses do not win, it does not compute the rest of the answer, and its stream is free."""
+    draft = FakeDraft()
+    guesser = DraftGuesser(draft, [1, 2, 3], limit=900)
+    guesser.offer(3)
+    guesser.guess(1)
+    for token in range(100):
+        guesser.add(token)
+        guesser.offer(3)
+    assert sum(draft.computed) == 3
+    assert guesser.offer(3).length == 0
+    assert DraftGuesser(draft, [1], limit=900).offer(3).length == 3
+
+
+def test_a_draft_model_with_a_smaller_context() -> None:
+    """Beyond its context, it offers nothing."""
+    guesser = DraftGuesser(FakeDraft(num_ctx=10), range(8), limit=900)
+    assert guesser.offer(7).length == 2
+    guesser.add(1)
+    guesser.add(2)
+    assert guesser.offer(7).length == 0
+
+
 # ── How many ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -100,7 +180,7 @@ class Machine:
         dice, acceptance = random.Random(seed), Acceptance(self.model)
         began, self.tokens = self.now, 0
         while self.tokens < tokens:
-            candidate = Candidate(7, acceptance.share(evidence))
+            candidate = GuessCandidate(7, acceptance.share(evidence))
             (length,) = self.policy.lengths([candidate], 512)
             accepted = 0
             while accepted < length and dice.random() < share:
@@ -146,7 +226,7 @@ def test_no_guesses_without_a_measurement_to_compare_with() -> None:
     """The first step with a number of sequences has none, and neither has one step of 64."""
     costs = StepCosts()
     policy = GuessPolicy(costs)
-    sure = [Candidate(7, 0.99)]
+    sure = [GuessCandidate(7, 0.99)]
     assert policy.lengths(sure, 512) == [0]
     policy.record(StepKind(1), 1.0, 1)
     given = []
@@ -165,10 +245,10 @@ def test_sequences_guess_together_within_the_rows_there_are() -> None:
     policy = GuessPolicy(costs)
     for count in (1, 3, 9):
         policy.record(StepKind(count), 1.0, count)
-    assert policy.lengths([Candidate(7, 0.99)] * 3, 512) == [7, 7, 7]
-    assert policy.lengths([Candidate(7, 0.99)] * 3, 12) == [3, 3, 3]
-    assert policy.lengths([Candidate(7, 0.99), Candidate(0, 0.9), Candidate(7, 0.99)], 512) == [7, 0, 7]
-    assert policy.lengths([Candidate(7, 0.99)] * 9, 512) == [0] * 9
+    assert policy.lengths([GuessCandidate(7, 0.99)] * 3, 512) == [7, 7, 7]
+    assert policy.lengths([GuessCandidate(7, 0.99)] * 3, 12) == [3, 3, 3]
+    assert policy.lengths([GuessCandidate(7, 0.99), GuessCandidate(0, 0.9), GuessCandidate(7, 0.99)], 512) == [7, 0, 7]
+    assert policy.lengths([GuessCandidate(7, 0.99)] * 9, 512) == [0] * 9
 
 
 def test_costs_are_forgotten() -> None:
@@ -288,3 +368,15 @@ def test_what_was_accepted_is_reported() -> None:
         assert request.left == 10 - len(guesser.heard)
         assert request.accepted == min(2, len(guesser.heard) - bool(chosen.ended))
         assert request.rejected == (len(guesser.heard) == 3 and not chosen.ended and chosen.error is None)
+
+
+def test_how_many_guesses_were_right_is_told() -> None:
+    """People see where guesses come from, and how many of them were right."""
+    guessing = Guessing(lambda tokens: Counted(), source="from the stars")
+    assert guessing.told == "from the stars, where they win"
+    request = GuessedRequest(Counted(), Acceptance(), left=None)
+    request.given, request.accepted, request.rejected = 3, 2, True
+    sequence: Any = SimpleNamespace(guessed=request)
+    for _ in range(2):
+        guessing.learn([sequence], 0.1)
+    assert guessing.told == "from the stars, where they win; 4 of 6 were right"

@@ -119,7 +119,7 @@ class Completions:
             sequences.clear()
         self._growing.close()
         self._tiers.close()
-        self._context.close()
+        self._computation.close()
 
     # ── Decode ────────────────────────────────────────────────────────────────────────────────────────────────────
 

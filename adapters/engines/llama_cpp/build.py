@@ -160,9 +160,9 @@ class _Builder:
         abilities = {"shift": can_shift, "exact": exactness.exact, "images": encoder is not None}
         features = {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in abilities.items() if has}
-        details = {"exact": exactness.told} | found.guesses | ({"images": blind} if blind else {})
+        details = {"exact": exactness.told, "guesses": found.guesses} | ({"images": blind} if blind else {})
         info = self._info({"completion", "embedding"}, features, details, sees=encoder is not None)
-        description = Description(info, settings, lambda: growing.size, growing.largest, tiers.tiers)
+        description = Description(info, settings, lambda: growing.size, growing.largest, tiers.tiers, found.guessing)
         return LlamaCppEngine(
             model=self._model,
             completions=completions,
@@ -186,6 +186,12 @@ class _Builder:
             on_progress(1.0)
             exactness = self._exactness(trial, trace, trimmable=trimmable)
             on_progress(1.0)
+            guessing, guesses = open_guessing(
+                self._request, self._options, trial, batch, exactness, self._tuner, on_progress, trimmable=trimmable
+            )
+            if guessing is not None:
+                failed.callback(guessing.close)
+            on_progress(1.0)
             movable = trimmable and settings.one_rope
             size = self._first_size(movable=movable, pair_rows=exactness.pair_rows)
             if movable:
@@ -193,10 +199,6 @@ class _Builder:
                 movable = can_move(trial, context, batch)
                 if not movable:
                     context.close()
-            guessing, guesses = open_guessing(
-                self._options, trial, batch, exactness, streams=trial.size.streams, trimmable=trimmable
-            )
-            on_progress(1.0)
         if not movable:
             context = self._context(self._first_size(movable=False, pair_rows=exactness.pair_rows))
         failed.callback(context.close)
@@ -284,8 +286,8 @@ class _Builder:
 
 
 class _Abilities(NamedTuple):
-    """What was found by trying. `movable`: streams can move to contexts of other sizes. `guesses`: of `guessing`, for
-    people.
+    """What was found by trying. `movable`: streams can move to contexts of other sizes. `guesses`: why
+    nothing does.
     """
 
     context: LlamaContext
@@ -293,4 +295,4 @@ class _Abilities(NamedTuple):
     trimmable: bool
     movable: bool
     guessing: Guessing | None
-    guesses: dict[str, str]
+    guesses: str

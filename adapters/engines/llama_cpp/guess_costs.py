@@ -16,11 +16,12 @@ _REMEMBERED_STEPS = 1_000
 
 
 class StepKind(NamedTuple):
-    """`guessing` of the `sequences` have `length` guesses each, and the others none."""
+    """`guessing` of the `sequences` have `length` guesses each, some of a draft model if `drafted`; the others none."""
 
     sequences: int
     guessing: int = 0
     length: int = 0
+    drafted: bool = False
 
 
 class StepCosts:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from corral.adapters.engines.llama_cpp.guess_costs import StepCosts, StepKind
 
-__all__ = ("LENGTHS", "Acceptance", "Candidate", "Evidence", "GuessPolicy")
+__all__ = ("LENGTHS", "Acceptance", "Evidence", "GuessCandidate", "GuessPolicy")
 
 Evidence = Literal["short", "medium", "long", "very long", "draft"]
 """What a guess rests on: a match of a few tokens, or of many, or a draft model."""
@@ -57,11 +57,14 @@ class Acceptance:
             self._model.record(evidence, accepted, rejected=rejected)
 
 
-class Candidate(NamedTuple):
-    """The guesses that a sequence could have: how many there are, and how likely each is if those before it are."""
+class GuessCandidate(NamedTuple):
+    """The guesses that a sequence could have: how many there are, and how likely each is if those before it are.
+    `drafted`: a draft model would have to compute them.
+    """
 
     available: int
     share: float
+    drafted: bool = False
 
     def expected(self, length: int) -> float:
         """How many tokens a step yields with so many guesses."""
@@ -88,7 +91,7 @@ class GuessPolicy:
         self._costs = costs
         self._balance = _AT_FIRST
 
-    def lengths(self, candidates: Sequence[Candidate], most_rows: int) -> list[int]:
+    def lengths(self, candidates: Sequence[GuessCandidate], most_rows: int) -> list[int]:
         """How many guesses each sequence has in the next step, which has room for `most_rows` rows."""
         lengths = [0] * len(candidates)
         count = len(candidates)
@@ -108,7 +111,7 @@ class GuessPolicy:
             lengths[at] = choice.kind.length
         return lengths
 
-    def _choices(self, candidates: Sequence[Candidate], most_rows: int) -> list[_Choice]:
+    def _choices(self, candidates: Sequence[GuessCandidate], most_rows: int) -> list[_Choice]:
         choices = []
         for length in LENGTHS:
             having = [at for at, candidate in enumerate(candidates) if candidate.available >= length]
@@ -118,7 +121,8 @@ class GuessPolicy:
             for guessing, at in enumerate(having, 1):
                 if len(candidates) + guessing * length > most_rows:
                     break
-                kind = StepKind(len(candidates), guessing, length)
+                drafted = any(candidates[one].drafted for one in having[:guessing])
+                kind = StepKind(len(candidates), guessing, length, drafted)
                 ratio = self._costs.ratio(kind)
                 gain += expected[at] / len(candidates)
                 choices.append(_Choice(gain - math.log(ratio), ratio - 1.0, kind, tuple(having[:guessing])))

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from corral.adapters.engine_kit.sampling.candidates import Logits
 from corral.adapters.engines.llama_cpp.guess_costs import StepCosts, StepKind
-from corral.adapters.engines.llama_cpp.guess_policy import LENGTHS, Acceptance, Candidate, Evidence, GuessPolicy
+from corral.adapters.engines.llama_cpp.guess_policy import LENGTHS, Acceptance, Evidence, GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.core.errors import CorralError
 from corral.core.requests.outputs import Token
@@ -62,12 +62,17 @@ class GuessedRequest:
 
 
 class Guessing:
-    """The guesses of all requests of a model. `begin` creates a guesser."""
+    """The guesses of all requests of a model. `begin` creates a guesser, and `close` frees what they share, which takes
+    `size_bytes` of memory. `source` says where they come from.
+    """
 
     def __init__(
         self,
         begin: Callable[[Sequence[int]], Guesser],
         *,
+        source: str,
+        close: Callable[[], None] = lambda: None,
+        size_bytes: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._begin = begin
@@ -75,13 +80,21 @@ class Guessing:
         self._policy = GuessPolicy(StepCosts())
         self._acceptance = Acceptance()
         self._took_s = 0.0
-        self.given = self.accepted = 0
+        self._source = source
+        self.close = close
+        self.size_bytes = size_bytes
+        self._given = self._accepted = 0
+
+    @property
+    def told(self) -> str:
+        """What ``details.guesses`` says."""
+        right = f"; {self._accepted} of {self._given} were right" if self._given else ""
+        return f"{self._source}, where they win{right}"
 
     def plan(self, ready: Sequence[LlamaSequence], cells: int, most_rows: int) -> None:
         """Set the guesses of those for whom they are expected to win. A stream has so many cells, the step at most so
         many rows.
         """
-        began = self._clock()
         requests = [self._request(sequence) for sequence in ready]
         candidates = []
         for sequence, request in zip(ready, requests, strict=True):
@@ -89,7 +102,9 @@ class Guessing:
             wanted = room if request.left is None else min(room, request.left - 1)
             offer = request.guesser.offer(max(0, min(wanted, LENGTHS[-1])))
             request.evidence = offer.evidence
-            candidates.append(Candidate(offer.length, request.acceptance.share(offer.evidence)))
+            share = request.acceptance.share(offer.evidence)
+            candidates.append(GuessCandidate(offer.length, share, offer.evidence == "draft"))
+        began = self._clock()  # what is done once for a prompt is not counted
         lengths = self._policy.lengths(candidates, most_rows)
         for sequence, request, length in zip(ready, requests, lengths, strict=True):
             sequence.guess = request.guesser.guess(length) if length else []
@@ -112,10 +127,11 @@ class Guessing:
             if request.given:
                 request.acceptance.record(request.evidence, request.accepted, rejected=request.rejected)
                 tokens += request.accepted
-                self.given += request.given
-                self.accepted += request.accepted
+                self._given += request.given
+                self._accepted += request.accepted
         given = [request.given for request in requests if request.given]
-        kind = StepKind(len(requests), len(given), max(given, default=0))
+        drafted = any(request.given and request.evidence == "draft" for request in requests)
+        kind = StepKind(len(requests), len(given), max(given, default=0), drafted)
         self._policy.record(kind, took_s + self._took_s, tokens)
 
 

@@ -48,8 +48,9 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     load; 0: none. `prefix_disk`: bytes on disk for those of all models of the store together; 0: nothing is written or
     read. `reencode`: a type that all weights get before they are loaded, or ``auto``: the one that suits this
     machine, found once in the background of a first load, as ``corral tune`` does.
-    `guess`: compute tokens that may follow together with the next one, where that is faster. They come
-    from prompt and answer (``prompt``); ``off`` never. Only while texts stay as exact as `exact` asks.
+    `guess`: compute tokens that may follow together with the next one, where that is faster: ``prompt`` takes them from
+    prompt and answer, ``draft`` from the model's draft model, ``auto`` from either; ``off``: none. Only while texts
+    stay as exact as `exact` asks.
     """
 
     num_ctx: int | None = None
@@ -70,7 +71,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     reencode: Literal[
         "off", "auto", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_1", "Q4_0", "IQ4_NL"
     ] = "off"
-    guess: Literal["off", "auto", "prompt"] = "auto"
+    guess: Literal["off", "auto", "prompt", "draft"] = "auto"
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:
@@ -96,6 +97,8 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
     if metadata is None:
         return {}
     weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "adapter"))
+    if not options.exact and options.guess in ("auto", "draft"):
+        weights += sum(file.size_bytes for file in record.files_of("draft")[:1])
     weights += sum(projector_bytes(file.size_bytes) for file in record.files_of("projector")[:1])
     context = options.num_ctx or DEFAULT_NUM_CTX
     if metadata.context_length:

@@ -150,6 +150,12 @@ class Computation:
         if not self._exactness.exact or (self._exactness.rows_are_prompt and not sequence.shifted):
             sequence.owned.reusable = len(sequence.owned.tokens)
 
+    def close(self) -> None:
+        """Free the context, and what guesses."""
+        if self._guessing is not None:
+            self._guessing.close()
+        self._context.close()
+
     # ── Prompts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def budget(self, *, answering: bool) -> int:
