@@ -56,8 +56,9 @@ def open_guessing(
         return None, "no: its memory cannot be truncated"
     if options.exact and not exactness.exact:
         return None, "no: texts would be even less exact; exact = false allows them"
-    lone = exactness.pair_rows or exactness.most_rows is not None  # rows are the same only under conditions
-    if options.exact and (lone or not rows_together_are_exact(context, batch, streams)):
+    # Several rows of one stream are a chunk of a prompt; and with the others, rows are the same only under conditions.
+    alike = exactness.rows_are_prompt and not exactness.pair_rows and exactness.most_rows is None
+    if options.exact and not (alike and rows_together_are_exact(context, batch, streams)):
         return None, _NOT_EXACT
     left_out = ""
     if "draft" in files and options.guess != "prompt":
