@@ -353,6 +353,25 @@ def test_sliding_windows_share_prefixes_and_shift(shallow_gemma3: Path) -> None:
     engine.close()
 
 
+def test_a_copied_prefix_within_a_sliding_window(shallow_gemma3: Path) -> None:
+    """A prompt that shares its beginning with a longer one, which is still being answered or is kept in host memory,
+    has the same first tokens as on its own: saved states lack cells that have left the window."""
+    story = OCEAN * 24
+    longer, shorter = ask(story + OCEAN * 8), ask(story + "But then", logprobs=1)
+    engine = make(shallow_gemma3, num_ctx=1024, num_parallel=2, max_prefill_tokens=512)
+    [alone] = answer(engine, shorter, limit=3)
+    engine.close()
+    expected = [one.logprob.logprob for one in alone.tokens if one.logprob is not None]
+    engine = make(shallow_gemma3, num_ctx=1024, num_parallel=2, max_prefill_tokens=512)
+    _, beside = answer(engine, longer, shorter, limit=3)
+    answer(engine, *[ask("Once upon a time")] * 2, limit=2)  # takes both streams
+    [later] = answer(engine, shorter, limit=3)
+    for found in (beside, later):
+        numbers = [one.logprob.logprob for one in found.tokens if one.logprob is not None]
+        assert numbers == pytest.approx(expected, abs=0.02)
+    engine.close()
+
+
 # ── Exactness ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

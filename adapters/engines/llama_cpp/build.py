@@ -113,7 +113,7 @@ class _Builder:
         if encoder is not None:
             failed.callback(encoder.close)
         can_shift = found.trimmable and context.can_shift
-        streams = Streams(context, context.size.streams, trimmable=found.trimmable)
+        streams = Streams(context, context.size.streams, trimmable=found.trimmable, window=self._model.sliding_window)
         tiers = open_tiers(self._request, options, streams, context, exactness.exact, settings.flash_attention)
         growing = self._growing(found, streams, tiers)
         computation = Computation(

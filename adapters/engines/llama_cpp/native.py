@@ -79,6 +79,7 @@ class LlamaModel:
         self.trained_context = int(C.llama_model_n_ctx_train(self.handle))
         self.embedding_size = int(C.llama_model_n_embd_out(self.handle))
         self.has_decoder = bool(C.llama_model_has_decoder(self.handle))
+        self.sliding_window = int(C.llama_model_n_swa(self.handle))  # 0 if there is none
         self.heads = max(1, int(C.llama_model_n_head(self.handle)))
         usual = int(C.llama_model_n_embd(self.handle)) // self.heads
         architecture = self.metadata("general.architecture") or ""

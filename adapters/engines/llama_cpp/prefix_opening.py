@@ -54,7 +54,7 @@ def open_tiers(
         owner = _owner(request, options, repr((*computed, _is_long(context), context.portable or context.size.streams)))
         if owner is not None:
             files = PrefixFiles(PrefixFolder(Path(request.cache_folder), options.prefix_disk), owner, request.model)
-    cache = PrefixCache(memory_bytes=max(0, memory_bytes), divisible=streams.trimmable, files=files)
+    cache = PrefixCache(memory_bytes=max(0, memory_bytes), divisible=streams.divisible, files=files)
     return PrefixTiers(streams, context, cache, close_grace_s=request.close_grace_s)
 
 

@@ -188,5 +188,6 @@ class PrefixTiers:
         stream.tokens = self._cache.keys(kept)
         stream.jumps = [Jump(*jump) for jump in note]
         stream.reusable = kept.count
+        self._streams.has_restored(stream)
         self._cache.used(kept)
         return self._streams.cut(stream, shared)

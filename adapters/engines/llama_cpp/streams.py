@@ -42,7 +42,7 @@ class Jump:
 
 class CacheStream:
     """One KV stream. `tokens` are the keys of what its memory holds (see `PromptCells`); the first `reusable` of them
-    may serve as another's prefix. `unsettled` tokens would follow them: see `Settling`.
+    may serve as another's prefix, but not fewer than `least`. `unsettled` tokens would follow them: see `Settling`.
     """
 
     def __init__(self, index: int) -> None:
@@ -50,6 +50,7 @@ class CacheStream:
         self.tokens: list[int] = []
         self.jumps: list[Jump] = []
         self.reusable = 0
+        self.least = 0
         self.unsettled: list[int] = []
         self.busy = False
         self.last_used = 0
@@ -74,13 +75,15 @@ class Streams:
     """All streams of a context. Idle streams are a cache: the least recently used one is overwritten first.
 
     `trimmable` says whether memory can be truncated anywhere; if not (recurrent models), a prefix is reused only as a
-    whole.
+    whole. `window` is how far back the model's layers with a sliding window see, 0 without such layers: a saved state
+    has of these layers only the cells within the window before its end, so that what was restored cannot be cut again.
     """
 
-    def __init__(self, context: LlamaContext, count: int, *, trimmable: bool) -> None:
+    def __init__(self, context: LlamaContext, count: int, *, trimmable: bool, window: int = 0) -> None:
         self._context = context
         self._all = [CacheStream(index) for index in range(count)]
         self.trimmable = trimmable
+        self._window = window
         self._clock = 0
         self._snapshot: tuple[CacheStream, int, Any] | None = None
 
@@ -92,6 +95,11 @@ class Streams:
 
     def __iter__(self) -> Iterator[CacheStream]:
         return iter(self._all)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a restored state can be cut anywhere."""
+        return self.trimmable and not self._window
 
     @property
     def capacity(self) -> int:
@@ -125,7 +133,7 @@ class Streams:
     def _usable(self, stream: CacheStream, shared: int) -> int:
         if shared == 0 or shared == len(stream.tokens):
             return shared
-        if not self.trimmable:
+        if not self.trimmable or shared < stream.least:
             return 0
         return shared
 
@@ -160,12 +168,23 @@ class Streams:
             return self.cut(stream, 0)
         if source is not stream:
             tokens = source.tokens
+            if shared < self._least(len(tokens)):
+                return self.cut(stream, 0)
             if not self._context.restore(stream.index, self._state_of(source)):
                 return self.cut(stream, 0)
             stream.tokens = list(tokens)
             stream.jumps = list(source.jumps)
             stream.reusable = min(source.reusable, len(tokens))
+            self.has_restored(stream)
         return self.cut(stream, shared)
+
+    def has_restored(self, stream: CacheStream) -> None:
+        """Call when the stream has got its tokens with a saved state."""
+        stream.least = self._least(len(stream.tokens))
+
+    def _least(self, count: int) -> int:
+        """To how many tokens a restored state of so many can be cut: the last one sees what its predecessor does."""
+        return count - 1 if 0 < self._window < count else 0
 
     def _state_of(self, source: CacheStream) -> Any:
         # Whole states are copied, since llama.cpp cannot copy parts between streams. Requests that begin
@@ -184,11 +203,12 @@ class Streams:
         """
         length = min([length, *(jump.start for jump in stream.jumps if length < jump.start + jump.count)])
         if length != len(stream.tokens) or length == 0:
-            if length == 0 or not self._context.trim(stream.index, stream.position(length)):
+            if length < stream.least or length == 0 or not self._context.trim(stream.index, stream.position(length)):
                 length = 0
                 self._context.trim(stream.index, 0)
             del stream.tokens[length:]
             stream.unsettled = []
+            stream.least = stream.least if length else 0
             stream.jumps = [jump for jump in stream.jumps if jump.start < length]
         stream.reusable = min(stream.reusable, length)
         return length

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import llama_cpp as C
-
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.core.errors import EngineError
@@ -36,7 +34,7 @@ def can_trim(context: LlamaContext, batch: Batch) -> bool:
 
 def can_move(source: LlamaContext, target: LlamaContext, batch: Batch) -> bool:
     """Whether streams can move between contexts of these sizes: what comes next must be the same, bit by bit."""
-    if int(C.llama_model_n_swa(source.model.handle)):
+    if source.model.sliding_window:
         return False  # cells that have left the window are not saved, so that a prefix could not be cut any more
     size = source.model.vocabulary_size
     tokens = [token % size for token in _TOKENS]
