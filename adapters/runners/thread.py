@@ -92,7 +92,7 @@ class _Worker:
             return
         try:
             self._tell(self.loaded.set_result, loop)
-            Stepper(loop, self.inbox, self._post, lambda info: self._tell(self.on_info, info)).run()
+            Stepper(loop, self.inbox, self._post, lambda info: self._tell(self._take_info, info)).run()
         except BaseException as error:
             _log.exception("%s: the engine failed", self._request.model)
             problem = error
@@ -134,6 +134,10 @@ class _Worker:
             self.inbox.put(Close())
 
     # ── In the event loop ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_info(self, info: ModelInfo) -> None:
+        self.info = info  # for a model that is not made yet
+        self.on_info(info)
 
     def _hand_over(self, _: None) -> None:
         with self._lock:
