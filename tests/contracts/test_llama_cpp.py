@@ -36,6 +36,7 @@ from corral.core.requests.requests import CompletionRequest, ContextPolicy, Embe
 from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.plugins.testing import StepEngineContract
 from corral.plugins.testing.gguf import gguf_bytes
+from tests.contracts.llama_engines import loaded_engine
 
 pytestmark = pytest.mark.native
 
@@ -43,15 +44,7 @@ OCEAN = "The ocean is wide and deep, and ships have crossed it for thousands of 
 
 
 def make(path: Path, **options: object) -> LlamaCppEngine:
-    request = LoadRequest(
-        model="test",
-        files=(LocalFile(role="weights", path=str(path)),),
-        # Two threads wait for each other at every layer: where others compute too, that multiplies the time.
-        load_options={"num_ctx": 512, "num_parallel": 4, "num_thread": 1, **options},
-    )
-    engine = load(request, lambda share: None)
-    assert isinstance(engine, LlamaCppEngine)
-    return engine
+    return loaded_engine(path, options={"num_ctx": 512, "num_parallel": 4, **options})
 
 
 def ask(

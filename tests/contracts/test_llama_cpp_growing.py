@@ -11,14 +11,13 @@ import pytest
 from corral.adapters.engines.llama_cpp import build, context_settings
 from corral.adapters.engines.llama_cpp.context_creation import ContextCreation
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
-from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_context import ContextSize, NativeContext
 from corral.core.errors import OutOfMemory
 from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
-from corral.core.specs.engines import LoadRequest, LocalFile
+from tests.contracts.llama_engines import loaded_engine
 
 pytestmark = pytest.mark.native
 
@@ -27,14 +26,7 @@ Numbers = list[tuple[int | None, float]]
 
 
 def make(path: Path, **options: object) -> LlamaCppEngine:
-    request = LoadRequest(
-        model="test",
-        files=(LocalFile(role="weights", path=str(path)),),
-        load_options={"num_ctx": 2048, "num_thread": 1, **options},
-    )
-    engine = load(request, lambda share: None)
-    assert isinstance(engine, LlamaCppEngine)
-    return engine
+    return loaded_engine(path, options={"num_ctx": 2048, **options})
 
 
 def ask(text: str, *, num_ctx: int | None = None) -> CompletionRequest:

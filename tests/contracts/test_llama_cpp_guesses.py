@@ -12,14 +12,14 @@ from corral.adapters.engines.llama_cpp import guess_opening
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.guess_policy import GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guessing import Offer
-from corral.adapters.engines.llama_cpp.loader import load
 from corral.core.errors import InvalidModelFile, InvalidOption
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import Delta, EngineFailed, Finished, Output, Token
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, SamplingParams
-from corral.core.specs.engines import LoadRequest, LocalFile
+from corral.core.specs.engines import LocalFile
 from corral.core.stepping.answer_driver import SequenceDriver
+from tests.contracts.llama_engines import loaded_engine
 
 pytestmark = pytest.mark.native
 
@@ -35,12 +35,8 @@ def weights(shallow: Callable[[str], Path]) -> Path:
 
 
 def opened(path: Path, draft: Path | None = None, **options: object) -> LlamaCppEngine:
-    load_options = {"num_ctx": 512, "num_parallel": 1, "num_thread": 1, "exact": False, **options}
-    files = [LocalFile(role="weights", path=str(path))]
-    files += [] if draft is None else [LocalFile(role="draft", path=str(draft))]
-    engine = load(LoadRequest(model="test", files=tuple(files), load_options=load_options), lambda share: None)
-    assert isinstance(engine, LlamaCppEngine)
-    return engine
+    drafts = [] if draft is None else [LocalFile(role="draft", path=str(draft))]
+    return loaded_engine(path, *drafts, options={"num_ctx": 512, "num_parallel": 1, "exact": False, **options})
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.core.stepping.loops import Outcome, StepLoop
 from corral.plugins.testing.images import png_bytes
 from corral.plugins.testing.vision_model import ProjectorKind, projector_bytes, text_model_bytes
+from tests.contracts.llama_engines import loaded_engine
 
 pytestmark = pytest.mark.native
 
@@ -59,14 +60,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(folder: Path, kind: str, projector: Path | None = None, **options: object) -> LlamaCppEngine:
-    files = (
-        LocalFile(role="weights", path=str(folder / f"{kind}.gguf")),
-        LocalFile(role="projector", path=str(projector or folder / f"{kind}-projector.gguf")),
-    )
-    load_options = {"num_ctx": 256, "num_parallel": 3, "num_thread": 1, **options}
-    engine = load(LoadRequest(model="test", files=files, load_options=load_options), lambda share: None)
-    assert isinstance(engine, LlamaCppEngine)
-    return engine
+    path = projector or folder / f"{kind}-projector.gguf"
+    files = (folder / f"{kind}.gguf", LocalFile(role="projector", path=str(path)))
+    return loaded_engine(*files, options={"num_ctx": 256, "num_parallel": 3, **options})
 
 
 @pytest.fixture(scope="module", params=KINDS)

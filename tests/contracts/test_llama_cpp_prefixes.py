@@ -11,12 +11,12 @@ import pytest
 
 from corral.adapters.engine_kit.prefixes.prefix_folder import PrefixFolder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
-from corral.adapters.engines.llama_cpp.loader import load
 from corral.core.ports.engines import StepEngine
 from corral.core.requests.outputs import Prefilled, Token
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, SamplingParams
-from corral.core.specs.engines import LoadRequest, LocalFile
+from corral.core.specs.engines import LocalFile
+from tests.contracts.llama_engines import loaded_engine
 
 pytestmark = pytest.mark.native
 
@@ -34,14 +34,11 @@ def open_engine(request: pytest.FixtureRequest) -> Callable[..., LlamaCppEngine]
     """Loads an engine, which is closed after the test."""
 
     def opened(path: Path, *, cache_folder: Path | None = None, **options: object) -> LlamaCppEngine:
-        load_request = LoadRequest(
-            model="test",
-            files=(LocalFile(role="weights", path=str(path), digest="sha256:" + path.name.encode().hex().zfill(64)),),
-            cache_folder=None if cache_folder is None else str(cache_folder),
-            load_options={"num_ctx": 512, "num_parallel": 1, "num_thread": 1, **options},
+        digest = "sha256:" + path.name.encode().hex().zfill(64)
+        weights = LocalFile(role="weights", path=str(path), digest=digest)
+        engine = loaded_engine(
+            weights, cache_folder=cache_folder, options={"num_ctx": 512, "num_parallel": 1, **options}
         )
-        engine = load(load_request, lambda share: None)
-        assert isinstance(engine, LlamaCppEngine)
         request.addfinalizer(engine.close)
         return engine
 

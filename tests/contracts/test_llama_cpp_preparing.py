@@ -12,7 +12,6 @@ from queue import SimpleQueue
 import pytest
 
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
-from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.runners.frames import Abort, Add, Close
 from corral.adapters.runners.stepping import Command, Stepper
@@ -20,8 +19,8 @@ from corral.core.errors import EngineDied, ErrorInfo
 from corral.core.requests.outputs import Delta, Finished, Output
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, Request, SamplingParams
-from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.core.stepping.loops import Outcome, StepLoop
+from tests.contracts.llama_engines import loaded_engine
 
 pytestmark = pytest.mark.native
 
@@ -30,11 +29,7 @@ SLOW = tuple(letter * 40 for letter in "aeiourstnl")
 
 
 def make(path: Path) -> LlamaCppEngine:
-    files = (LocalFile(role="weights", path=str(path)),)
-    options = {"num_ctx": 512, "num_parallel": 2, "num_thread": 1}
-    engine = load(LoadRequest(model="test", files=files, load_options=options), lambda share: None)
-    assert isinstance(engine, LlamaCppEngine)
-    return engine
+    return loaded_engine(path, options={"num_ctx": 512, "num_parallel": 2})
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,16 @@ from pathlib import Path
 import pytest
 
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
-from corral.adapters.engines.llama_cpp.loader import load
 from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
 from corral.core.requests.prompts import TokensPart
 from corral.core.requests.requests import CompletionRequest, ContextPolicy, SamplingParams
-from corral.core.specs.engines import LoadRequest, LocalFile
+from tests.contracts.llama_engines import loaded_engine
 
 pytestmark = pytest.mark.native
 
 
 def make(path: Path, **options: object) -> LlamaCppEngine:
-    request = LoadRequest(
-        model="test",
-        files=(LocalFile(role="weights", path=str(path)),),
-        load_options={"num_ctx": 512, "num_parallel": 4, "num_thread": 1, **options},
-    )
-    engine = load(request, lambda share: None)
-    assert isinstance(engine, LlamaCppEngine)
-    return engine
+    return loaded_engine(path, options={"num_ctx": 512, "num_parallel": 4, **options})
 
 
 class Turn:

@@ -10,7 +10,6 @@ import pytest
 
 from corral.adapters.constraints.masks import GrammarMasks
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
-from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.templates.jinja import JinjaFormat
 from corral.core.models.model import ModelMetadata
@@ -21,7 +20,7 @@ from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.outputs import EngineFinished, Token
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, SamplingParams
-from corral.core.specs.engines import LoadRequest, LocalFile
+from tests.contracts.llama_engines import loaded_engine
 
 pytestmark = pytest.mark.native
 
@@ -34,11 +33,7 @@ def read_metadata(path: Path) -> ModelMetadata:
 
 
 def make(path: Path) -> LlamaCppEngine:
-    files = (LocalFile(role="weights", path=str(path)),)
-    options = {"num_ctx": 512, "num_parallel": 2, "num_thread": 1}
-    engine = load(LoadRequest(model="test", files=files, load_options=options), lambda share: None)
-    assert isinstance(engine, LlamaCppEngine)
-    return engine
+    return loaded_engine(path, options={"num_ctx": 512, "num_parallel": 2})
 
 
 @pytest.fixture(scope="module")
