@@ -22,6 +22,7 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
 from corral.core.containment import beside
+from corral.core.conversion.checkpoints import CheckpointConversion
 from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
@@ -191,6 +192,13 @@ async def assemble(
             local=stores.local,
             converters=manager.specs(CONVERTERS),
             installation=installation,
+        ),
+        checkpoints=CheckpointConversion(
+            converting=converting,
+            local=stores.local,
+            converters=manager.specs(CONVERTERS),
+            installation=installation,
+            settings=settings.converters,
         ),
     )
     deriver = ModelDeriver(

@@ -28,7 +28,7 @@ def refuse_unconverted(files: GivenFiles | None) -> None:
     """Raises `Unsupported` for files that would have to be converted, before anything is done with them."""
     if any(name.endswith((".safetensors", ".pth")) for name in files or ()):
         raise Unsupported(
-            "this version cannot create a model from safetensors",
+            "this version cannot create this part of a model from safetensors",
             "convert them to GGUF first, with convert_hf_to_gguf.py of llama.cpp, and create it from that file",
         )
 
@@ -69,16 +69,20 @@ class GivenFileReader:
             raise InvalidRequest("unknown type")
         return tuple(parts)
 
+    async def require(self, name: str, digest: Digest) -> BlobInfo:
+        """The blob that was uploaded as the file `name`. Raises `BlobNotFound`."""
+        found = await self._blobs.stat(digest)
+        if found is None:
+            raise BlobNotFound(f'blob "{digest}" not found', f"upload {name} first: POST /api/blobs/{digest}")
+        return found
+
     async def _stored(self, name: str, file: Digest | Path, on_progress: OnProgress) -> BlobInfo:
         if isinstance(file, Path):
             on_progress(FetchProgress(status=f"copying file {name}"))
             blob = await self._local.adopt(file)
             self.adopted.append(blob.digest)
             return blob
-        found = await self._blobs.stat(file)
-        if found is None:
-            raise BlobNotFound(f'blob "{file}" not found', f"upload {name} first: POST /api/blobs/{file}")
-        return found
+        return await self.require(name, file)
 
     async def _part(self, name: str, blob: BlobInfo) -> Part:
         try:
