@@ -217,9 +217,8 @@ class ModelCatalog:
     ) -> StoredModel:
         """Imports a weights file, or the folder of a model, of this machine. The original files are left untouched.
 
-        A name that is taken is replaced. Without `name`, the model is named after its file or folder
-        (`name_from_file`). A checkpoint is converted, and quantized to the type `quantize` if one is given. Raises
-        `NotFound`, `InvalidModelFile`, `OutOfSpace`, and what the conversion raises.
+        A name that is taken is replaced; without one, the model is named after its file or folder. A checkpoint is
+        converted, and quantized to `quantize`. Raises `NotFound`, `InvalidModelFile`, `OutOfSpace`, and so on.
         """
         if name is not None:
             refuse_derived(name)
@@ -274,8 +273,7 @@ class ModelCatalog:
         """Adds a model that runs on the servers at these addresses. A name that is taken is replaced.
 
         The first server is asked for `model`, or for its only one, and the others for the same model. With `api` None,
-        the API is detected. Raises `UpstreamError`, `InvalidRequest`, and whatever else `UpstreamDirectory.find`
-        raises.
+        the API is detected. Raises `InvalidRequest`, and as `UpstreamDirectory.find`.
         """
         refuse_derived(name)
         found = await find_upstream(self._upstreams, hosts, model=model, api=api, capabilities=capabilities)

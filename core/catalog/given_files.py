@@ -26,11 +26,17 @@ def check_paths(files: GivenFiles | None) -> None:
 
 def refuse_unconverted(files: GivenFiles | None) -> None:
     """Raises `Unsupported` for files that would have to be converted, before anything is done with them."""
-    if any(name.endswith((".safetensors", ".pth")) for name in files or ()):
-        raise Unsupported(
-            "this version cannot create this part of a model from safetensors",
-            "convert them to GGUF first, with convert_hf_to_gguf.py of llama.cpp, and create it from that file",
-        )
+    for name in files or ():
+        if name.endswith(".safetensors"):
+            raise Unsupported(
+                f"{name}: this part of a model cannot be created from safetensors",
+                "convert it to GGUF first, with the scripts of llama.cpp, and create it from that file",
+            )
+        if name.endswith(".pth"):
+            raise Unsupported(
+                f"{name} is one of PyTorch's own files, which are not read: they may contain any program",
+                "save the model as safetensors",
+            )
 
 
 def model_files(parts: Sequence[Part], role: FileRole | None = None) -> tuple[ModelFile, ...]:

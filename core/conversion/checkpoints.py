@@ -100,7 +100,7 @@ class CheckpointConversion:
                 return spec
         known = sorted({one for spec in self._converters for one in spec.architectures})
         raise Unsupported(
-            f"unsupported architecture {architecture[:100]!r}",
+            f'unsupported architecture "{architecture[:100]}"',  # Ollama's text
             f"checkpoints of these can be converted: {', '.join(known) or 'none'}",
         )
 
