@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 from litestar.types import Receive, Scope, Send
@@ -10,6 +11,7 @@ from litestar.types import Receive, Scope, Send
 from corral.api.http.dialects import Dialect
 from corral.api.http.disconnect import CancelOnDisconnect, when_reader_stalls
 from corral.api.http.errors import JSON, ApiError
+from corral.api.http.pings import Pings
 from corral.api.http.request_log import request_log
 from corral.core.errors import EngineError
 from corral.core.generation.answers import Generation
@@ -22,12 +24,14 @@ __all__ = ("AnswerForm", "AnswerResponse")
 class AnswerForm(Protocol):
     """How one API writes the answer to one request.
 
-    `stream_type` is the content type of a stream. `headers` are those of the response, in lower case; they are read
-    once the first part is written, so they may say what `Started` has told.
+    `stream_type` is the content type of a stream, `ping` what keeps a quiet one alive, if anything does. `headers` are
+    those of the response, in lower case; they are read once the first part is written, so they may say what `Started`
+    has told.
     """
 
     dialect: Dialect
     stream_type: bytes
+    ping: bytes
 
     def begin(self, record: StoredModel) -> None:
         """The model that answers. Called before anything is written."""
@@ -66,8 +70,20 @@ class AnswerResponse:
         form = self._form
         started = False
         last = b""
+
+        async def send_part(part: bytes) -> None:
+            nonlocal started
+            if not started:
+                started = True
+                await self._start(send, form.stream_type)
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+
+        async def ping() -> None:
+            await send_part(form.ping)
+
+        pings = Pings(ping) if form.ping else None
         try:
-            async with CancelOnDisconnect(scope), await self._open() as generation:
+            async with CancelOnDisconnect(scope), await self._open() as generation, pings or nullcontext():
                 form.begin(generation.record)
                 when_reader_stalls(scope, generation.read_ahead)
                 async for output in generation:
@@ -78,10 +94,9 @@ class AnswerResponse:
                         _note(scope, output)
                         last = part
                         continue
-                    if not started:
-                        started = True
-                        await self._start(send, form.stream_type)
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    if pings is not None:
+                        pings.sent()
+                    await send_part(part)
                 if not last:
                     raise EngineError("the answer was cut off", "see the server's log")
         except Exception as error:

@@ -9,6 +9,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 
 from corral.api.http.access_control import AccessControl
+from corral.api.http.anthropic import router as anthropic_router
 from corral.api.http.body import BodyTooLarge, refuse_body
 from corral.api.http.body_memory import BodyMemory
 from corral.api.http.dialects import Dialect, Dialects
@@ -26,7 +27,7 @@ __all__ = ("create_app",)
 
 _log = logging.getLogger("corral.http")
 
-_BUILT_IN: tuple[Router, ...] = (ollama_router, openai_router)
+_BUILT_IN: tuple[Router, ...] = (ollama_router, openai_router, anthropic_router)
 """The APIs that come with Corral. A router whose paths share a prefix has its dialect in ``opt["dialect"]``, as those
 of plugins do; all other paths are Ollama's.
 """

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import UnsetType
 
-from corral.core.errors import Unsupported
+from corral.core.errors import EngineError, Unsupported
 from corral.core.generation.answer_checks import schema_to_check, with_format_check
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
@@ -53,7 +53,7 @@ from corral.core.requests.calls import (
     UnloadCall,
 )
 from corral.core.requests.options import ResolvedOptions
-from corral.core.requests.outputs import Embedded, Vectors
+from corral.core.requests.outputs import Embedded, Finished, Vectors
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
@@ -153,6 +153,32 @@ class InferenceService:
             require_task(lease, "completion", call.model, asked.task)
             prompt = await prompt_of(asked.view, lease.model, asked.request, self._formats)
             return prompt, await shown_text(prompt, lease.model)
+
+    async def count_tokens(self, call: ChatCall) -> int:
+        """How many tokens the prompt of this chat has, all of it, whether or not it fits into the context.
+
+        Loads the model if need be. Raises what `chat` raises, and `Unsupported` if chats are not rendered here.
+        A chat with images is computed, without an answer: only the engine knows how many tokens they take.
+        """
+        asked = await self._asked(call)
+        if any(message.images for message in call.messages):
+            return await self._prefilled_tokens(call)
+        async with self._lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
+            if isinstance(asked.request, ChatRequest) and "chat" in lease.model.info.tasks:
+                raise Unsupported(f'"{call.model}" runs on {lease.engine}, which renders its chats itself')
+            require_task(lease, "completion", call.model, asked.task)
+            context = msgspec.structs.replace(asked.request.context, truncate=False)
+            whole = msgspec.structs.replace(asked.request, context=context)
+            [ids] = await lease.model.tokenize([await prompt_of(asked.view, lease.model, whole, self._formats)])
+            return len(ids)
+
+    async def _prefilled_tokens(self, call: ChatCall) -> int:
+        options = {**call.options, "num_predict": 0}
+        async with await self.chat(msgspec.structs.replace(call, options=options, truncate=False)) as generation:
+            async for output in generation:
+                if isinstance(output, Finished):
+                    return output.usage.prompt_tokens
+        raise EngineError("the prompt was not computed to its end", "see the server's log")
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""

@@ -118,6 +118,7 @@ class Embedded(Output, frozen=True, kw_only=True):
 
 class Finished(Output, frozen=True, kw_only=True):
     """The last output. `token_ids` are those of prompt and answer, if requested. `warnings` are those of all deltas.
+    `stop` is the stop string that ended the answer, empty if none did, or if it is not known, as of remote models.
 
     `dropped_messages` is how many messages of a chat were left out because it did not fit into the context, and
     `dropped_tokens` how many tokens of prompt and answer were dropped from it.
@@ -128,6 +129,7 @@ class Finished(Output, frozen=True, kw_only=True):
 
     reason: FinishReason
     usage: Usage
+    stop: str = ""
     token_ids: tuple[int, ...] = ()
     dropped_messages: int = 0
     dropped_tokens: int = 0

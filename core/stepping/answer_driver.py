@@ -201,9 +201,10 @@ class SequenceDriver:
         elif text:
             outputs.append(Delta(text=text, token_count=self._uncounted))
             self._uncounted = 0
-        if stopped:
+        if self._stops is not None and stopped:
+            stop = self._stops.found
             self._stops = self._decoder = None
-            return self._finish(outputs, "stop")
+            return self._finish(outputs, "stop", stop)
         if self._generated == self._limit:
             if token.piece:
                 return self._finish(outputs, "length")
@@ -222,7 +223,7 @@ class SequenceDriver:
             self._decoder = None
         return text
 
-    def _finish(self, outputs: list[Output], reason: FinishReason) -> tuple[list[Output], bool]:
+    def _finish(self, outputs: list[Output], reason: FinishReason, stop: str = "") -> tuple[list[Output], bool]:
         # Bytes still in the decoder belong to a character that was cut off by the end of the answer: drop them.
         rest = self._stops.flush() if self._stops is not None else ""
         if rest:
@@ -239,7 +240,7 @@ class SequenceDriver:
         ids: tuple[int, ...] = ()
         if self._ids is not None:
             ids = (*(prefilled.prompt_ids if prefilled else ()), *self._ids)
-        outputs.append(Finished(reason=reason, usage=usage, token_ids=ids, dropped_tokens=self._dropped))
+        outputs.append(Finished(reason=reason, usage=usage, stop=stop, token_ids=ids, dropped_tokens=self._dropped))
         return outputs, True
 
 

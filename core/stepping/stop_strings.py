@@ -14,11 +14,13 @@ class StopStrings:
     characters arrived one by one.
     """
 
-    __slots__ = ("_held", "_stops")
+    __slots__ = ("_held", "_stops", "found")
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
+        self.found = ""
+        """The stop string that was reached; empty before."""
 
     def push(self, text: str) -> tuple[str, bool]:
         """Return the text that can be sent now, and whether a stop was reached (then the text ends before it)."""
@@ -34,7 +36,9 @@ class StopStrings:
                 held = max(held, _begun(stop, text))
         if first is not None:
             self._held = ""
-            return text[: first[1]], True
+            end, start = first
+            self.found = text[start:end]
+            return text[:start], True
         cut = len(text) - held
         self._held = text[cut:]
         return text[:cut], False

@@ -39,6 +39,7 @@ class AnswerWriter(Generic[ReplyT]):
 
     dialect: Dialect = OLLAMA
     stream_type = b"application/x-ndjson"
+    ping = b""
     _before_text: bytes
 
     def __init__(self, model: str, started_ns: int) -> None:

@@ -1,0 +1,198 @@
+"""Writes the outputs of a generation as Anthropic's JSON: events while it comes, or one message at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from corral.api.http.anthropic.dialect import ANTHROPIC, new_id
+from corral.api.http.anthropic.replies import (
+    Block,
+    MessageReply,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+    UsageReply,
+)
+from corral.api.http.dialects import Dialect
+from corral.api.http.errors import ApiError
+from corral.api.http.remarks import Remarks
+from corral.api.http.sse import EVENT_STREAM, event
+from corral.core.models.model import StoredModel
+from corral.core.requests.messages import ToolCall
+from corral.core.requests.outputs import Delta, Finished, Output, Started
+
+__all__ = ("MessageWriter",)
+
+_encode = msgspec.json.Encoder().encode
+_PING = event(b'{"type":"ping"}', b"ping")
+_STOP = event(b'{"type":"message_stop"}', b"message_stop")
+
+
+class MessageWriter:
+    """The answer to one request. `stops` are the stop sequences of the client, `most_tokens` its limit."""
+
+    dialect: Dialect = ANTHROPIC
+    stream_type = EVENT_STREAM
+    ping = _PING
+
+    def __init__(self, model: str, stops: Sequence[str], most_tokens: int, remarks: Remarks) -> None:
+        self._id = new_id("msg")
+        self._request_id = new_id("req")
+        self._model = model
+        self._stops = frozenset(stops)
+        self._most_tokens = most_tokens
+        self._remarks = remarks
+        self._open = ""
+        self._count = 0
+        self._before_text = b""
+        self._calls = 0
+
+    def begin(self, record: StoredModel) -> None:
+        pass
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"request-id", self._request_id.encode()), *self._remarks.headers()]
+
+    def failed(self, problem: ApiError) -> bytes:
+        return event(ANTHROPIC.body(problem), b"error")
+
+    # ── Events ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def part(self, output: Output, load_ns: int) -> bytes | None:
+        if isinstance(output, Delta):
+            if self._open == "text" and not (output.thinking or output.tool_calls):
+                return self._more_text(output.text) if output.text else None
+            return b"".join(self._delta(output)) or None
+        if isinstance(output, Started):
+            self._remarks.started(output)
+            return self._begin(output)
+        return self._end(output) if isinstance(output, Finished) else None
+
+    def _begin(self, started: Started) -> bytes:
+        usage = _usage(started.prompt_tokens or 0, started.cached_tokens, 0)
+        message = MessageReply(id=self._id, model=self._model, content=[], usage=usage)
+        return event(_encode({"type": "message_start", "message": message}), b"message_start") + _PING
+
+    def _delta(self, delta: Delta) -> list[bytes]:
+        parts: list[bytes] = []
+        if delta.thinking:
+            if self._open != "thinking":
+                parts += self._next("thinking", ThinkingBlock(thinking=""))
+            parts.append(self._more({"type": "thinking_delta", "thinking": delta.thinking}))
+        if delta.text:
+            if self._open != "text":
+                parts += self._next("text", TextBlock(text=""))
+                at = b'{"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":' % self._place
+                self._before_text = b"event: content_block_delta\ndata: " + at
+            parts.append(self._more_text(delta.text))
+        for call in delta.tool_calls:
+            self._calls += 1
+            parts += self._next("tool_use", _call_block(call, {}))
+            parts.append(self._more({"type": "input_json_delta", "partial_json": _encode(call.arguments).decode()}))
+        return parts
+
+    @property
+    def _place(self) -> int:
+        return self._count - 1
+
+    def _next(self, kind: str, block: Block) -> list[bytes]:
+        """End the block that is open, and begin another."""
+        parts = self._closed()
+        self._open = kind
+        self._count += 1
+        start = {"type": "content_block_start", "index": self._place, "content_block": block}
+        return [*parts, event(_encode(start), b"content_block_start")]
+
+    def _closed(self) -> list[bytes]:
+        if not self._open:
+            return []
+        self._open = ""
+        return [event(_encode({"type": "content_block_stop", "index": self._place}), b"content_block_stop")]
+
+    def _more(self, delta: dict[str, Any]) -> bytes:
+        more = {"type": "content_block_delta", "index": self._place, "delta": delta}
+        return event(_encode(more), b"content_block_delta")
+
+    def _more_text(self, text: str) -> bytes:
+        return b"".join((self._before_text, _encode(text), b"}}\n\n"))
+
+    def _end(self, finished: Finished) -> bytes:
+        reason, stop = self._reason(finished, self._calls)
+        end: dict[str, Any] = {
+            "type": "message_delta",
+            "delta": {"stop_reason": reason, "stop_sequence": stop},
+            "usage": _usage_of(finished),
+        }
+        if told := self._remarks.of(finished):
+            end["corral"] = told
+        return b"".join((*self._closed(), event(_encode(end), b"message_delta"), _STOP))
+
+    # ── The whole ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def whole(self, outputs: list[Output], load_ns: int) -> bytes:
+        blocks: list[Block] = []
+        kind, texts = "", list[str]()
+
+        def close() -> None:
+            if texts:
+                joined = "".join(texts)
+                blocks.append(TextBlock(text=joined) if kind == "text" else ThinkingBlock(thinking=joined))
+                texts.clear()
+
+        for output in outputs:
+            if isinstance(output, Started):
+                self._remarks.started(output)
+            if not isinstance(output, Delta):
+                continue
+            for own, text in (("thinking", output.thinking), ("text", output.text)):
+                if text:
+                    if own != kind:
+                        close()
+                    kind = own
+                    texts.append(text)
+            for call in output.tool_calls:
+                close()
+                blocks.append(_call_block(call, call.arguments))
+        close()
+        finished = outputs[-1]
+        assert isinstance(finished, Finished)
+        calls = sum(isinstance(block, ToolUseBlock) for block in blocks)
+        reason, stop = self._reason(finished, calls)
+        told = self._remarks.of(finished)
+        return _encode(
+            MessageReply(
+                id=self._id,
+                model=self._model,
+                content=blocks,
+                stop_reason=reason,
+                stop_sequence=stop,
+                usage=_usage_of(finished),
+                corral=told or msgspec.UNSET,
+            )
+        )
+
+    def _reason(self, finished: Finished, calls: int) -> tuple[str, str | None]:
+        if calls:
+            return "tool_use", None
+        if finished.reason == "length":
+            full = finished.usage.generated_tokens < self._most_tokens
+            return "model_context_window_exceeded" if full else "max_tokens", None
+        if finished.stop in self._stops:
+            return "stop_sequence", finished.stop
+        return "end_turn", None
+
+
+def _call_block(call: ToolCall, arguments: Any) -> ToolUseBlock:
+    return ToolUseBlock(id=call.id or new_id("toolu"), name=call.name, input=arguments)
+
+
+def _usage_of(finished: Finished) -> UsageReply:
+    usage = finished.usage
+    return _usage(usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens)
+
+
+def _usage(prompt: int, cached: int, generated: int) -> UsageReply:
+    return UsageReply(input_tokens=prompt - cached, cache_read_input_tokens=cached, output_tokens=generated)

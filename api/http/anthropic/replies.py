@@ -1,0 +1,115 @@
+"""The response bodies of Anthropic's routes, with all their keys, in the vendor's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+__all__ = (
+    "Block",
+    "ErrorDetail",
+    "ErrorEnvelope",
+    "MessageReply",
+    "ModelInfo",
+    "ModelPage",
+    "TextBlock",
+    "ThinkingBlock",
+    "TokenCount",
+    "ToolUseBlock",
+    "UsageReply",
+)
+
+
+class AnthropicReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of responses."""
+
+
+class ErrorDetail(AnthropicReply, frozen=True, kw_only=True):
+    """What went wrong."""
+
+    type: str
+    message: str
+
+
+class ErrorEnvelope(AnthropicReply, frozen=True, kw_only=True):
+    """What every error is wrapped in; `request_id` is that of the header ``request-id``."""
+
+    type: str = "error"
+    error: ErrorDetail
+    request_id: str
+
+
+class ModelInfo(AnthropicReply, frozen=True, kw_only=True):
+    """A model of the store. `created_at` is when it was last changed."""
+
+    type: str = "model"
+    id: str
+    display_name: str
+    created_at: str
+    max_input_tokens: int | None = None
+    lifecycle: str = "active"
+
+
+class ModelPage(AnthropicReply, frozen=True, kw_only=True):
+    """All models: there is never another page."""
+
+    data: list[ModelInfo]
+    has_more: bool = False
+    first_id: str | None = None
+    last_id: str | None = None
+
+
+class ThinkingBlock(AnthropicReply, frozen=True, kw_only=True, tag="thinking"):
+    """Thinking, which is not signed: the signature is empty."""
+
+    thinking: str
+    signature: str = ""
+
+
+class TextBlock(AnthropicReply, frozen=True, kw_only=True, tag="text"):
+    text: str
+    citations: None = None
+
+
+class ToolUseBlock(AnthropicReply, frozen=True, kw_only=True, tag="tool_use"):
+    """A call of a tool. `input` are its arguments."""
+
+    id: str
+    name: str
+    input: Mapping[str, Any]
+
+
+Block = ThinkingBlock | TextBlock | ToolUseBlock
+
+
+class UsageReply(AnthropicReply, frozen=True, kw_only=True):
+    """`input_tokens` are those that were computed, `cache_read_input_tokens` those that were in memory already: their
+    sum is the length of the prompt.
+    """
+
+    input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class MessageReply(AnthropicReply, frozen=True, kw_only=True, omit_defaults=False):
+    """An answer. `corral` says what had no effect, and what was left out; it is missing if there is nothing to say."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    model: str
+    content: list[Block]
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    usage: UsageReply
+    corral: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class TokenCount(AnthropicReply, frozen=True, kw_only=True):
+    """The length of a prompt, all of it."""
+
+    input_tokens: int
