@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ("EVENT_STREAM", "event")
+__all__ = ("COMMENT", "EVENT_STREAM", "event")
 
 EVENT_STREAM = b"text/event-stream"
 """The content type of a stream of events."""
+
+COMMENT = b": ping\n\n"
+"""What readers skip; it keeps a quiet stream alive."""
 
 
 def event(data: bytes, name: bytes = b"") -> bytes:

@@ -86,12 +86,13 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
 
 class ChatCall(AnswerCall, frozen=True, kw_only=True):
     """Answer a conversation. A trailing assistant message is continued. The model may call `tools`, or as it is told by
-    `tool_choice`.
+    `tool_choice`. Without `parallel_tool_calls`, the answer ends with its first call.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ANY_CHOICE
+    parallel_tool_calls: bool = True
 
 
 class EmbedCall(LoadingCall, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from corral.api.http.anthropic.dialect import ANTHROPIC, new_id
 from corral.api.http.anthropic.replies import (
     Block,
     MessageReply,
+    OutputTokensDetails,
     TextBlock,
     ThinkingBlock,
     ToolUseBlock,
@@ -20,6 +21,7 @@ from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError
 from corral.api.http.remarks import Remarks
 from corral.api.http.sse import EVENT_STREAM, event
+from corral.api.http.thinking_tokens import ThinkingTokens
 from corral.core.models.model import StoredModel
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta, Finished, Output, Started
@@ -49,6 +51,7 @@ class MessageWriter:
         self._count = 0
         self._before_text = b""
         self._calls = 0
+        self._thinking = ThinkingTokens()
 
     def begin(self, record: StoredModel) -> None:
         pass
@@ -63,6 +66,7 @@ class MessageWriter:
 
     def part(self, output: Output, load_ns: int) -> bytes | None:
         if isinstance(output, Delta):
+            self._thinking.hear(output)
             if self._open == "text" and not (output.thinking or output.tool_calls):
                 return self._more_text(output.text) if output.text else None
             return b"".join(self._delta(output)) or None
@@ -124,7 +128,7 @@ class MessageWriter:
         end: dict[str, Any] = {
             "type": "message_delta",
             "delta": {"stop_reason": reason, "stop_sequence": stop},
-            "usage": _usage_of(finished),
+            "usage": self._usage(finished),
         }
         if told := self._remarks.of(finished):
             end["corral"] = told
@@ -147,6 +151,7 @@ class MessageWriter:
                 self._remarks.started(output)
             if not isinstance(output, Delta):
                 continue
+            self._thinking.hear(output)
             for own, text in (("thinking", output.thinking), ("text", output.text)):
                 if text:
                     if own != kind:
@@ -169,10 +174,14 @@ class MessageWriter:
                 content=blocks,
                 stop_reason=reason,
                 stop_sequence=stop,
-                usage=_usage_of(finished),
+                usage=self._usage(finished),
                 corral=told or msgspec.UNSET,
             )
         )
+
+    def _usage(self, finished: Finished) -> UsageReply:
+        usage = finished.usage
+        return _usage(usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens, self._thinking.count)
 
     def _reason(self, finished: Finished, calls: int) -> tuple[str, str | None]:
         if calls:
@@ -189,10 +198,10 @@ def _call_block(call: ToolCall, arguments: Any) -> ToolUseBlock:
     return ToolUseBlock(id=call.id or new_id("toolu"), name=call.name, input=arguments)
 
 
-def _usage_of(finished: Finished) -> UsageReply:
-    usage = finished.usage
-    return _usage(usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens)
-
-
-def _usage(prompt: int, cached: int, generated: int) -> UsageReply:
-    return UsageReply(input_tokens=prompt - cached, cache_read_input_tokens=cached, output_tokens=generated)
+def _usage(prompt: int, cached: int, generated: int, thinking: int = 0) -> UsageReply:
+    return UsageReply(
+        input_tokens=prompt - cached,
+        cache_read_input_tokens=cached,
+        output_tokens=generated,
+        output_tokens_details=OutputTokensDetails(thinking_tokens=thinking),
+    )

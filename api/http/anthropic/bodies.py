@@ -1,4 +1,4 @@
-"""The request bodies of Anthropic's routes. What a client sends beyond these fields has no effect, and is named to it."""
+"""The request bodies of Anthropic's routes. What a client sends beyond these fields is named to it as ignored."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class CountTokensBody(ModelBody, frozen=True, kw_only=True):
     media_fields: ClassVar[frozenset[str]] = frozenset({"messages"})
     keeps_unknown: ClassVar[bool] = True
 
-    messages: list[dict[str, Any]] = []
+    messages: tuple[dict[str, Any], ...] = ()
     system: Any = None
-    tools: list[dict[str, Any]] = []
+    tools: tuple[dict[str, Any], ...] = ()
     tool_choice: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
-    output_config: dict[str, Any] = {}
+    output_config: dict[str, Any] = msgspec.field(default_factory=dict)
     cache_control: dict[str, Any] | None = None
     engine: str = ""
     unknown: tuple[str, ...] = msgspec.field(default=(), name=UNKNOWN)
@@ -49,7 +49,7 @@ class MessagesBody(CountTokensBody, frozen=True, kw_only=True):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-    stop_sequences: list[str] = []
+    stop_sequences: tuple[str, ...] = ()
 
     def require_messages(self) -> None:
         if self.max_tokens <= 0:

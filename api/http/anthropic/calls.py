@@ -65,7 +65,9 @@ def format_of(body: CountTokensBody) -> Constraint | None:
         return None
     schema = given.get("schema") if isinstance(given, dict) else None
     if not isinstance(given, dict) or given.get("type") != "json_schema" or not isinstance(schema, dict):
-        raise ApiError(400, 'output_config.format must be {"type": "json_schema", "schema": {…}}', param="output_config")
+        raise ApiError(
+            400, 'output_config.format must be {"type": "json_schema", "schema": {…}}', param="output_config"
+        )
     return read_format(schema)
 
 

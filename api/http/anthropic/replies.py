@@ -14,6 +14,7 @@ __all__ = (
     "MessageReply",
     "ModelInfo",
     "ModelPage",
+    "OutputTokensDetails",
     "TextBlock",
     "ThinkingBlock",
     "TokenCount",
@@ -84,6 +85,12 @@ class ToolUseBlock(AnthropicReply, frozen=True, kw_only=True, tag="tool_use"):
 Block = ThinkingBlock | TextBlock | ToolUseBlock
 
 
+class OutputTokensDetails(AnthropicReply, frozen=True, kw_only=True):
+    """`thinking_tokens` are among the output tokens."""
+
+    thinking_tokens: int = 0
+
+
 class UsageReply(AnthropicReply, frozen=True, kw_only=True):
     """`input_tokens` are those that were computed, `cache_read_input_tokens` those that were in memory already: their
     sum is the length of the prompt.
@@ -93,9 +100,10 @@ class UsageReply(AnthropicReply, frozen=True, kw_only=True):
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
     output_tokens: int = 0
+    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
 
 
-class MessageReply(AnthropicReply, frozen=True, kw_only=True, omit_defaults=False):
+class MessageReply(AnthropicReply, frozen=True, kw_only=True):
     """An answer. `corral` says what had no effect, and what was left out; it is missing if there is nothing to say."""
 
     id: str

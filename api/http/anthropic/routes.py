@@ -10,6 +10,7 @@ from litestar import Request, post
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
+from corral.api.http.answers import AnswerResponse
 from corral.api.http.anthropic.answers import MessageWriter
 from corral.api.http.anthropic.blocks import media_characters, read_messages, read_system
 from corral.api.http.anthropic.bodies import CountTokensBody, MessagesBody
@@ -23,7 +24,6 @@ from corral.api.http.anthropic.calls import (
     think_of,
 )
 from corral.api.http.anthropic.replies import MessageReply, TokenCount
-from corral.api.http.answers import AnswerResponse
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.api.http.remarks import Remarks
