@@ -30,7 +30,7 @@ def options_of(body: CountTokensBody) -> dict[str, Any]:
             "top_p": body.top_p,
             "top_k": body.top_k,
             "num_predict": body.max_tokens,
-            "stop": body.stop_sequences or None,
+            "stop": list(body.stop_sequences) or None,
         }
     thinking = body.thinking or {}
     if thinking.get("type") == "enabled":
