@@ -33,6 +33,32 @@ _PING = event(b'{"type":"ping"}', b"ping")
 _STOP = event(b'{"type":"message_stop"}', b"message_stop")
 
 
+class _Pieces:
+    """Divides deltas into pieces of blocks. A block of nothing but space is none: clients may not send it back."""
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._space = ""
+
+    def of(self, delta: Delta) -> list[tuple[str, str | ToolCall]]:
+        """The kind of each piece's block, and more of its text, or a call as a whole."""
+        pieces: list[tuple[str, str | ToolCall]] = []
+        for kind, text in (("thinking", delta.thinking), ("text", delta.text)):
+            if not text:
+                continue
+            if self._kind != kind and kind == "text":
+                text = self._space + text
+                self._space = text if text.isspace() else ""
+                if self._space:
+                    continue
+            self._kind = kind
+            pieces.append((kind, text))
+        for call in delta.tool_calls:
+            self._kind, self._space = "tool_use", ""
+            pieces.append(("tool_use", call))
+        return pieces
+
+
 class MessageWriter:
     """The answer to one request. `stops` are the stop sequences of the client, `most_tokens` its limit."""
 
@@ -51,6 +77,7 @@ class MessageWriter:
         self._count = 0
         self._before_text = b""
         self._calls = 0
+        self._pieces = _Pieces()
         self._thinking = ThinkingTokens()
 
     def begin(self, record: StoredModel) -> None:
@@ -82,20 +109,21 @@ class MessageWriter:
 
     def _delta(self, delta: Delta) -> list[bytes]:
         parts: list[bytes] = []
-        if delta.thinking:
-            if self._open != "thinking":
-                parts += self._next("thinking", ThinkingBlock(thinking=""))
-            parts.append(self._more({"type": "thinking_delta", "thinking": delta.thinking}))
-        if delta.text:
-            if self._open != "text":
-                parts += self._next("text", TextBlock(text=""))
-                at = b'{"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":' % self._place
-                self._before_text = b"event: content_block_delta\ndata: " + at
-            parts.append(self._more_text(delta.text))
-        for call in delta.tool_calls:
-            self._calls += 1
-            parts += self._next("tool_use", _call_block(call, {}))
-            parts.append(self._more({"type": "input_json_delta", "partial_json": _encode(call.arguments).decode()}))
+        for kind, more in self._pieces.of(delta):
+            if isinstance(more, ToolCall):
+                self._calls += 1
+                parts += self._next(kind, _call_block(more, {}))
+                parts.append(self._more({"type": "input_json_delta", "partial_json": _encode(more.arguments).decode()}))
+            elif kind == "text":
+                if self._open != kind:
+                    parts += self._next(kind, TextBlock(text=""))
+                    at = b'{"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":' % self._place
+                    self._before_text = b"event: content_block_delta\ndata: " + at
+                parts.append(self._more_text(more))
+            else:
+                if self._open != kind:
+                    parts += self._next(kind, ThinkingBlock(thinking=""))
+                parts.append(self._more({"type": "thinking_delta", "thinking": more}))
         return parts
 
     @property
@@ -152,15 +180,14 @@ class MessageWriter:
             if not isinstance(output, Delta):
                 continue
             self._thinking.hear(output)
-            for own, text in (("thinking", output.thinking), ("text", output.text)):
-                if text:
-                    if own != kind:
-                        close()
-                    kind = own
-                    texts.append(text)
-            for call in output.tool_calls:
-                close()
-                blocks.append(_call_block(call, call.arguments))
+            for own, more in self._pieces.of(output):
+                if own != kind:
+                    close()
+                kind = own
+                if isinstance(more, ToolCall):
+                    blocks.append(_call_block(more, more.arguments))
+                else:
+                    texts.append(more)
         close()
         finished = outputs[-1]
         assert isinstance(finished, Finished)
