@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 
 __all__ = ("learnt_merges",)
 
@@ -18,7 +19,7 @@ def learnt_merges(words: Iterable[_Word], count: int) -> list[_Pair]:
     homes: defaultdict[_Pair, set[_Word]] = defaultdict(set)
 
     def add(word: _Word, number: int) -> None:
-        for pair in zip(word, word[1:], strict=False):
+        for pair in pairwise(word):
             pairs[pair] += number
             homes[pair].add(word)
 

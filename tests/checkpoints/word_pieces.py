@@ -67,5 +67,5 @@ def _vocabulary(*, lowercase: bool) -> list[str]:
     words = sorted(set(re.findall(r"\w+", text)))
     letters = sorted({letter for letter in text if not letter.isspace()})
     pieces = [*words[::3], *(f"##{word[3:]}" for word in words[1::3] if len(word) > 4), *letters]
-    pieces += [f"##{letter}" for letter in letters if letter.isalnum() and letter != "z"]  # so that some words have none
+    pieces += [f"##{letter}" for letter in letters if letter.isalnum() and letter != "z"]  # z has none
     return list(dict.fromkeys((*_SPECIAL, *pieces)))

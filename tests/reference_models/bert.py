@@ -32,12 +32,11 @@ def sentence_vector(
     x = normed(x + weights["embeddings.position_embeddings.weight"][: len(tokens)], "embeddings.LayerNorm")
     for layer in range(config["num_hidden_layers"]):
         at = f"encoder.layer.{layer}"
-        q, k, v = (
-            heads_of(linear(x, f"{at}.attention.self.{name}"), heads) for name in ("query", "key", "value")
-        )
+        q, k, v = (heads_of(linear(x, f"{at}.attention.self.{name}"), heads) for name in ("query", "key", "value"))
         mixed = attention(q, k, v, seen, 1 / math.sqrt(q.shape[-1]))
         x = normed(x + linear(mixed, f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")
         inner = ACTIVATIONS[config["hidden_act"]](linear(x, f"{at}.intermediate.dense"))
         x = normed(x + linear(inner, f"{at}.output.dense"), f"{at}.output.LayerNorm")
     pooled = x.mean(axis=0) if pooling == "mean" else x[0]
-    return pooled / np.linalg.norm(pooled)
+    found: Array = pooled / np.linalg.norm(pooled)
+    return found

@@ -50,6 +50,4 @@ def logits(config: Mapping[str, Any], tensors: Tensors, tokens: Sequence[int]) -
         gate = ACTIVATIONS[config["hidden_activation"]](linear(before, f"{at}.mlp.gate_proj"))
         fed = linear(gate * linear(before, f"{at}.mlp.up_proj"), f"{at}.mlp.down_proj")
         x = x + normed(fed, f"{at}.post_feedforward_layernorm")
-    return capped(
-        normed(x, "model.norm") @ weights["model.embed_tokens.weight"].T, config["final_logit_softcapping"]
-    )
+    return capped(normed(x, "model.norm") @ weights["model.embed_tokens.weight"].T, config["final_logit_softcapping"])

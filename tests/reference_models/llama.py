@@ -45,9 +45,7 @@ def logits(config: Mapping[str, Any], tensors: Tensors, tokens: Sequence[int]) -
         at = f"model.layers.{layer}"
         normed = rms_norm(x, weights[f"{at}.input_layernorm.weight"], eps)
         q = projected(normed, f"{at}.self_attn.q_proj", heads, f"{at}.self_attn.q_norm.weight")
-        k = projected(
-            normed, f"{at}.self_attn.k_proj", config["num_key_value_heads"], f"{at}.self_attn.k_norm.weight"
-        )
+        k = projected(normed, f"{at}.self_attn.k_proj", config["num_key_value_heads"], f"{at}.self_attn.k_norm.weight")
         v = projected(normed, f"{at}.self_attn.v_proj", config["num_key_value_heads"], None)
         mixed = attention(rotated(q, frequencies), rotated(k, frequencies), v, seen, 1 / math.sqrt(width))
         x = x + linear(mixed, f"{at}.self_attn.o_proj")
@@ -55,7 +53,8 @@ def logits(config: Mapping[str, Any], tensors: Tensors, tokens: Sequence[int]) -
         gate = ACTIVATIONS[config["hidden_act"]](linear(normed, f"{at}.mlp.gate_proj"))
         x = x + linear(gate * linear(normed, f"{at}.mlp.up_proj"), f"{at}.mlp.down_proj")
     x = rms_norm(x, weights["model.norm.weight"], eps)
-    return x @ weights["model.embed_tokens.weight" if config["tie_word_embeddings"] else "lm_head.weight"].T
+    found: Array = x @ weights["model.embed_tokens.weight" if config["tie_word_embeddings"] else "lm_head.weight"].T
+    return found
 
 
 def _frequencies(config: Mapping[str, Any], width: int) -> Array:
@@ -65,9 +64,11 @@ def _frequencies(config: Mapping[str, Any], width: int) -> Array:
     if scaling is None:
         return found
     if scaling["rope_type"] == "linear":
-        return found / scaling["factor"]
+        slower: Array = found / scaling["factor"]
+        return slower
     assert scaling["rope_type"] == "llama3"
     turns = scaling["original_max_position_embeddings"] * found / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     share = np.clip((turns - low) / (high - low), 0, 1)
-    return found * (share + (1 - share) / scaling["factor"])
+    scaled: Array = found * (share + (1 - share) / scaling["factor"])
+    return scaled

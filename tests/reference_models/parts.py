@@ -1,4 +1,4 @@
-"""What transformers are made of, in float64, as the papers define it: norms, rotary positions, attention, activations."""
+"""What transformers are made of, in float64, as the papers define it: norms, rotary positions, attention."""
 
 from __future__ import annotations
 
@@ -109,4 +109,5 @@ def attention(
     scores = np.where(seen, capped(q @ k.transpose(0, 2, 1) * scale, cap), -np.inf)
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
     mixed = powers / powers.sum(axis=-1, keepdims=True) @ v
-    return mixed.transpose(1, 0, 2).reshape(mixed.shape[1], -1)
+    joined: Array = mixed.transpose(1, 0, 2).reshape(mixed.shape[1], -1)
+    return joined

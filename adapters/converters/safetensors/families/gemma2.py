@@ -9,8 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from numpy.typing import NDArray
-
 from corral.adapters.converters.safetensors.checkpoint import Checkpoint
 from corral.adapters.converters.safetensors.config import Config
 from corral.adapters.converters.safetensors.families.decoder import Change, DecoderFamily
@@ -88,7 +86,9 @@ def window_pattern(config: Config, *, usual: int) -> dict[str, Any]:
     if isinstance(stated, list):
         slides = [kind == "sliding_attention" for kind in stated]
         if len(slides) != layers or not all(kind in ("sliding_attention", "full_attention") for kind in stated):
-            raise InvalidModelFile(f"config.json: layer_types does not name the kinds of {layers} layers", "fetch it again")
+            raise InvalidModelFile(
+                f"config.json: layer_types does not name the kinds of {layers} layers", "fetch it again"
+            )
     if slides == [(layer + 1) % usual != 0 for layer in range(layers)]:
         return {}
     return {"attention.sliding_window_pattern": slides}

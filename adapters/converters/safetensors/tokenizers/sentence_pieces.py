@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.safetensors.tokenizers.added_tokens import token_table
-from corral.adapters.formats.gguf.vocabulary import BYTE, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED
+from corral.adapters.formats.gguf.vocabulary import BYTE, NORMAL, SPACE, UNKNOWN, USER_DEFINED
 from corral.adapters.formats.sentencepiece import BPE, SentencePieceModel, read_sentencepiece
 from corral.core.errors import InvalidModelFile, Unsupported
 
@@ -46,7 +46,7 @@ def sentence_piece_keys(description: Mapping[str, Any], model: bytes | None, row
         vocabulary, scores, kinds = _of_pieces(pieces, rows)
     else:
         vocabulary, scores, kinds = _of_merges(description)
-    if not _BYTE_TEXTS <= vocabulary.keys():
+    if not vocabulary.keys() >= _BYTE_TEXTS:
         raise Unsupported("the vocabulary does not have a token for every byte, which llama.cpp needs")
     tokens, types = token_table(description, vocabulary, rows)
     for index, text in enumerate(tokens):
@@ -104,7 +104,9 @@ def _adds_prefix(description: Mapping[str, Any]) -> bool:
             scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
             added = added or scheme != "never"
         elif not _replaces_spaces(step) and not _splits_at_spaces(step):
-            raise Unsupported(f"tokenizer.json prepares text with a step that llama.cpp does not have: {str(step)[:200]}")
+            raise Unsupported(
+                f"tokenizer.json prepares text with a step that llama.cpp does not have: {str(step)[:200]}"
+            )
     return added
 
 

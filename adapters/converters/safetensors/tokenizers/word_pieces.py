@@ -65,9 +65,7 @@ def word_piece_keys(description: Mapping[str, Any], checkpoint: Checkpoint, rows
         elif role in _NEEDED:
             raise InvalidModelFile(f"the vocabulary does not have the token {text!r}", "fetch the tokenizer again")
     prefix = model.continuing_subword_prefix
-    texts = [
-        _marked(text, prefix) if kind == NORMAL else text for text, kind in zip(tokens, kinds, strict=True)
-    ]
+    texts = [_marked(text, prefix) if kind == NORMAL else text for text, kind in zip(tokens, kinds, strict=True)]
     return {
         "tokenizer.ggml.model": "bert",
         "tokenizer.ggml.pre": "default",
