@@ -24,13 +24,11 @@ from corral.api.http.openai.replies import (
     token_entries,
 )
 from corral.api.http.openai.several import OfChoice
-from corral.api.http.sse import EVENT_STREAM, event
+from corral.api.http.sse import DONE, EVENT_STREAM, event
 from corral.core.models.model import StoredModel
 from corral.core.requests.outputs import Delta, Finished, Output, Started
 
-__all__ = ("DONE", "ChatForm")
-
-DONE = b"data: [DONE]\n\n"
+__all__ = ("ChatForm",)
 
 _encode = msgspec.json.Encoder().encode
 
