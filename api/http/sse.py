@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ("COMMENT", "EVENT_STREAM", "event")
+__all__ = ("COMMENT", "DONE", "EVENT_STREAM", "event")
 
 EVENT_STREAM = b"text/event-stream"
 """The content type of a stream of events."""
 
 COMMENT = b": ping\n\n"
 """What readers skip; it keeps a quiet stream alive."""
+
+DONE = b"data: [DONE]\n\n"
+"""What ends a stream of OpenAI's completions."""
 
 
 def event(data: bytes, name: bytes = b"") -> bytes:

@@ -96,9 +96,11 @@ class ChatCall(AnswerCall, frozen=True, kw_only=True):
 
 
 class EmbedCall(LoadingCall, frozen=True, kw_only=True):
-    """One vector per input. `normalise` scales it to length 1, after cutting it to the first `dimensions` numbers."""
+    """One vector per input, which is a text or token ids. `normalise` scales it to length 1, after cutting it to the
+    first `dimensions` numbers.
+    """
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str | tuple[int, ...], ...]
     truncate: bool = True
     dimensions: int | None = None
     normalise: bool = True

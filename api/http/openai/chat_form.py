@@ -24,14 +24,12 @@ from corral.api.http.openai.replies import (
 )
 from corral.api.http.openai.several import OfChoice
 from corral.api.http.remarks import Remarks
-from corral.api.http.sse import COMMENT, EVENT_STREAM, event
+from corral.api.http.sse import COMMENT, DONE, EVENT_STREAM, event
 from corral.api.http.thinking_tokens import ThinkingTokens
 from corral.core.models.model import StoredModel
 from corral.core.requests.outputs import Delta, Finished, Output, Started
 
-__all__ = ("DONE", "ChatForm")
-
-DONE = b"data: [DONE]\n\n"
+__all__ = ("ChatForm",)
 
 _encode = msgspec.json.Encoder().encode
 

@@ -18,10 +18,14 @@ __all__ = (
     "ChatMessage",
     "ChoiceLogprobs",
     "ChunkChoice",
+    "CompletionLogprobs",
+    "EmbeddingList",
     "ErrorDetail",
     "ErrorObject",
     "ModelObject",
     "ModelObjects",
+    "TextChoice",
+    "TextCompletion",
     "TokenEntry",
     "ToolCallEntry",
     "UsageReply",
@@ -160,6 +164,57 @@ class ChatCompletionChunk(OpenAIReply, frozen=True, kw_only=True):
     choices: tuple[ChunkChoice, ...]
     usage: UsageReply | UnsetType = UNSET
     corral: Mapping[str, Any] | UnsetType = UNSET
+
+
+class CompletionLogprobs(OpenAIReply, frozen=True, kw_only=True):
+    """The log-probabilities of a text, token by token. `text_offset` counts characters of the answer."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class TextChoice(OpenAIReply, frozen=True, kw_only=True):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class TextCompletion(OpenAIReply, frozen=True, kw_only=True):
+    """A whole answer, or a chunk of one."""
+
+    id: str
+    object: str = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str = FINGERPRINT
+    choices: list[TextChoice]
+    usage: UsageReply | UnsetType = UNSET
+    corral: Mapping[str, Any] | UnsetType = UNSET
+
+
+class EmbeddingObject(OpenAIReply, frozen=True, kw_only=True):
+    """`embedding` is a list of numbers, or base64 of little-endian float32."""
+
+    object: str = "embedding"
+    embedding: list[float] | str
+    index: int
+
+
+class EmbeddingUsage(OpenAIReply, frozen=True, kw_only=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(OpenAIReply, frozen=True, kw_only=True):
+    """The answer of embeddings, for the API document: it is written from the bytes of the vectors."""
+
+    object: str = "list"
+    data: list[EmbeddingObject]
+    model: str
+    usage: EmbeddingUsage
 
 
 class ModelObject(OpenAIReply, frozen=True, kw_only=True):
