@@ -11,10 +11,10 @@ from msgspec import UNSET
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError
 from corral.api.http.openai.dialect import OPENAI
-from corral.api.http.openai.remarks import Remarks
+from corral.api.http.remarks import Remarks
 from corral.api.http.openai.replies import CompletionLogprobs, TextChoice, TextCompletion, UsageReply
 from corral.api.http.openai.several import OfChoice
-from corral.api.http.sse import DONE, EVENT_STREAM, event
+from corral.api.http.sse import COMMENT, DONE, EVENT_STREAM, event
 from corral.core.models.model import StoredModel
 from corral.core.requests.outputs import Delta, Finished, Output, Started, TokenLogprob
 
@@ -28,6 +28,7 @@ class CompletionForm:
 
     dialect: Dialect = OPENAI
     stream_type = EVENT_STREAM
+    ping = COMMENT
 
     def __init__(
         self, model: str, remarks: Remarks, *, choices: int = 1, include_usage: bool = False, echo: str = ""
