@@ -18,9 +18,10 @@ pytest.importorskip("llama_cpp")
 from tokenizers import Tokenizer
 
 from corral.adapters.converters.safetensors.convert import convert
-from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.requests.prompts import TextPart
 from corral.core.specs.converters import ConvertRequest
