@@ -1,4 +1,4 @@
-"""Chooses the files of a model among those of a repository: a GGUF file with its projector, or an ONNX folder."""
+"""Chooses the files of a model among those of a repository: a GGUF file with its projector, or a folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from corral.core.errors import InvalidModelFile, SourceError
+from corral.core.models.checkpoint_folders import checkpoint_paths
 from corral.core.models.digests import Digest
 from corral.core.models.folders import is_left_out, model_paths
 from corral.core.values import Value
@@ -55,7 +56,7 @@ def chosen_gguf(files: Sequence[RepositoryFile], wanted: str, where: str) -> tup
 
 
 def chosen_folder(files: Sequence[RepositoryFile], wanted: str, where: str) -> tuple[str, tuple[RepositoryFile, ...]]:
-    """A folder and the files in it that make up an ONNX model, as `corral import` would take them.
+    """A folder and the files in it that make up an ONNX model or a checkpoint, as `corral import` would take them.
 
     `wanted` is the folder's path, or empty for the repository itself or the only one in it. Raises `SourceError`.
     """
@@ -68,12 +69,15 @@ def chosen_folder(files: Sequence[RepositoryFile], wanted: str, where: str) -> t
         if file.path.startswith(above) and not is_left_out(file.path.removeprefix(above))
     }
     if not any(path.endswith(".onnx") for path in inside):
+        whole = {file.path.removeprefix(above): file for file in files if file.path.startswith(above)}
+        if checkpoint := checkpoint_paths(whole):
+            return folder, tuple(whole[path] for path in checkpoint)
         if folders:
             raise SourceError(f"{where} has several models", f"add one of these to it: {', '.join(folders[:_SHOWN])}")
         held = sorted({f"*.{_name(file.path).rpartition('.')[2]}" for file in files if "." in _name(file.path)})
         raise SourceError(
             f"{where} has no GGUF or ONNX files{f' in {folder}' if folder else ''}, but {', '.join(held[:_SHOWN])}",
-            "pull a repository with a GGUF or ONNX version of the model",
+            "pull a repository with a GGUF, ONNX or safetensors version of the model",
         )
     try:
         return folder, tuple(inside[path] for path in model_paths(sorted(inside), where))

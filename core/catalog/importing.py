@@ -29,7 +29,8 @@ __all__ = ("ModelImporter",)
 
 
 class ModelImporter:
-    """The original files are left untouched. `left_out` is for errors about a format that no reader knows."""
+    """The original files are left untouched. `left_out` is for errors about a format that no reader knows. `weights`
+    converts checkpoints."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class ModelImporter:
         self._blobs = blobs
         self._local = local
         self._inspector = inspector
-        self._weights = weights
+        self.weights = weights
         self._left_out = left_out
 
     async def name_of(self, path: Path, quantize: str = "") -> ModelName:
@@ -100,7 +101,7 @@ class ModelImporter:
         reader = GivenFileReader(blobs=self._blobs, local=self._local, inspector=self._inspector)
 
         async def store() -> Published:
-            model, _ = await self._weights.converted(call, files, reader, on_progress)
+            model, _ = await self.weights.converted(call, files, reader, on_progress)
             on_progress(FetchProgress(status="writing manifest"))
             return await self._publisher.put_model(call.name, model)
 

@@ -53,6 +53,7 @@ class ModelPuller:
             local=local,
             inspector=inspector,
             fetcher=fetcher,
+            weights=importer.weights,
             left_out=left_out,
         )
         self._from_registry = RegistryPuller(publisher=publisher, blobs=blobs, formats=formats, fetcher=fetcher)

@@ -9,9 +9,13 @@ from functools import partial
 
 import msgspec
 
+from corral.core.catalog.checkpoints import CHECKPOINT_SUFFIX
+from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.fetching import BlobFetcher, BlobOrigin
+from corral.core.catalog.given_files import GivenFileReader
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.new_models import Part, file_model, folder_model, weights_among
+from corral.core.catalog.new_weights import WeightsMaker
 from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
 from corral.core.catalog.side_by_side import side_by_side
 from corral.core.catalog.unused_blobs import discard_blobs
@@ -39,9 +43,11 @@ class SourcePuller:
         local: LocalBlobs,
         inspector: WeightsInspector,
         fetcher: BlobFetcher,
+        weights: WeightsMaker,
         left_out: Mapping[str, str],
     ) -> None:
         self._fetcher = fetcher
+        self._weights = weights
         self._publisher = publisher
         self._manifests = manifests
         self._blobs = blobs
@@ -63,6 +69,8 @@ class SourcePuller:
                 useless = [digest for file, digest in fresh if not (keep and file.digest == digest)]
                 await discard_blobs(useless, manifests=self._manifests, blobs=self._blobs)
                 raise
+        if any(_is_of_checkpoint(file) for file in remote.files):  # what was fetched for the conversion
+            await discard_blobs([digest for _, digest in fresh], manifests=self._manifests, blobs=self._blobs)
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))
         return published.record
@@ -76,6 +84,10 @@ class SourcePuller:
         on_progress: OnProgress,
     ) -> Published:
         async def attempt() -> Published:
+            if any(_is_of_checkpoint(file) for file in remote.files):
+                converted_name, model = await self._checkpoint(source, remote, name, fresh, on_progress)
+                on_progress(FetchProgress(status="writing manifest"))
+                return await self._publisher.put_model(converted_name, model)
             if any(file.path is not None for file in remote.files):
                 folder_name, model = await self._folder(source, remote, fresh, on_progress)
                 on_progress(FetchProgress(status="writing manifest"))
@@ -91,6 +103,24 @@ class SourcePuller:
             )
 
         return await until_published(attempt)
+
+    async def _checkpoint(
+        self,
+        source: ModelSource,
+        remote: SourceModel,
+        name: ModelName | None,
+        fresh: list[tuple[RemoteFile, Digest]],
+        on_progress: OnProgress,
+    ) -> tuple[ModelName, Model]:
+        """The model that the files become, and its name: what importing their folder would give."""
+        blobs = await side_by_side([partial(self._blob, source, file, fresh, on_progress) for file in remote.files])
+        files = {file.path or file.file_name: blob.digest for file, blob in zip(remote.files, blobs, strict=True)}
+        on_progress(FetchProgress(status="verifying sha256 digest"))
+        call = CreateCall(name=name or name_from_file(f"{remote.name or 'model'}.gguf"), files=files)
+        reader = GivenFileReader(blobs=self._blobs, local=self._local, inspector=self._inspector)
+        model, _ = await self._weights.converted(call, files, reader, on_progress)
+        fresh += ((remote.files[0], digest) for digest in reader.adopted)
+        return call.name, model
 
     async def _folder(
         self,
@@ -156,6 +186,10 @@ class SourcePuller:
             blob = await self._fetcher.fetch(origin, file.digest, file.size_bytes, on_progress)
             fresh.append((file, blob.digest))
         return blob
+
+
+def _is_of_checkpoint(file: RemoteFile) -> bool:
+    return file.path is not None and file.path.endswith(CHECKPOINT_SUFFIX)
 
 
 def _stream(source: ModelSource, file: RemoteFile, start: int, end: int | None) -> AsyncGenerator[bytes, None]:
