@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,13 @@ from corral import Corral
 from corral.adapters.converters.safetensors.convert import convert
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
+from corral.adapters.formats.safetensors.tensors import SafetensorsFiles
+from corral.core.errors import CorralError, InvalidModelFile, Unsupported
 from corral.core.specs.converters import ConvertRequest, ConvertResult
 from corral.core.specs.engines import LocalFile
+from tests.checkpoints.files import write_safetensors
 from tests.checkpoints.from_gguf import write_llama_checkpoint
+from tests.checkpoints.tiny import write_tiny_checkpoint
 
 PROMPTS = (
     "The capital of France is", "Once upon a time,", "def fibonacci(n):\n", "Water boils at", "The opposite of hot is",
@@ -44,6 +51,63 @@ def converted(folder: Path, target: Path, **parameters: str) -> tuple[Path, Conv
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     return target / result.files[0].path, result
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "text"),
+    [
+        ({"num_hidden_layers": 2**31 - 1}, InvalidModelFile, "no tensor 'model.layers.1.input_layernorm.weight'"),
+        ({"num_hidden_layers": 0}, InvalidModelFile, "num_hidden_layers is '0' instead of a whole number"),
+        ({"head_dim": 2**30}, InvalidModelFile, "4 heads of 1073741824 cannot share a width of 64"),
+        ({"head_dim": 62}, InvalidModelFile, "64 rows of Q or K are not 4 heads of 62"),
+        ({"num_attention_heads": 3}, InvalidModelFile, "3 heads of 21 cannot share a width of 64"),
+        ({"num_key_value_heads": 7}, InvalidModelFile, "32 rows of Q or K are not 7 heads of 16"),
+        ({"rms_norm_eps": float("inf")}, InvalidModelFile, "config.json is malformed"),
+        ({"max_position_embeddings": None}, InvalidModelFile, "config.json has no 'max_position_embeddings'"),
+        ({"tie_word_embeddings": False}, InvalidModelFile, "no tensor 'lm_head.weight'"),
+        ({"partial_rotary_factor": 0.5}, Unsupported, "partial_rotary_factor"),
+        ({"rope_scaling": {"type": "linear"}}, InvalidModelFile, "config.json: rope_scaling has no 'factor'"),
+        ({"rope_scaling": 7}, InvalidModelFile, "rope_scaling is '7' instead of an object"),
+        ({"architectures": ["MixtralForCausalLM"]}, Unsupported, "'MixtralForCausalLM' cannot be converted"),
+        ({"architectures": []}, Unsupported, "the architecture None cannot be converted"),
+    ],
+)
+def test_hostile_configurations(tmp_path: Path, changed: dict[str, Any], error: type[CorralError], text: str) -> None:
+    """Numbers that are absent, absurd, or do not fit the tensors are errors that name them, and come at once."""
+    folder = write_tiny_checkpoint(tmp_path / "checkpoint", rope_scaling={"rope_type": "default"})
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changed
+    if changed.get("head_dim") == 2**30:
+        config["rope_scaling"] = {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    path.write_text(json.dumps(config))
+    with pytest.raises(error, match=re.escape(text)):
+        converted(folder, tmp_path / "out")
+
+
+def test_what_is_left_over_or_too_large(tmp_path: Path) -> None:
+    """Tensors that the architecture does not have are named; numbers beyond F16 are not made infinite."""
+    folder = write_tiny_checkpoint(tmp_path / "checkpoint")
+    path = folder / "model.safetensors"
+    with SafetensorsFiles({path.name: path}) as tensors:
+        found = {name: tensors.numbers(name) for name in tensors.names}
+    write_safetensors(path, {**found, "model.layers.0.mlp.experts": np.ones(4, np.float32)})
+    with pytest.raises(Unsupported, match=r"1 tensors .* model\.layers\.0\.mlp\.experts"):
+        converted(folder, tmp_path / "out")
+    found["model.embed_tokens.weight"][3, 3] = 1e6
+    write_safetensors(path, found)
+    with pytest.raises(InvalidModelFile, match=r"'token_embd.weight' has numbers that are too large for F16"):
+        converted(folder, tmp_path / "second")
+    written, _ = converted(folder, tmp_path / "third", type="BF16")
+    with GgufTensors(written) as result:
+        assert result.type("token_embd.weight") == "BF16"
+        assert result.type("output_norm.weight") == "F32"
+        assert abs(result.dequantized("token_embd.weight")[3, 3] / 1e6 - 1) < 0.01
 
 
 def assert_same_models(original: Path, path: Path) -> None:
