@@ -104,7 +104,7 @@ def _family(checkpoint: Checkpoint, families: Mapping[str, CheckpointFamily | st
 
 
 def _plan(checkpoint: Checkpoint, family: CheckpointFamily) -> list[PlannedTensor]:
-    """All tensors. Ends at the first whose source is missing, so that a number of layers that is a lie costs nothing."""
+    """All tensors. Ends at the first whose source is missing, so that an absurd number of layers costs nothing."""
     plan = []
     for tensor in family.tensors(checkpoint):
         for name in tensor.sources:
