@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from corral.core.catalog.create_calls import CreateCall
-from corral.core.catalog.given_files import GivenFileReader, check_paths, model_files
+from corral.core.catalog.given_files import NO_DIGEST, GivenFileReader, check_paths, model_files
 from corral.core.catalog.info_overrides import with_info
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup
@@ -21,7 +21,6 @@ from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.quantizing import Quantizer, check_quantization
 from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound, SourceUnavailable, Unsupported
-from corral.core.models.digests import Digest
 from corral.core.models.file_addresses import is_web_file
 from corral.core.models.known_templates import template_family
 from corral.core.models.manifest_or_weights import completed
@@ -37,7 +36,6 @@ from corral.core.wording.clipping import clipped
 __all__ = ("ModelCreator",)
 
 _REMOTE_CAPABILITIES = ("completion",)
-_NO_DIGEST = Digest("0" * 19)  # what Ollama's events about a blob that does not exist yet have
 _LOADED = ("weights", "projector", "adapter", "draft")
 
 
@@ -92,6 +90,9 @@ class ModelCreator:
                 if not isinstance(file, Path):
                     await self._blobs.release(file)  # it goes with the model from now on
         await self._publisher.delete_replaced(published)
+        needed = {file.digest for file in published.record.files}
+        made_for_it = [digest for digest in reader.adopted if digest not in needed]
+        await discard_blobs(made_for_it, manifests=self._manifests, blobs=self._blobs)
         on_progress(FetchProgress(status="success"))
         return published.record
 
@@ -212,7 +213,7 @@ class ModelCreator:
             on_progress(
                 FetchProgress(
                     status=status,
-                    digest=_NO_DIGEST,
+                    digest=NO_DIGEST,
                     total_bytes=size_bytes,
                     completed_bytes=round(share * size_bytes),
                 )
@@ -235,6 +236,7 @@ class ModelCreator:
             quantization=found.file_type if found is not None and found.file_type else kind,
             files=tuple(quantized if file == weights else file for file in model.files),
             converted_from=weights.digest,
+            joined_from=(),
         )
 
 

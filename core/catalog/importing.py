@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 
 from corral.core.catalog.inspection import WeightsInspector
+from corral.core.catalog.joining import PartJoiner, parts_in, siblings_of
 from corral.core.catalog.new_models import Part, file_model, folder_model, folder_name, weights_among
+from corral.core.catalog.part_groups import PartFile
 from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
 from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import NotFound
@@ -17,6 +19,7 @@ from corral.core.models.digests import Digest
 from corral.core.models.folders import scan_folder
 from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import ModelName, name_from_file
+from corral.core.models.split_names import whole_name
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import FetchProgress, OnProgress
@@ -42,10 +45,15 @@ class ModelImporter:
         self._blobs = blobs
         self._local = local
         self._inspector = inspector
+        self._joiner = PartJoiner(blobs=blobs, inspector=inspector)
         self._left_out = left_out
 
     async def name_of(self, path: Path) -> ModelName:
         """The name that `import_file` gives to a file or folder if none is given."""
+        parts = await self._parts(path)
+        if parts:
+            first = await self._inspector.inspect(Path(parts[0].place))
+            return name_from_file(whole_name(parts[0].name), "" if first is None else first.file_type)
         if await asyncio.to_thread(path.is_dir):
             files = await asyncio.to_thread(scan_folder, path)
             return folder_name(path, await asyncio.to_thread(folder_model, path, files))
@@ -53,7 +61,11 @@ class ModelImporter:
         return name_from_file(path.name, self._inspector.known(metadata, str(path), self._left_out).file_type)
 
     async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
-        """Imports a weights file, or the folder of a model with several files."""
+        """Imports a weights file, or the folder of a model with several files. The parts of split weights are joined:
+        `path` is one of them, or a folder that has nothing else."""
+        parts = await self._parts(path)
+        if parts:
+            return await self._import_parts(parts, name, on_progress)
         if await asyncio.to_thread(path.is_dir):
             return await self._import_folder(path, name, on_progress)
         if not await asyncio.to_thread(path.is_file):
@@ -70,6 +82,37 @@ class ModelImporter:
             on_progress(FetchProgress(status="writing manifest"))
             return await self._publisher.put_model(
                 name or name_from_file(path.name, metadata.file_type), file_model((part,), part)
+            )
+
+        return await self._adopt_and_publish(store, adopted, on_progress)
+
+    async def _parts(self, path: Path) -> tuple[PartFile, ...]:
+        """All parts of the split weights that `path` belongs to; none if it is something else."""
+        is_folder = await asyncio.to_thread(path.is_dir)
+        if not is_folder and not await asyncio.to_thread(path.is_file):
+            return ()
+        found = await asyncio.to_thread(parts_in if is_folder else siblings_of, path)
+        groups = await self._joiner.groups([PartFile(name=file.name, place=file) for file in found])
+        return groups[0] if groups else ()
+
+    async def _import_parts(
+        self, parts: tuple[PartFile, ...], name: ModelName | None, on_progress: OnProgress
+    ) -> StoredModel:
+        whole = whole_name(parts[0].name)
+        adopted: list[Digest] = []
+
+        def report(done: int, total: int) -> None:
+            on_progress(FetchProgress(status=f"joining {whole}", total_bytes=total, completed_bytes=done))
+
+        async def store() -> Published:
+            blob = await self._joiner.join(parts, report)
+            adopted.append(blob.digest)
+            metadata = self._inspector.known(await self._inspector.metadata(blob.digest), whole, self._left_out)
+            part = Part(file_name=whole, blob=blob, metadata=metadata)
+            weights_among([(whole, metadata)])
+            on_progress(FetchProgress(status="writing manifest"))
+            return await self._publisher.put_model(
+                name or name_from_file(whole, metadata.file_type), file_model((part,), part)
             )
 
         return await self._adopt_and_publish(store, adopted, on_progress)
