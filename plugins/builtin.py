@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFORMERS_CONVERTER
 from corral.adapters.converters.onnx.spec import CONVERTER as ONNX_CONVERTER
+from corral.adapters.converters.safetensors.spec import CONVERTER as GGUF_CONVERTER
 from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZER
@@ -123,6 +124,7 @@ def corral_register_converters(register: Registrar[ConverterSpec]) -> None:
     register(ONNX_CONVERTER)
     register(CTRANSFORMERS_CONVERTER)
     register(QUANTIZER)
+    register(GGUF_CONVERTER)
 
 
 @hookimpl

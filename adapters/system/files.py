@@ -107,7 +107,7 @@ def new_file(path: Path, mode: int = 0o644) -> BinaryIO:
     return open(os.open(path, flags, mode), "r+b", buffering=0)
 
 
-def write_all(file: BinaryIO, data: bytes) -> None:
+def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
     """Writes all of `data` to an unbuffered file, which may take only a part at a time, as on a disk that is full."""
     rest = memoryview(data)
     while rest:

@@ -18,6 +18,7 @@ __all__ = (
     "NORMAL",
     "SPACE",
     "UNKNOWN",
+    "UNUSED",
     "USER_DEFINED",
     "GgufVocabulary",
     "byte_level_text",

@@ -1,0 +1,1 @@
+"""One module for each family of architectures that llama.cpp knows."""

@@ -1,0 +1,1 @@
+"""The format of safetensors: files of named tensors behind a header in JSON."""
