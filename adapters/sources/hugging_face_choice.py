@@ -75,9 +75,7 @@ def chosen_folder(files: Sequence[RepositoryFile], wanted: str, where: str) -> t
         raise SourceError(error.message, "add the folder of the model to it: :FOLDER") from error
 
 
-def _with_siblings(
-    file: RepositoryFile, found: Sequence[RepositoryFile], where: str
-) -> list[RepositoryFile]:
+def _with_siblings(file: RepositoryFile, found: Sequence[RepositoryFile], where: str) -> list[RepositoryFile]:
     """All parts of the weights that the file belongs to, in their order."""
     name = parse_part_name(file.path)
     if name is None:

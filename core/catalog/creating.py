@@ -83,7 +83,7 @@ class ModelCreator:
         try:
             published = await until_published(partial(self._attempt, call, reader, on_progress))
         except BaseException:
-            await discard_blobs(reader.adopted, manifests=self._manifests, blobs=self._blobs)
+            await discard_blobs([*reader.adopted, *reader.made], manifests=self._manifests, blobs=self._blobs)
             raise
         for files in (call.files, call.adapters, call.draft_files):
             for file in (files or {}).values():
@@ -91,8 +91,8 @@ class ModelCreator:
                     await self._blobs.release(file)  # it goes with the model from now on
         await self._publisher.delete_replaced(published)
         needed = {file.digest for file in published.record.files}
-        made_for_it = [digest for digest in reader.adopted if digest not in needed]
-        await discard_blobs(made_for_it, manifests=self._manifests, blobs=self._blobs)
+        unneeded = [digest for digest in (*reader.adopted, *reader.made) if digest not in needed]
+        await discard_blobs(unneeded, manifests=self._manifests, blobs=self._blobs)
         on_progress(FetchProgress(status="success"))
         return published.record
 
@@ -105,8 +105,7 @@ class ModelCreator:
             if layer.is_text and family is not None:
                 on_progress(FetchProgress(status=f"using autodetected template {family}"))
                 family = None
-            made = call.quantize and layer.digest == (model.weights.digest if model.weights else None)
-            is_new = await self._blobs.stat(layer.digest) is None or (made and layer.digest in reader.adopted)
+            is_new = await self._blobs.stat(layer.digest) is None or layer.digest in reader.made
             on_progress(FetchProgress(status=f"{'creating new' if is_new else 'using existing'} layer {layer.digest}"))
         if family is not None:
             on_progress(FetchProgress(status=f"using autodetected template {family}"))
@@ -228,7 +227,7 @@ class ModelCreator:
             importance_matrix=call.importance_matrix,
             on_progress=report,
         )
-        reader.adopted.append(quantized.digest)
+        reader.made.append(quantized.digest)
         on_progress(FetchProgress(status="verifying conversion"))
         found = await self._inspector.metadata(quantized.digest)
         return msgspec.structs.replace(

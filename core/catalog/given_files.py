@@ -55,7 +55,8 @@ def model_files(parts: Sequence[Part], role: FileRole | None = None) -> tuple[Mo
 
 
 class GivenFileReader:
-    """`adopted` collects what was added to the store, for whoever removes it if the model is not created after all."""
+    """`adopted` collects which files were added to the store, and `made` which blobs came out of them, for whoever
+    removes what no model needs in the end."""
 
     def __init__(self, *, blobs: BlobStore, local: LocalBlobs, inspector: WeightsInspector) -> None:
         self._blobs = blobs
@@ -63,6 +64,7 @@ class GivenFileReader:
         self._inspector = inspector
         self._joiner = PartJoiner(blobs=blobs, inspector=inspector)
         self.adopted: list[Digest] = []
+        self.made: list[Digest] = []
 
     async def parts(self, files: GivenFiles, on_progress: OnProgress) -> tuple[Part, ...]:
         """The files in the order of their names; the parts of a split one are joined, and come last. Raises
@@ -92,13 +94,11 @@ class GivenFileReader:
     async def _joined(self, group: Sequence[PartFile], on_progress: OnProgress) -> Part:
         def report(done: int, total: int) -> None:
             on_progress(
-                FetchProgress(
-                    status="validating GGUF model", digest=NO_DIGEST, total_bytes=total, completed_bytes=done
-                )
+                FetchProgress(status="validating GGUF model", digest=NO_DIGEST, total_bytes=total, completed_bytes=done)
             )
 
         blob = await self._joiner.join(group, report)
-        self.adopted.append(blob.digest)
+        self.made.append(blob.digest)
         part = await self._part(whole_name(group[0].name), blob)
         digests = tuple(file.place for file in group if not isinstance(file.place, Path))
         return msgspec.structs.replace(part, joined_from=digests)

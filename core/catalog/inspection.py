@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from corral.core.catalog.blob_access import BlobAccess
 from corral.core.catalog.part_groups import PartFile
@@ -159,7 +159,8 @@ class WeightsInspector:
     def _splitting(self, source: RandomAccess) -> SplitReader | None:
         """The reader that knows the file, if its format can be split. Blocking."""
         reader = next((reader for reader in self._readers if reader.recognises(source)), None)
-        return reader if isinstance(reader, SplitReader) else None
+        splits = all(callable(getattr(reader, method, None)) for method in ("part", "join"))
+        return cast(SplitReader, reader) if splits else None  # a plugin's is wrapped, so that its class says nothing
 
     async def _of_blob(self, info: BlobInfo, question: Callable[[MetadataReader, RandomAccess], T]) -> T | None:
         # Not in the event loop's pool of threads: stores use it, and its threads could all be waiting for them.

@@ -23,6 +23,7 @@ __all__ = (
     "weights_among",
 )
 
+
 class Part(Value, frozen=True, kw_only=True):
     """A file that is in the blob store, and what its header says. `joined_from` are the parts that it was made of."""
 
@@ -89,4 +90,3 @@ def file_role(metadata: ModelMetadata) -> FileRole:
     if kind in ("projector", "mmproj") or metadata.architecture == "clip" or (sees and not metadata.block_count):
         return "projector"
     return "adapter" if kind == "adapter" else "weights"
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata
@@ -87,7 +87,6 @@ class JoinedWeights(Value, frozen=True, kw_only=True):
         return len(self.header) + sum(one.end - one.start + one.padding_bytes for one in self.ranges)
 
 
-@runtime_checkable
 class SplitReader(Protocol):
     """What a `MetadataReader` has as well if weights of its format can be split into several files.
 

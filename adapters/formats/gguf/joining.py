@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from corral.adapters.formats.gguf.header import Header, HeaderFile, Tensor
 from corral.adapters.formats.gguf.writer import NewTensor, assembled_header, padding
 from corral.core.errors import InvalidModelFile
+from corral.core.go.quoting import quote
 from corral.core.ports.metadata import JoinedRange, JoinedWeights, SplitPart
 from corral.core.random_access import RandomAccess
 
@@ -30,13 +31,13 @@ def part_of(source: RandomAccess) -> SplitPart | None:
     pairs = HeaderFile(source).header().pairs
     count, number = pairs.get(COUNT, 1), pairs.get(_NUMBER)
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _MOST_PARTS:
-        raise InvalidModelFile(f"split GGUF {source.name!r} has an invalid split.count: {str(count)[:40]!r}", _HOW)
+        raise InvalidModelFile(f"split GGUF {quote(source.name)} has an invalid split.count: {str(count)[:40]!r}", _HOW)
     if count <= 1:
         return None
     if number is None:
-        raise InvalidModelFile(f"split GGUF {source.name!r} is missing split.no metadata", _HOW)
+        raise InvalidModelFile(f"split GGUF {quote(source.name)} is missing split.no metadata", _HOW)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < count:
-        raise InvalidModelFile(f"split GGUF {source.name!r} has invalid shard index {str(number)[:40]}", _HOW)
+        raise InvalidModelFile(f"split GGUF {quote(source.name)} has invalid shard index {str(number)[:40]}", _HOW)
     return SplitPart(number=number, count=count)
 
 
@@ -64,21 +65,21 @@ def _check(sources: Sequence[RandomAccess], headers: Sequence[Header]) -> None:
     for source, header in zip(sources, headers, strict=True):
         if header.pairs.get(_TENSORS) != expected:
             raise InvalidModelFile(
-                f"split GGUF {source.name!r} is part of another model than {sources[0].name!r}: "
+                f"split GGUF {quote(source.name)} is part of another model than {quote(sources[0].name)}: "
                 f"its split.tensors.count is {str(header.pairs.get(_TENSORS))[:40]}, not {str(expected)[:40]}",
                 _HOW,
             )
         for tensor in header.tensors:
             if tensor.name in owners:
                 raise InvalidModelFile(
-                    f"split GGUF {source.name!r} is part of another model than {owners[tensor.name]!r}: "
+                    f"split GGUF {quote(source.name)} is part of another model than {quote(owners[tensor.name])}: "
                     f"both have the tensor {tensor.name!r}",
                     _HOW,
                 )
             owners[tensor.name] = source.name
     if expected is not None and expected != len(owners):
         raise InvalidModelFile(
-            f"the parts of split GGUF {sources[0].name!r} have {len(owners)} tensors together, "
+            f"the parts of split GGUF {quote(sources[0].name)} have {len(owners)} tensors together, "
             f"not the {str(expected)[:40]} of its split.tensors.count",
             _HOW,
         )
@@ -94,9 +95,7 @@ def _ranges(headers: Sequence[Header], alignment: int) -> list[JoinedRange]:
             if last is not None and last.number == number and last.end + last.padding_bytes == start:
                 start = found.pop().start
             found.append(
-                JoinedRange(
-                    number=number, start=start, end=end, padding_bytes=padding(tensor.size_bytes, alignment)
-                )
+                JoinedRange(number=number, start=start, end=end, padding_bytes=padding(tensor.size_bytes, alignment))
             )
     return found
 
