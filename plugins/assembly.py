@@ -22,6 +22,7 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
 from corral.core.containment import beside
+from corral.core.conversion.checkpoints import CheckpointConversion
 from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
@@ -167,7 +168,8 @@ async def assemble(
     if settings.registry:
         schemes = [scheme for registry in parts.of(REGISTRIES).values() for scheme in registry.schemes]
         _require(settings.registry, schemes, "registry", manager)
-    jobs, installation = ProcessJobs(), InstalledPackages()
+    jobs, installed, specs = ProcessJobs(), InstalledPackages(), manager.specs(CONVERTERS)
+    formats = list(parts.of(MANIFEST_FORMATS).values())
     converting = Converting(
         manifests=stores.manifests, blobs=stores.blobs, local=stores.local, jobs=jobs, free_memory=free_memory
     )
@@ -175,7 +177,7 @@ async def assemble(
         manifests=stores.manifests,
         blobs=stores.blobs,
         local=stores.local,
-        formats=list(parts.of(MANIFEST_FORMATS).values()),
+        formats=formats,
         readers=list(parts.of(METADATA_READERS).values()),
         sources=list(parts.of(SOURCES).values()),
         registries=list(parts.of(REGISTRIES).values()),
@@ -186,11 +188,13 @@ async def assemble(
         go_template=settings.go_template,
         preferred_formats=stores.preferred_formats,
         prune=settings.prune,
-        quantizer=WeightsQuantizer(
+        quantizer=WeightsQuantizer(converting=converting, local=stores.local, converters=specs, installation=installed),
+        checkpoints=CheckpointConversion(
             converting=converting,
             local=stores.local,
-            converters=manager.specs(CONVERTERS),
-            installation=installation,
+            converters=specs,
+            installation=installed,
+            settings=settings.converters,
         ),
     )
     deriver = ModelDeriver(
@@ -199,8 +203,8 @@ async def assemble(
         blobs=stores.blobs,
         local=stores.local,
         converting=converting,
-        converters=manager.specs(CONVERTERS),
-        installation=installation,
+        converters=specs,
+        installation=installed,
         settings=settings.converters,
     )
     comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
@@ -223,9 +227,8 @@ async def assemble(
         tune_later=tuner.tune_later,
     )
     manager.warn()
-    models = by_model(settings.models)
     inference = InferenceService(
-        catalog=ConfiguredCatalog(catalog, models),
+        catalog=ConfiguredCatalog(catalog, by_model(settings.models)),
         scheduler=scheduler,
         languages=parts.of(CHAT_LANGUAGES),
         go_template=settings.go_template,
@@ -243,18 +246,13 @@ async def assemble(
         garbage=GarbageCollector(
             manifests=stores.manifests, blobs=stores.blobs, local=stores.local, upkeep=stores.upkeep
         ),
-        verifier=StoreVerifier(
-            manifests=stores.manifests,
-            blobs=stores.blobs,
-            formats=list(parts.of(MANIFEST_FORMATS).values()),
-            upkeep=stores.upkeep,
-        ),
+        verifier=StoreVerifier(manifests=stores.manifests, blobs=stores.blobs, formats=formats, upkeep=stores.upkeep),
         logins=OwnLogins(_registry_settings(settings)),
         prefixes=FolderPrefixDisk(stores.cache_folder),
         version=version("corral"),
         registries=tuple(parts.of(REGISTRIES).values()),
-        engines=tuple(engine_status(spec, installation) for spec in engines),
-        converters=tuple(converter_status(spec, installation) for spec in manager.specs(CONVERTERS)),
+        engines=tuple(engine_status(spec, installed) for spec in engines),
+        converters=tuple(converter_status(spec, installed) for spec in specs),
         plugins=manager.statuses,
     )
     return Assembly(runtime=runtime, settings=settings, manager=manager)

@@ -11,7 +11,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.api.http.dialects import Dialects
-from corral.api.http.errors import ApiError, ErrorReply
+from corral.api.http.errors import ApiError, ErrorReply, asked_of
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
@@ -60,16 +60,16 @@ class AccessControl:
         try:
             if is_foreign and not self._origins.allows(origin):
                 extra = []
-                await _fail(watched, self._dialects.forbidden(scope["path"]))
+                await _fail(watched, self._dialects.forbidden(*asked_of(scope)))
             elif is_foreign and scope["method"] == "OPTIONS":
                 extra += _PREFLIGHT_HEADERS
                 await _answer(watched, 204, [])
             elif self._guards_hosts and not host_is_local(host):
-                await _fail(watched, self._dialects.forbidden(scope["path"]))
+                await _fail(watched, self._dialects.forbidden(*asked_of(scope)))
             elif scope["method"] == "OPTIONS":
                 await _answer(watched, 204, [])
             elif self._name in passed:
-                await _fail(watched, self._dialects.reply(scope["path"], ApiError(508, _LOOP)))
+                await _fail(watched, self._dialects.reply(*asked_of(scope), ApiError(508, _LOOP)))
             else:
                 scope["state"][_KEY] = Caller(passed=(*passed, self._name))
                 await self._app(scope, receive, watched)
@@ -77,7 +77,7 @@ class AccessControl:
             if log.status is not None:
                 raise
             extra = []
-            await _fail(watched, self._dialects.reply(scope["path"], ApiError(503, SHUTTING_DOWN)))
+            await _fail(watched, self._dialects.reply(*asked_of(scope), ApiError(503, SHUTTING_DOWN)))
         finally:
             log.write()
 
@@ -100,7 +100,7 @@ def _cors_headers(origin: str) -> list[tuple[bytes, bytes]]:
 
 
 async def _fail(send: Any, reply: ErrorReply) -> None:
-    headers = [(b"content-type", reply.media_type.encode())] if reply.media_type is not None else []
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.fields().items()]
     await _answer(send, reply.status, headers, reply.body)
 
 

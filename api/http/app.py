@@ -16,6 +16,7 @@ from corral.api.http.disconnect import cancelled_on_disconnect
 from corral.api.http.errors import EXCEPTION_HANDLERS
 from corral.api.http.ollama import router as ollama_router
 from corral.api.http.ollama.dialect import OLLAMA
+from corral.api.http.openai import router as openai_router
 from corral.api.http.openapi import openapi_json
 from corral.api.http.settings import HttpSettings
 from corral.core.containment import short_line
@@ -24,6 +25,11 @@ from corral.core.runtime import Runtime
 __all__ = ("create_app",)
 
 _log = logging.getLogger("corral.http")
+
+_BUILT_IN: tuple[Router, ...] = (ollama_router, openai_router)
+"""The APIs that come with Corral. A router whose paths share a prefix has its dialect in ``opt["dialect"]``, as those
+of plugins do; all other paths are Ollama's.
+"""
 
 
 def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpSettings | None = None) -> Litestar:
@@ -36,8 +42,11 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
     settings = settings or HttpSettings()
     bodies = BodyMemory(settings.max_body_bytes)
     dialects = Dialects(OLLAMA)
+    for router in _BUILT_IN:
+        if (dialect := router.opt.get("dialect")) is not None:
+            dialects.add(router.path, dialect)
     app = Litestar(
-        route_handlers=[ollama_router, openapi_json],
+        route_handlers=[*_BUILT_IN, openapi_json],
         state=State({"runtime": runtime, "bodies": bodies, "dialects": dialects}),
         exception_handlers={**EXCEPTION_HANDLERS, BodyTooLarge: refuse_body},
         on_shutdown=[bodies.close],

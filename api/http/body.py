@@ -13,7 +13,7 @@ from litestar.types import Receive, Send
 
 from corral.api.http.body_memory import BodyMemory, BytesRead
 from corral.api.http.disconnect import when_client_leaves
-from corral.api.http.errors import JSON, ApiError, dialects_of
+from corral.api.http.errors import JSON, ApiError, asked_of, dialects_of
 from corral.api.http.go_json import Body, decode_body, decode_plain
 from corral.api.http.json_shape import MOST_DEPTH, JsonShape
 
@@ -160,11 +160,11 @@ class _RefusedBody(Response[bytes]):
             body=self.content,
             status_code=self.status_code,
             media_type=self.media_type or JSON,
-            headers={"connection": "close"},
+            headers={**self.headers, "connection": "close"},
         )
 
 
 def refuse_body(request: Request[Any, Any, Any], error: BodyTooLarge) -> Response[bytes]:
     """The exception handler for `BodyTooLarge`."""
-    reply = dialects_of(request).reply(request.scope["path"], error)
-    return _RefusedBody(reply.body, status_code=reply.status, media_type=reply.media_type)
+    reply = dialects_of(request).reply(*asked_of(request.scope), error)
+    return _RefusedBody(reply.body, status_code=reply.status, media_type=reply.media_type, headers=dict(reply.headers))

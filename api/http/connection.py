@@ -195,12 +195,10 @@ class Connection(RequestReading):
                 self.transport.abort()
                 return
         path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
-        reply = self._dialects.reply(path, ApiError(status, text))
-        fields: dict[str, str | int] = {"content-length": len(reply.body), "connection": "close"}
-        if reply.media_type is not None:
-            fields["content-type"] = reply.media_type
+        reply = self._dialects.reply(path, self.headers or (), ApiError(status, text))
+        fields = {"content-length": len(reply.body), "connection": "close", **reply.fields()}
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
-        self.transport.write(STATUS_LINE[reply.status] + head.encode() + reply.body)
+        self.transport.write(STATUS_LINE[reply.status] + head.encode("latin-1") + reply.body)
         # Closing with unread data would reset the connection, and many clients would not see the response.
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -7,11 +7,12 @@ raised: an unknown path, a wrong method, a forbidden origin, a body that is too 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from corral.api.http.errors import JSON, STATUSES, ApiError, ErrorReply
+from corral.api.http.errors import JSON, STATUSES, ApiError, ErrorReply, Headers
 from corral.api.http.schemas import DocumentedSchema
 from corral.core.containment import contained, short_line
 from corral.core.errors import CorralError
@@ -19,6 +20,8 @@ from corral.core.errors import CorralError
 __all__ = ("Dialect", "Dialects")
 
 _log = logging.getLogger("corral.http")
+_BREAKS = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+"""What would end a header, or cannot be sent in one."""
 
 
 class Dialect:
@@ -28,6 +31,9 @@ class Dialect:
     router's. `statuses` has the kinds of errors whose status differs from `STATUSES`. In ``/openapi.json``, schemas are
     named ``NAME.Struct``, unless `schemas` says otherwise; `components` are further schemas, by name; `error` is the
     struct of the envelope, for this document only.
+
+    Two APIs may share a path: then a header tells whose client it is. `claims` maps the path to the header by which
+    this dialect's clients are known there, in lower case; the other dialect has the path, and everybody else.
     """
 
     name: ClassVar[str]
@@ -35,6 +41,7 @@ class Dialect:
     components: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     error: ClassVar[type[Any] | None] = None
     statuses: ClassVar[Mapping[type[CorralError], int]] = MappingProxyType({})
+    claims: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def body(self, problem: ApiError) -> bytes:
         """The error as the bytes of a response, in this API's envelope."""
@@ -45,7 +52,7 @@ class Dialect:
         return f"{error.message}; {error.remedy}" if error.remedy else error.message
 
     def problem(self, error: Exception) -> ApiError:
-        """Status and text of any error, also for the last line of a stream that has begun.
+        """Status, text and code of any error, also for the end of a stream that has begun.
 
         An unforeseen error is logged and becomes a 500 that does not show its text.
         """
@@ -53,27 +60,27 @@ class Dialect:
             return error
         if not isinstance(error, CorralError):
             _log.error("unexpected error in a request", exc_info=error)
-            return ApiError(500, "internal server error; the server's log has the details")
+            return ApiError(500, "internal server error; the server's log has the details", code="internal_error")
         statuses = {**STATUSES, **self.statuses}
         status = next(statuses[kind] for kind in type(error).__mro__ if kind in statuses)
-        return ApiError(status, self.text(error))
+        return ApiError(status, self.text(error), code=error.code)
 
     def reply(self, error: Exception) -> ErrorReply:
         """The complete response to an error."""
         problem = self.problem(error)
-        return ErrorReply(status=problem.status, body=self.body(problem), media_type=JSON)
+        return ErrorReply(status=problem.status, body=self.body(problem), media_type=JSON, headers=problem.headers)
 
     def unknown_path(self) -> ErrorReply:
         """The response when no route has this path."""
-        return self.reply(ApiError(404, "there is no such path"))
+        return self.reply(ApiError(404, "there is no such path", code="unknown_path"))
 
     def wrong_method(self) -> ErrorReply:
         """The response when the path has no route for this method."""
-        return self.reply(ApiError(405, "this path does not support the request's method"))
+        return self.reply(ApiError(405, "this path does not support the request's method", code="wrong_method"))
 
     def forbidden(self) -> ErrorReply:
         """The response to a browser origin or host name that the server does not answer."""
-        return self.reply(ApiError(403, "the server does not answer this origin or host name"))
+        return self.reply(ApiError(403, "the server does not answer this origin or host name", code="forbidden"))
 
 
 class Dialects:
@@ -86,39 +93,50 @@ class Dialects:
     def __init__(self, default: Dialect) -> None:
         self.default = default
         self._by_prefix: dict[str, Dialect] = {}
+        self._claims: dict[str, list[tuple[bytes, Dialect]]] = {}
 
     def add(self, prefix: str, dialect: Dialect) -> None:
-        """Let `dialect` answer for `prefix` and everything below it. Raises `ValueError` if the prefix is taken."""
+        """Let `dialect` answer for `prefix` and everything below it, and for what it claims elsewhere.
+
+        Raises `ValueError` if the prefix is taken.
+        """
         prefix = prefix.rstrip("/")
         if not prefix or prefix in self._by_prefix:
             raise ValueError(f"the paths under {prefix or '/'} already have a dialect")
+        claims = {shared.rstrip("/"): header.lower().encode("latin-1") for shared, header in dialect.claims.items()}
         self._by_prefix[prefix] = dialect
+        for shared, header in claims.items():
+            self._claims.setdefault(shared, []).append((header, dialect))
 
-    def of(self, path: str) -> Dialect:
-        """The dialect of a path; the longest prefix wins."""
-        if not self._by_prefix:
-            return self.default
+    def of(self, path: str, headers: Headers = ()) -> Dialect:
+        """The dialect of a request; the longest prefix wins, and before it whoever claims the path by a header."""
+        given: frozenset[bytes] | None = None
         while path:
+            if path in self._claims:
+                given = frozenset([name for name, _ in headers]) if given is None else given
+                for header, dialect in self._claims[path]:
+                    if header in given:
+                        return dialect
             if (found := self._by_prefix.get(path)) is not None:
                 return found
             path = path.rpartition("/")[0]
         return self.default
 
-    def reply(self, path: str, error: Exception) -> ErrorReply:
-        """The response to an error of a request to `path`."""
-        return self._answer(path, lambda dialect: dialect.reply(error))
+    def reply(self, path: str, headers: Headers, error: Exception) -> ErrorReply:
+        """The response to an error of a request to `path` with these headers."""
+        return self._answer(path, headers, lambda dialect: dialect.reply(error))
 
-    def unknown_path(self, path: str) -> ErrorReply:
-        return self._answer(path, lambda dialect: dialect.unknown_path())
+    def unknown_path(self, path: str, headers: Headers) -> ErrorReply:
+        return self._answer(path, headers, lambda dialect: dialect.unknown_path())
 
-    def wrong_method(self, path: str) -> ErrorReply:
-        return self._answer(path, lambda dialect: dialect.wrong_method())
+    def wrong_method(self, path: str, headers: Headers) -> ErrorReply:
+        return self._answer(path, headers, lambda dialect: dialect.wrong_method())
 
-    def forbidden(self, path: str) -> ErrorReply:
-        return self._answer(path, lambda dialect: dialect.forbidden())
+    def forbidden(self, path: str, headers: Headers) -> ErrorReply:
+        return self._answer(path, headers, lambda dialect: dialect.forbidden())
 
-    def _answer(self, path: str, answer: Callable[[Dialect], ErrorReply]) -> ErrorReply:
-        dialect = self.of(path)
+    def _answer(self, path: str, headers: Headers, answer: Callable[[Dialect], ErrorReply]) -> ErrorReply:
+        dialect = self.of(path, headers)
         if dialect is not self.default:
             try:
                 return _sendable(contained(answer, dialect))
@@ -136,6 +154,7 @@ def _sendable(reply: object) -> ErrorReply:
         and isinstance(reply.media_type, str | None)
         and isinstance(reply.status, int)
         and 400 <= reply.status <= 599
+        and all(isinstance(text, str) and not _BREAKS.search(text) for field in reply.headers.items() for text in field)
     ):
         return reply
     raise TypeError(f"it gave {short_line(repr(reply), 120)}, which cannot be sent as an error")

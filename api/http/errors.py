@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.types import Scope
 
 from corral.core.errors import (
     Cancelled,
@@ -27,7 +28,17 @@ from corral.core.wording.clipping import clipped
 if TYPE_CHECKING:
     from corral.api.http.dialects import Dialects
 
-__all__ = ("EXCEPTION_HANDLERS", "JSON", "STATUSES", "ApiError", "ErrorReply", "dialects_of", "shown_text")
+__all__ = (
+    "EXCEPTION_HANDLERS",
+    "JSON",
+    "STATUSES",
+    "ApiError",
+    "ErrorReply",
+    "Headers",
+    "asked_of",
+    "dialects_of",
+    "shown_text",
+)
 
 JSON = "application/json; charset=utf-8"
 """The content type of everything that is one JSON value."""
@@ -47,29 +58,61 @@ STATUSES: Mapping[type[CorralError], int] = {
 }
 """The status of each kind of error; the nearest base class counts. Dialects may differ: Ollama's does."""
 
+Headers = Iterable[tuple[bytes, bytes]]
+"""The headers of a request, as ASGI has them: the names in lower case."""
+
 _LONGEST_TEXT = 4000
 
 
 class ApiError(Exception):
-    """An answer that is an error, decided by a route: its status and its text."""
+    """An answer that is an error, decided by a route: its status and its text.
 
-    def __init__(self, status: int, text: str) -> None:
+    What programs read is for dialects that have a place for it. `code` says what went wrong, as `CorralError.code`
+    does; `param` is the field of the request that is wrong; `kind` is a class of errors, for a dialect that would
+    otherwise derive it from the status. `headers` are sent whatever the dialect.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.code = code
+        self.param = param
+        self.kind = kind
+        self.headers = dict(headers or {})
 
 
 class ErrorReply(Value, frozen=True, kw_only=True):
-    """The response to a request that failed. `media_type` is None if the body is empty."""
+    """The response to a request that failed. `media_type` is None if the body is empty; `headers` are further ones."""
 
     status: int
     body: bytes
     media_type: str | None
+    headers: Mapping[str, str] = {}
+
+    def fields(self) -> dict[str, str]:
+        """All its headers: the names in lower case, the content type as it is, without a charset of its own."""
+        kind = {} if self.media_type is None else {"content-type": self.media_type}
+        return {name.lower(): value for name, value in self.headers.items()} | kind
 
 
 def shown_text(text: str) -> str:
     """An error's text as a client may get it: cut if it repeats a long input, lone surrogates escaped."""
     return clipped(text, _LONGEST_TEXT).encode("utf-8", "backslashreplace").decode()
+
+
+def asked_of(scope: Scope) -> tuple[str, Headers]:
+    """What decides who answers a request: its path and its headers."""
+    return scope["path"], scope["headers"]
 
 
 def dialects_of(request: Request[Any, Any, Any]) -> Dialects:
@@ -79,16 +122,16 @@ def dialects_of(request: Request[Any, Any, Any]) -> Dialects:
 
 
 def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    return _response(dialects_of(request).reply(request.scope["path"], error))
+    return _response(dialects_of(request).reply(*asked_of(request.scope), error))
 
 
 def _framework_answer(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """The answer to errors that Litestar itself raises."""
-    path = request.scope["path"]
+    asked = asked_of(request.scope)
     if isinstance(error, NotFoundException):
-        return _response(dialects_of(request).unknown_path(path))
+        return _response(dialects_of(request).unknown_path(*asked))
     if isinstance(error, MethodNotAllowedException):
-        return _response(dialects_of(request).wrong_method(path), _allowed(error.headers))
+        return _response(dialects_of(request).wrong_method(*asked), _allowed(error.headers))
     return _answer(request, ApiError(error.status_code, error.detail))
 
 
@@ -99,8 +142,7 @@ def _allowed(headers: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _response(reply: ErrorReply, headers: Mapping[str, str] | None = None) -> Response[bytes]:
-    kind = {} if reply.media_type is None else {"content-type": reply.media_type}  # as it is, without a charset
-    return Response(reply.body, status_code=reply.status, headers={**kind, **(headers or {})})
+    return Response(reply.body, status_code=reply.status, headers={**reply.fields(), **(headers or {})})
 
 
 EXCEPTION_HANDLERS: Mapping[Any, Any] = {HTTPException: _framework_answer, Exception: _answer}

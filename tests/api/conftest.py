@@ -17,6 +17,7 @@ from litestar import Router
 from corral.adapters.answer_parsers.hermes import HermesCalls
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
 from corral.adapters.constraints.schema_checks import SchemaChecker
+from corral.adapters.converters.safetensors.spec import CONVERTER as GGUF_CONVERTER
 from corral.adapters.engine_kit.prefixes.prefix_disk import FolderPrefixDisk
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZER
@@ -41,6 +42,7 @@ from corral.api.http.settings import HttpSettings
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
+from corral.core.conversion.checkpoints import CheckpointConversion
 from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
@@ -97,6 +99,9 @@ class World:
             upstreams=ServerDirectory({}),
             quantizer=WeightsQuantizer(
                 converting=converting, local=self.blobs, converters=[QUANTIZER], installation=installation
+            ),
+            checkpoints=CheckpointConversion(
+                converting=converting, local=self.blobs, converters=[GGUF_CONVERTER], installation=installation
             ),
         )
         model_scheduler = ModelScheduler(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import httpx
@@ -14,7 +14,9 @@ from litestar.connection import Request
 
 from corral.api.http import ApiError, Body, Dialect, read_json
 from corral.api.http.errors import ErrorReply
+from corral.api.http.model_listing import ListingDialect
 from corral.core.errors import ModelNotFound
+from corral.core.models.model import StoredModel
 
 
 class ChatBody(Body, frozen=True, kw_only=True):
@@ -35,6 +37,8 @@ class Letters(Dialect):
 @post("/wish", opt={"body": ChatBody})
 async def wish(request: Request[Any, Any, Any]) -> dict[str, str]:
     body = await read_json(request, ChatBody)
+    if body.wish == "slowly":
+        raise ApiError(429, "too many", code="rate_limit_exceeded", param="wish", headers={"Retry-After": "7"})
     if body.wish == "broken":
         raise RuntimeError("secret")
     raise ModelNotFound(f"no {body.wish}", "wish for another")
@@ -75,6 +79,48 @@ def test_each_path_gets_errors_in_its_own_envelope(client: httpx.Client) -> None
     assert client.get("/api/tags", headers={"origin": "https://elsewhere.example"}).content == b""
 
 
+class Callers(ListingDialect):
+    """A second API that lists models at ``/v1/models``, for those who send the header ``x-letters``."""
+
+    name: ClassVar[str] = "callers"
+    claims: ClassVar[dict[str, str]] = {"/v1/models": "X-Letters"}
+
+    def body(self, problem: ApiError) -> bytes:
+        return msgspec.json.encode({"letters": problem.text, "code": problem.code, "param": problem.param})
+
+    def model_list(self, records: Sequence[StoredModel]) -> bytes:
+        return msgspec.json.encode([record.name.short for record in records])
+
+    def model(self, record: StoredModel, typed: str) -> bytes:
+        return msgspec.json.encode({"the": typed})
+
+
+def test_a_shared_path_answers_in_the_shape_of_the_caller(start_server: Callable[..., Any]) -> None:
+    """Models and errors at ``/v1/models`` have the shape of the API whose header the client sends, else OpenAI's."""
+    callers = Router(path="/letters", route_handlers=[wish], opt={"dialect": Callers()})
+    with start_server(routers=[callers]) as server, httpx.Client(base_url=server.url) as client:
+        mine = {"x-letters": "1"}
+        assert set(client.get("/v1/models", headers=mine).json()) == {"smol:q4", "other:latest", "embedder:latest"}
+        assert client.get("/v1/models/smol:q4", headers=mine).json() == {"the": "smol:q4"}
+        assert client.get("/v1/models/nobody/none", headers=mine).json()["code"] == "model_not_found"
+        assert client.get("/v1/models/smol:q4").json()["object"] == "model"
+        assert client.get("/v1/models/none").json()["error"]["code"] == "model_not_found"
+        assert client.put("/v1/models", headers=mine).json()["letters"]
+        assert client.get("/v1/modelsx", headers=mine).json()["error"]["code"] == "unknown_url"
+
+
+def test_what_an_error_tells_programs(start_server: Callable[..., Any]) -> None:
+    """Code, field and headers of an error reach the client, whichever dialect answers."""
+    callers = Router(path="/letters", route_handlers=[wish], opt={"dialect": Callers()})
+    plain = Router(path="/plain", route_handlers=[wish])
+    with start_server(routers=[callers, plain]) as server, httpx.Client(base_url=server.url) as client:
+        own = client.post("/letters/wish", json={"wish": "slowly"})
+        assert (own.status_code, own.headers["retry-after"]) == (429, "7")
+        assert own.json() == {"letters": "too many", "code": "rate_limit_exceeded", "param": "wish"}
+        other = client.post("/plain/wish", json={"wish": "slowly"})
+        assert (other.headers["retry-after"], other.json()) == ("7", {"error": "too many"})
+
+
 def test_what_is_not_a_dialect(start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     """A router whose dialect is something else, such as the class itself, is left out, and the log says why."""
     letters = Router(path="/letters", route_handlers=[wish, no_wish], opt={"dialect": Letters})
@@ -96,6 +142,9 @@ class Broken(Letters):
     def wrong_method(self) -> ErrorReply:
         return ErrorReply(status=99, body=b"", media_type=None)
 
+    def unknown_path(self) -> ErrorReply:
+        return ErrorReply(status=404, body=b"", media_type=None, headers={"x": "1\r\nset-cookie: 2"})
+
 
 def test_a_dialect_that_fails(start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     """Its errors get Ollama's envelope, with the status that they have anyway, and the log says what is wrong."""
@@ -106,6 +155,7 @@ def test_a_dialect_that_fails(start_server: Callable[..., Any], caplog: pytest.L
         malformed = client.post("/letters/wish", content=b"{")
         assert (malformed.status_code, malformed.json()) == (400, {"error": "unexpected EOF"})
         assert client.put("/letters/wish").status_code == 405
+        assert client.get("/letters/nothing").text == "404 page not found"
         foreign = client.get("/letters/wish", headers={"origin": "https://elsewhere.example"})
         assert (foreign.status_code, foreign.content) == (403, b"whatever")
     assert "the dialect of /letters/wish cannot answer an error: PluginError: raised SystemExit" in caplog.text

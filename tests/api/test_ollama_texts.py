@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from corral.api.http.errors import ApiError
+from corral.api.http.naming import without_selector
 from corral.api.http.ollama.dialect import OLLAMA
-from corral.api.http.ollama.naming import without_selector
 from corral.api.http.timestamps import local_timestamp, utc_now
 from corral.api.modelfile.showing import modelfile_text, parameters_text
 from corral.core.errors import (

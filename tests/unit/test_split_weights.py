@@ -183,7 +183,7 @@ def test_an_import_finds_the_other_parts(
     digest = digest_of(whole.read_bytes())
 
     async def scenario() -> None:
-        assert (await catalog.import_name(place)).short == "tiny:f16"
+        assert (await catalog.importer.name_of(place)).short == "tiny:f16"
         record = await catalog.import_file(place, None, told.append)
         assert record.name.short == "tiny:f16"
         assert record.weights is not None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import msgspec
 
 from corral.api.http.errors import ApiError
-from corral.api.http.go_json import Body
+from corral.api.http.model_body import MOST_INPUTS, MOST_MESSAGES, MOST_TOOLS, LimitedBody, ModelBody, require_few
 from corral.core.requests import messages as core
 
 __all__ = (
@@ -24,16 +24,9 @@ __all__ = (
     "ShowBody",
     "ToolBody",
     "decoded_images",
-    "require_few",
 )
 
 
-_NAMES = ("model", "name", "source", "destination")
-_LONGEST_NAME = 1024  # characters; the longest valid name has 601
-_MOST_OPTIONS = 1024
-_MOST_INPUTS = 16_384
-_MOST_MESSAGES = 10_000
-_MOST_TOOLS = 2048
 _LEGAL = re.compile(r"[A-Za-z0-9+/\r\n]*")
 _LINE_BREAKS = re.compile(r"[\r\n]*")
 
@@ -118,24 +111,6 @@ class ToolBody(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class NativeBody(Body, frozen=True, kw_only=True):
-    """The base of all bodies: limits on everything that is not text."""
-
-    def check(self) -> None:
-        for field in _NAMES:
-            if len(getattr(self, field, "")) > _LONGEST_NAME:
-                raise ApiError(400, "invalid model name")
-        require_few("options", getattr(self, "options", {}), _MOST_OPTIONS)
-
-
-class ModelBody(NativeBody, frozen=True, kw_only=True):
-    """The fields of all requests to a model."""
-
-    model: str = ""
-    options: dict[str, Any] = msgspec.field(default_factory=dict)
-    keep_alive: Any = None
-
-
 class InferenceBody(ModelBody, frozen=True, kw_only=True):
     """The fields that generate and chat share."""
 
@@ -176,8 +151,8 @@ class ChatBody(InferenceBody, frozen=True, kw_only=True):
 
     def check(self) -> None:
         super().check()
-        require_few("messages", self.messages, _MOST_MESSAGES)
-        require_few("tools", self.tools, _MOST_TOOLS)
+        require_few("messages", self.messages, MOST_MESSAGES)
+        require_few("tools", self.tools, MOST_TOOLS)
 
 
 class EmbedBody(ModelBody, frozen=True, kw_only=True):
@@ -192,7 +167,7 @@ class EmbedBody(ModelBody, frozen=True, kw_only=True):
     def check(self) -> None:
         super().check()
         if isinstance(self.input, list):
-            require_few("input", self.input, _MOST_INPUTS)
+            require_few("input", self.input, MOST_INPUTS)
 
 
 class EmbeddingBody(ModelBody, frozen=True, kw_only=True):
@@ -203,7 +178,7 @@ class EmbeddingBody(ModelBody, frozen=True, kw_only=True):
     prompt: str = ""
 
 
-class NamedBody(NativeBody, frozen=True, kw_only=True):
+class NamedBody(LimitedBody, frozen=True, kw_only=True):
     """A request about one model; `name` is what older clients call `model`."""
 
     max_body_bytes: ClassVar[int | None] = 64 * 1024
@@ -235,7 +210,7 @@ class DeleteBody(NamedBody, frozen=True, kw_only=True):
     go_name: ClassVar[str] = "DeleteRequest"
 
 
-class CopyBody(NativeBody, frozen=True, kw_only=True):
+class CopyBody(LimitedBody, frozen=True, kw_only=True):
     """``POST /api/copy``."""
 
     go_name: ClassVar[str] = "CopyRequest"
@@ -244,12 +219,6 @@ class CopyBody(NativeBody, frozen=True, kw_only=True):
 
     source: str = ""
     destination: str = ""
-
-
-def require_few(field: str, values: Sized, limit: int) -> None:
-    """Raises `ApiError` if `values` has more entries than that."""
-    if len(values) > limit:
-        raise ApiError(400, f"{field} has {len(values)} entries; at most {limit} are accepted")
 
 
 def decoded_images(encoded: tuple[str, ...]) -> tuple[bytes, ...]:

@@ -8,6 +8,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from corral.api.http.dialects import Dialect
+from corral.api.http.errors import ApiError
+from corral.api.http.ollama.dialect import OLLAMA
 from corral.api.http.ollama.replies import (
     ChatReply,
     DebugInfo,
@@ -34,6 +37,8 @@ class AnswerWriter(Generic[ReplyT]):
     A chunk with nothing but text, like nearly all, is assembled from bytes that are encoded once per stream.
     """
 
+    dialect: Dialect = OLLAMA
+    stream_type = b"application/x-ndjson"
     _before_text: bytes
 
     def __init__(self, model: str, started_ns: int) -> None:
@@ -50,7 +55,13 @@ class AnswerWriter(Generic[ReplyT]):
             self._remote = {"remote_model": record.remote.model, "remote_host": record.remote.host}
             self._head = _head(self._model, self._remote)
 
-    def line(self, output: Output, load_ns: int) -> bytes | None:
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return []
+
+    def failed(self, problem: ApiError) -> bytes:
+        return OLLAMA.body(problem) + b"\n"
+
+    def part(self, output: Output, load_ns: int) -> bytes | None:
         """The line for `output`, or None if there is none. The last line contains `load_ns`."""
         if isinstance(output, Delta):
             text, plain = output.text, not (output.logprobs or output.thinking or output.tool_calls)

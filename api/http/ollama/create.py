@@ -9,9 +9,9 @@ from litestar.types import ASGIApp
 
 from corral.api.http.body import read_json
 from corral.api.http.errors import ApiError
+from corral.api.http.naming import read_name, without_selector
 from corral.api.http.ollama.create_body import CreateBody
 from corral.api.http.ollama.dialect import OLLAMA
-from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import StatusReply
 from corral.api.http.ollama.status_events import StatusEvents
 from corral.api.http.ollama.transfer_stage import TransferStage

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from corral.api.http.errors import ApiError
-from corral.api.http.ollama.bodies import MessageBody, NamedBody, require_few
+from corral.api.http.model_body import require_few
+from corral.api.http.ollama.bodies import MessageBody, NamedBody
 from corral.core.catalog.create_calls import CreateCall, GivenFiles
 from corral.core.errors import InvalidDigest
 from corral.core.models.digests import parse_digest

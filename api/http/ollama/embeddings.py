@@ -11,9 +11,10 @@ from litestar import Request, Response, post
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.errors import JSON, ApiError
-from corral.api.http.ollama.bodies import EmbedBody, EmbeddingBody, ModelBody
-from corral.api.http.ollama.prologue import INFERENCE_STATUSES, InferenceRequest, begin
+from corral.api.http.model_body import ModelBody
+from corral.api.http.ollama.bodies import EmbedBody, EmbeddingBody
 from corral.api.http.ollama.replies import EmbeddingReply, EmbedReply
+from corral.api.http.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.core.errors import InvalidEmbedding, PromptTooLong
 from corral.core.requests.calls import EmbedCall, EmbedResult
 from corral.core.requests.outputs import Vectors

@@ -10,12 +10,12 @@ from litestar import Request, post
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
+from corral.api.http.answers import AnswerResponse
 from corral.api.http.errors import JSON, ApiError
-from corral.api.http.ollama.answers import AnswerResponse
 from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, MessageBody, decoded_images
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
-from corral.api.http.ollama.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
+from corral.api.http.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.generation.answers import Generation
 from corral.core.generation.refusals import refuse_beside_raw

@@ -12,8 +12,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.body import read_json
 from corral.api.http.errors import JSON, ApiError
+from corral.api.http.naming import read_name, without_selector
 from corral.api.http.ollama.bodies import CopyBody, DeleteBody, ShowBody
-from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import (
     Details,
     ListedModel,

@@ -1,4 +1,4 @@
-"""Reads model names in native requests: trims them, removes source selectors, and checks the grammar."""
+"""Reads model names in requests: trims them, removes source selectors, and checks the grammar."""
 
 from __future__ import annotations
 
@@ -41,4 +41,4 @@ def read_name(base: str, invalid_text: str = "invalid model name") -> ModelName:
     try:
         return parse_name(base)
     except InvalidName as error:
-        raise ApiError(400, invalid_text) from error
+        raise ApiError(400, invalid_text, code=error.code, param="model") from error

@@ -1,4 +1,4 @@
-"""What Ollama's inference routes have in common: they check keep-alive and model, and name the model in errors."""
+"""What all routes that ask a model have in common: they check keep-alive and model, and name the model in errors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from corral.api.http.body import read_json
 from corral.api.http.errors import ApiError
-from corral.api.http.ollama.bodies import ModelBody
-from corral.api.http.ollama.naming import read_name, without_selector
+from corral.api.http.model_body import ModelBody
+from corral.api.http.naming import read_name, without_selector
 from corral.api.http.received import Received
 from corral.core.errors import ModelNotFound
 from corral.core.go.durations import parse_keep_alive_s
@@ -48,7 +48,8 @@ class InferenceRequest(Received[BodyT], Generic[BodyT]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, ModelNotFound):
-            raise ApiError(404, self._not_found.format(self.body.model)) from error
+            text = self._not_found.format(self.body.model)
+            raise ApiError(404, text, code=error.code, param="model") from error
 
 
 async def begin(
@@ -69,7 +70,7 @@ async def begin(
     begun.keep_alive_s = parse_keep_alive_s(body.keep_alive)
     check(body)
     if not body.model.strip():
-        raise ApiError(no_model.status, no_model.text.format(body.model))
+        raise ApiError(no_model.status, no_model.text.format(body.model), param="model")
     begun.model = without_selector(body.model)
     begun.name = read_name(begun.model)
     return begun

@@ -1,0 +1,118 @@
+"""Sends the answer of a model: as parts while it comes, or as one object at its end, in the form of an API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from litestar.types import Receive, Scope, Send
+
+from corral.api.http.dialects import Dialect
+from corral.api.http.disconnect import CancelOnDisconnect, when_reader_stalls
+from corral.api.http.errors import JSON, ApiError
+from corral.api.http.request_log import request_log
+from corral.core.errors import EngineError
+from corral.core.generation.answers import Generation
+from corral.core.models.model import StoredModel
+from corral.core.requests.outputs import Finished, Output
+
+__all__ = ("AnswerForm", "AnswerResponse")
+
+
+class AnswerForm(Protocol):
+    """How one API writes the answer to one request.
+
+    `stream_type` is the content type of a stream. `headers` are those of the response, in lower case; they are read
+    once the first part is written, so they may say what `Started` has told.
+    """
+
+    dialect: Dialect
+    stream_type: bytes
+
+    def begin(self, record: StoredModel) -> None:
+        """The model that answers. Called before anything is written."""
+
+    def headers(self) -> list[tuple[bytes, bytes]]: ...
+
+    def part(self, output: Output, load_ns: int) -> bytes | None:
+        """The part of a stream for `output`, None if there is none. That of `Finished` ends the stream."""
+
+    def failed(self, problem: ApiError) -> bytes:
+        """The end of a stream that fails after it has begun."""
+
+    def whole(self, outputs: list[Output], load_ns: int) -> bytes:
+        """The whole answer as one object. `outputs` ends with `Finished`."""
+
+
+class AnswerResponse:
+    """An ASGI response. `open` loads the model and starts the generation; nothing happens before it is called.
+
+    Errors before the first part are raised, and answered by the dialect; later ones end the stream. If the client
+    disconnects, everything is cancelled, including loading and the prompt.
+    """
+
+    def __init__(self, open: Callable[[], Awaitable[Generation]], form: AnswerForm, *, stream: bool) -> None:
+        self._open = open
+        self._form = form
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._stream:
+            await self._send_parts(scope, send)
+        else:
+            await self._send_whole(scope, send)
+
+    async def _send_parts(self, scope: Scope, send: Send) -> None:
+        form = self._form
+        started = False
+        last = b""
+        try:
+            async with CancelOnDisconnect(scope), await self._open() as generation:
+                form.begin(generation.record)
+                when_reader_stalls(scope, generation.read_ahead)
+                async for output in generation:
+                    part = form.part(output, generation.load_ns)
+                    if part is None:
+                        continue
+                    if isinstance(output, Finished):
+                        _note(scope, output)
+                        last = part
+                        continue
+                    if not started:
+                        started = True
+                        await self._start(send, form.stream_type)
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                if not last:
+                    raise EngineError("the answer was cut off", "see the server's log")
+        except Exception as error:
+            if not started:
+                raise
+            problem = form.dialect.problem(error)
+            request_log(scope).error = problem.text
+            last = form.failed(problem)
+        if not started:
+            await self._start(send, form.stream_type)
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _send_whole(self, scope: Scope, send: Send) -> None:
+        outputs: list[Output] = []
+        async with CancelOnDisconnect(scope), await self._open() as generation:
+            self._form.begin(generation.record)
+            outputs.extend([output async for output in generation])
+            load_ns = generation.load_ns
+        if not outputs or not isinstance(outputs[-1], Finished):
+            raise EngineError("the answer was cut off", "see the server's log")
+        _note(scope, outputs[-1])
+        body = self._form.whole(outputs, load_ns)
+        await self._start(send, JSON.encode(), (b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, send: Send, content_type: bytes, *headers: tuple[bytes, bytes]) -> None:
+        fields = [(b"content-type", content_type), *headers, *self._form.headers()]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+
+
+def _note(scope: Scope, finished: Finished) -> None:
+    log = request_log(scope)
+    log.prompt_tokens = finished.usage.prompt_tokens
+    log.tokens = finished.usage.generated_tokens
