@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from corral.core.catalog.joining import siblings_of
 from corral.core.errors import InvalidRequest, NotFound
 from corral.core.models.checkpoint_folders import COMPANIONS, WEIGHTS, matching
 
@@ -32,11 +33,12 @@ def is_certainly_a_path(written: str) -> bool:
 
 
 def files_at(path: Path) -> list[Path]:
-    """The file, or the files of the model in this folder. Raises `NotFound` and `InvalidRequest`."""
+    """The file with the other parts of its weights, if it is one of several, or the files of the model in this folder.
+    Raises `NotFound` and `InvalidRequest`."""
     if not path.exists():
         raise NotFound(f"there is no file or folder {path}", "paths begin in the folder of the Modelfile")
     if not path.is_dir():
-        return [path]
+        return list(siblings_of(path))
     for pattern in _WEIGHTS:
         if found := matching(path, pattern):
             nested = matching(path, f"*/{pattern}") if pattern == _WEIGHTS[0] else []

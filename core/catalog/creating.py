@@ -30,6 +30,7 @@ from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelFile, RemoteModel, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.models.remote_addresses import remote_address
+from corral.core.models.split_names import is_split_name
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.sources import FetchProgress, OnProgress
@@ -86,16 +87,19 @@ class ModelCreator:
         try:
             published = await until_published(partial(self._attempt, call, reader, on_progress))
         except BaseException:
-            await discard_blobs(reader.adopted, manifests=self._manifests, blobs=self._blobs)
+            await discard_blobs([*reader.adopted, *reader.made], manifests=self._manifests, blobs=self._blobs)
             raise
         for files in given:
             for file in (files or {}).values():
                 if not isinstance(file, Path):
                     await self._blobs.release(file)  # it goes with the model from now on
-        if is_checkpoint(call.files or {}):  # what was uploaded for the conversion
+        if is_checkpoint(call.files or {}) or any(map(is_split_name, call.files or {})):  # only needed for the result
             uploaded = [file for file in (call.files or {}).values() if not isinstance(file, Path)]
             await discard_blobs(uploaded, manifests=self._manifests, blobs=self._blobs)
         await self._publisher.delete_replaced(published)
+        needed = {file.digest for file in published.record.files}
+        unneeded = [digest for digest in (*reader.adopted, *reader.made) if digest not in needed]
+        await discard_blobs(unneeded, manifests=self._manifests, blobs=self._blobs)
         on_progress(FetchProgress(status="success"))
         return published.record
 
@@ -108,9 +112,7 @@ class ModelCreator:
             if layer.is_text and family is not None:
                 on_progress(FetchProgress(status=f"using autodetected template {family}"))
                 family = None
-            is_own = call.quantize or is_checkpoint(call.files or {})
-            made = is_own and layer.digest == (model.weights.digest if model.weights else None)
-            is_new = await self._blobs.stat(layer.digest) is None or (made and layer.digest in reader.adopted)
+            is_new = await self._blobs.stat(layer.digest) is None or layer.digest in reader.made
             on_progress(FetchProgress(status=f"{'creating new' if is_new else 'using existing'} layer {layer.digest}"))
         if family is not None:
             on_progress(FetchProgress(status=f"using autodetected template {family}"))

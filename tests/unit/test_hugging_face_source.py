@@ -25,7 +25,7 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.transfer_policy import TransferPolicy
 from corral.core.conversion.checkpoints import CheckpointConversion
 from corral.core.conversion.converting import Converting
-from corral.core.errors import InvalidModelFile, InvalidRequest, SourceError, Unsupported
+from corral.core.errors import InvalidRequest, SourceError, Unsupported
 from corral.core.models.model import StoredModel
 from corral.plugins.testing.fake_hub import serve_repository
 from corral.plugins.testing.fake_web_server import FakeWebServer
@@ -118,8 +118,8 @@ def test_what_cannot_be_chosen() -> None:
     assert "a.Q8_0.gguf" in str(caught.value.remedy)
     with pytest.raises(SourceError, match="several files for Q4_0"):
         chosen_gguf(listed("a-Q4_0.gguf", "b-Q4_0.gguf"), "Q4_0", "o/r")
-    with pytest.raises(InvalidModelFile, match="one of 2 parts"):
-        chosen_gguf(listed("a-Q4_0-00001-of-00002.gguf", "a-Q4_0-00002-of-00002.gguf"), "Q4_0", "o/r")
+    with pytest.raises(SourceError, match=r"lacks a-Q4_0-00002-of-00002.gguf"):
+        chosen_gguf(listed("a-Q4_0-00001-of-00002.gguf"), "Q4_0", "o/r")
 
 
 def test_a_gguf_with_its_projector(shop: Shop, server: FakeWebServer) -> None:
