@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from corral.core.catalog.adapter_fit import check_adapters
 from corral.core.catalog.checkpoints import given_checkpoint, is_checkpoint
-from corral.core.catalog.create_calls import CreateCall, GivenAdapter
+from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.given_files import GivenFileReader, check_paths, model_files
 from corral.core.catalog.info_overrides import with_info
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup
 from corral.core.catalog.manifest_reading import blobs_of
+from corral.core.catalog.new_adapters import converted_adapters
 from corral.core.catalog.new_models import Part, file_model, file_role
 from corral.core.catalog.new_texts import with_texts
 from corral.core.catalog.new_weights import WeightsMaker
@@ -24,6 +23,7 @@ from corral.core.catalog.publishing import ManifestPublisher, Published, until_p
 from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound, SourceUnavailable
+from corral.core.models.digests import Digest
 from corral.core.models.file_addresses import is_web_file
 from corral.core.models.known_templates import template_family
 from corral.core.models.manifest_or_weights import completed
@@ -92,9 +92,10 @@ class ModelCreator:
             for file in (files or {}).values():
                 if not isinstance(file, Path):
                     await self._blobs.release(file)  # it goes with the model from now on
-        if is_checkpoint(call.files or {}):  # what was uploaded for the conversion
-            uploaded = [file for file in (call.files or {}).values() if not isinstance(file, Path)]
-            await discard_blobs(uploaded, manifests=self._manifests, blobs=self._blobs)
+        for files in given:
+            if is_checkpoint(files or {}):  # what was uploaded for the conversion
+                uploaded = [file for file in (files or {}).values() if not isinstance(file, Path)]
+                await discard_blobs(uploaded, manifests=self._manifests, blobs=self._blobs)
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))
         return published.record
@@ -109,8 +110,9 @@ class ModelCreator:
                 on_progress(FetchProgress(status=f"using autodetected template {family}"))
                 family = None
             is_own = call.quantize or is_checkpoint(call.files or {})
-            made = is_own and layer.digest == (model.weights.digest if model.weights else None)
-            is_new = await self._blobs.stat(layer.digest) is None or (made and layer.digest in reader.adopted)
+            own = {model.weights.digest} if is_own and model.weights else set[Digest]()
+            own |= converted_adapters(call, model)
+            is_new = await self._blobs.stat(layer.digest) is None or (layer.digest in own & {*reader.adopted})
             on_progress(FetchProgress(status=f"{'creating new' if is_new else 'using existing'} layer {layer.digest}"))
         if family is not None:
             on_progress(FetchProgress(status=f"using autodetected template {family}"))
@@ -137,26 +139,10 @@ class ModelCreator:
         else:
             raise InvalidRequest("neither 'from' or 'files' was specified")
         for adapter in call.adapters:
-            model = _with_files(model, await self._adapter(call, model, adapter, reader, on_progress))
+            model = _with_files(model, [await self._weights.adapters.made(call, model, adapter, reader, on_progress)])
         if call.draft_files:
             model = _with_files(model, model_files(await reader.parts(call.draft_files, on_progress), "draft"))
         return model, family
-
-    async def _adapter(
-        self, call: CreateCall, model: Model, adapter: GivenAdapter, reader: GivenFileReader, on_progress: OnProgress
-    ) -> tuple[ModelFile, ...]:
-        if len(adapter.files) > 1:
-            raise InvalidRequest("only one adapter is currently supported")
-        if not math.isfinite(adapter.scale):
-            raise InvalidRequest(f"the scale of an adapter must be a number, not {adapter.scale}")
-        parts = await reader.parts(adapter.files, on_progress)
-        for part in parts:
-            if file_role(part.metadata) != "adapter":
-                raise InvalidRequest(f"{part.file_name} is no adapter: general.type of its header does not say so")
-        if model.weights is not None:
-            names = {part.blob.digest: part.file_name for part in parts}
-            await check_adapters(self._inspector, call.base or call.name.short, model.weights.digest, names)
-        return tuple(msgspec.structs.replace(file, scale=adapter.scale) for file in model_files(parts, "adapter"))
 
     async def _base(self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress) -> Model:
         record = await self._stored_base(call.base, on_progress)
