@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from corral.core.catalog.adapter_fit import check_adapters
 from corral.core.catalog.checkpoints import given_checkpoint, is_checkpoint
-from corral.core.catalog.create_calls import CreateCall, GivenAdapter
+from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.given_files import GivenFileReader, check_paths, model_files
 from corral.core.catalog.info_overrides import with_info
 from corral.core.catalog.inspection import WeightsInspector
@@ -93,9 +91,10 @@ class ModelCreator:
             for file in (files or {}).values():
                 if not isinstance(file, Path):
                     await self._blobs.release(file)  # it goes with the model from now on
-        if is_checkpoint(call.files or {}) or any(map(is_split_name, call.files or {})):  # only needed for the result
-            uploaded = [file for file in (call.files or {}).values() if not isinstance(file, Path)]
-            await discard_blobs(uploaded, manifests=self._manifests, blobs=self._blobs)
+        for files in given:
+            if is_checkpoint(files or {}) or any(map(is_split_name, files or {})):  # only needed for the result
+                uploaded = [file for file in (files or {}).values() if not isinstance(file, Path)]
+                await discard_blobs(uploaded, manifests=self._manifests, blobs=self._blobs)
         await self._publisher.delete_replaced(published)
         needed = {file.digest for file in published.record.files}
         unneeded = [digest for digest in (*reader.adopted, *reader.made) if digest not in needed]
@@ -139,26 +138,10 @@ class ModelCreator:
         else:
             raise InvalidRequest("neither 'from' or 'files' was specified")
         for adapter in call.adapters:
-            model = _with_files(model, await self._adapter(call, model, adapter, reader, on_progress))
+            model = _with_files(model, [await self._weights.adapters.made(call, model, adapter, reader, on_progress)])
         if call.draft_files:
             model = _with_files(model, model_files(await reader.parts(call.draft_files, on_progress), "draft"))
         return model, family
-
-    async def _adapter(
-        self, call: CreateCall, model: Model, adapter: GivenAdapter, reader: GivenFileReader, on_progress: OnProgress
-    ) -> tuple[ModelFile, ...]:
-        if len(adapter.files) > 1:
-            raise InvalidRequest("only one adapter is currently supported")
-        if not math.isfinite(adapter.scale):
-            raise InvalidRequest(f"the scale of an adapter must be a number, not {adapter.scale}")
-        parts = await reader.parts(adapter.files, on_progress)
-        for part in parts:
-            if file_role(part.metadata) != "adapter":
-                raise InvalidRequest(f"{part.file_name} is no adapter: general.type of its header does not say so")
-        if model.weights is not None:
-            names = {part.blob.digest: part.file_name for part in parts}
-            await check_adapters(self._inspector, call.base or call.name.short, model.weights.digest, names)
-        return tuple(msgspec.structs.replace(file, scale=adapter.scale) for file in model_files(parts, "adapter"))
 
     async def _base(self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress) -> Model:
         record = await self._stored_base(call.base, on_progress)

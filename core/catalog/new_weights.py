@@ -12,6 +12,7 @@ from corral.core.catalog.checkpoints import CheckpointConverter
 from corral.core.catalog.create_calls import CreateCall, GivenFiles
 from corral.core.catalog.given_files import NO_DIGEST, GivenFileReader
 from corral.core.catalog.inspection import WeightsInspector
+from corral.core.catalog.new_adapters import AdapterMaker
 from corral.core.catalog.new_models import Part, file_model
 from corral.core.catalog.quantizing import Quantizer, check_quantization, known_quantization
 from corral.core.errors import NotFound, Unsupported
@@ -26,8 +27,8 @@ _CONVERSION = Digest("0" * 18 + "1")  # programs show one bar for each digest
 
 
 class WeightsMaker:
-    """What it adds to the store is in `GivenFileReader.made`. Without a `quantizer` or `checkpoints`, it refuses
-    weights that would have to be quantized or converted."""
+    """`adapters` makes those of a new model. What both add to the store is in `GivenFileReader.made`. Without a
+    `quantizer` or `checkpoints`, it refuses weights that would have to be quantized or converted."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class WeightsMaker:
         inspector: WeightsInspector,
         local: LocalBlobs,
     ) -> None:
+        self.adapters = AdapterMaker(checkpoints=checkpoints, inspector=inspector, local=local)
         self._quantizer = quantizer
         self._checkpoints = checkpoints
         self._inspector = inspector

@@ -24,6 +24,7 @@ from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
 from corral.plugins.testing.registry import MemoryRegistry, push_model
 from tests.split_gguf import split_gguf
 from tests.tiny_llama import write_tiny_llama
+from tests.tiny_lora import random_factors, write_peft
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
 WEIGHTS = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": CHATML})
@@ -228,6 +229,32 @@ def test_with_adapters(api: httpx.Client, server: Any) -> None:
     ]  # fmt: skip
     lines = [line for line in shown(api, "several")["modelfile"].splitlines() if line.startswith("ADAPTER ")]
     assert [line.rpartition("sha256-")[2].partition(" ")[2] for line in lines] == ["", "0.5", "-2"]
+
+
+def test_with_an_adapter_of_peft(api: httpx.Client, server: Any, tmp_path: Path) -> None:
+    """Both files of a LoRA in safetensors are converted for the base, as one adapter; the uploads are gone afterwards,
+    and an adapter that cannot be converted creates nothing."""
+    base = write_tiny_llama(tmp_path / "tiny.gguf", "F32")
+    folder = write_peft(tmp_path / "peft", random_factors(base))
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    created(api, "tiny-base", files=uploaded(api, tiny_gguf=base.read_bytes()))
+
+    def files() -> dict[str, Digest]:
+        found = {name: (folder / name).read_bytes() for name in names}
+        for data in found.values():
+            assert api.post(f"/api/blobs/{digest_of(data)}", content=data).status_code in (200, 201)
+        return {name: digest_of(data) for name, data in found.items()}
+
+    given = files()
+    statuses = created(api, "tiny-tuned", **{"from": "tiny-base"}, adapters=given)
+    [layer] = [file for file in shown(api, "tiny-tuned")["corral"]["files"] if file["role"] == "adapter"]
+    assert (statuses[0], f"creating new layer {layer['digest']}" in statuses) == ("converting adapter", True)
+    assert all(api.head(f"/api/blobs/{digest}").status_code == 404 for digest in given.values())
+    (folder / names[0]).write_text('{"peft_type": "LORA", "lora_alpha": 8, "use_dora": true}')
+    status, error = refused(api, **{"from": "tiny-base"}, adapters=files(), stream=False)
+    assert (status, "use_dora is True: DoRA" in error) == (400, True), error
+    status, error = refused(api, **{"from": "tiny-base"}, adapters={names[1]: files()[names[1]]}, stream=False)
+    assert (status, "adapter_config.json is missing" in error) == (400, True), error
 
 
 def test_an_adapter_that_does_not_fit(api: httpx.Client) -> None:
