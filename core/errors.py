@@ -33,7 +33,7 @@
     ├── PluginError                 a plugin broke its promises
     └── SettingsError               an unknown key or a mistyped value
 
-``api/http`` maps these classes to statuses.
+Those about who asks are in ``core/access_errors.py``. ``api/http`` maps these classes to statuses.
 """
 
 from __future__ import annotations

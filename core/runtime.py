@@ -6,6 +6,8 @@ from contextlib import suppress
 
 import msgspec
 
+from corral.core.access.limits import RateLimits
+from corral.core.access.models import CallerModels
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
@@ -15,9 +17,11 @@ from corral.core.conversion.tuning import ModelTuner
 from corral.core.errors import CorralError
 from corral.core.generation.service import InferenceService
 from corral.core.models.names import ModelName
+from corral.core.ports.access_keys import AccessKeys
 from corral.core.ports.logins import RegistryLogins
 from corral.core.ports.prefixes import PrefixDisk
 from corral.core.ports.registries import Registry
+from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.values import Value
@@ -86,18 +90,22 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     garbage: GarbageCollector
     verifier: StoreVerifier
     logins: RegistryLogins
+    keys: AccessKeys
     prefixes: PrefixDisk
     version: str
+    limits: RateLimits = msgspec.field(default_factory=RateLimits)
     registries: tuple[Registry, ...] = ()
     engines: tuple[EngineStatus, ...] = ()
     converters: tuple[ConverterStatus, ...] = ()
     plugins: tuple[PluginStatus, ...] = ()
 
+    def models_for(self, caller: Caller) -> CallerModels:
+        """The models as this caller may see and change them: what a route asks instead of `catalog`."""
+        return CallerModels(caller, self.catalog, self.scheduler)
+
     async def delete(self, name: ModelName) -> None:
         """Deletes a model, and closes the connections of an upstream, which no timer would. Raises `ModelNotFound`."""
-        record = await self.catalog.delete(name)
-        if record is not None and record.remote:
-            await self.scheduler.unload(record)
+        await self.models_for(ANONYMOUS).delete(name)
 
     async def aclose(self) -> None:
         """Unloads every model, and closes the registries' connections; returns when the memory is free."""

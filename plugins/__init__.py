@@ -28,6 +28,7 @@ from corral.adapters.answer_parsers.call_formats import MarkedCallFormat as Mark
 from corral.adapters.answer_parsers.call_source import CallSource as CallSource
 from corral.adapters.answer_parsers.marked_calls import Calls as Calls
 from corral.adapters.answer_parsers.marked_calls import MarkedCallParser as MarkedCallParser
+from corral.core.access_errors import *
 from corral.core.error_translation import map_errors as map_errors
 from corral.core.errors import *
 from corral.core.models.digests import Digest as Digest
@@ -39,6 +40,7 @@ from corral.core.models.names import parse_name as parse_name
 from corral.core.models.references import Reference as Reference
 from corral.core.models.references import parse_reference as parse_reference
 from corral.core.ports.answer_parsers import *
+from corral.core.ports.authenticators import *
 from corral.core.ports.blobs import *
 from corral.core.ports.chat import *
 from corral.core.ports.engines import *
@@ -62,6 +64,7 @@ from corral.core.requests.control_tokens import LOOKALIKES as LOOKALIKES
 from corral.core.requests.control_tokens import ControlTokens as ControlTokens
 from corral.core.requests.messages import *
 from corral.core.requests.outputs import *
+from corral.core.requests.principal import *
 from corral.core.requests.prompts import *
 from corral.core.requests.requests import *
 from corral.core.requests.think_tags import ThinkTags as ThinkTags
@@ -75,6 +78,7 @@ from corral.core.specs.engines import *
 from corral.core.stepping.stop_strings import StopStrings as StopStrings
 from corral.core.values import Value as Value
 from corral.plugins.hook_kinds import HookKind
+from corral.plugins.hook_specs import *
 from corral.plugins.hooks import *
 from corral.plugins.pluggy_markers import hookimpl as hookimpl
 from corral.plugins.registrar import Registrar as Registrar

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -13,23 +12,23 @@ import msgspec
 from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engine_kit.prefixes.prefix_disk import FolderPrefixDisk
 from corral.adapters.engines.upstream.directory import ServerDirectory
-from corral.adapters.registries.oci.own_logins import OwnLogins
-from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.adapters.system.memory import free_memory
+from corral.core.access.limits import RateLimits
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
 from corral.core.containment import beside
+from corral.core.conversion.checkpoints import CheckpointConversion
 from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.quantizing import WeightsQuantizer
 from corral.core.conversion.tuning import ModelTuner
-from corral.core.errors import SettingsError
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
+from corral.core.ports.authenticators import Authenticator
 from corral.core.ports.registries import Registry
 from corral.core.runtime import Runtime
 from corral.core.scheduling.device_probe import DeviceProbe
@@ -37,16 +36,16 @@ from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
-from corral.core.wording.left_out import remarks
 from corral.plugins.engine_status import converter_status, engine_status
 from corral.plugins.hook_kinds import HookKind
+from corral.plugins.hook_specs import CommandSpec, StoreSpec
 from corral.plugins.hooks import (
     ANSWER_PARSERS,
+    AUTHENTICATORS,
     CHAT_LANGUAGES,
     COMMANDS,
     CONVERTERS,
     ENGINES,
-    HOOKS,
     MANIFEST_FORMATS,
     METADATA_READERS,
     REGISTRIES,
@@ -55,11 +54,11 @@ from corral.plugins.hooks import (
     SOURCES,
     STORES,
     TOOL_CALL_FORMATS,
-    CommandSpec,
-    StoreSpec,
 )
+from corral.plugins.loading import decode_settings, load_plugins
 from corral.plugins.manager import PluginManager
-from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
+from corral.plugins.parts import make_part, make_parts, make_selected, require_known, resolve_targets, try_out
+from corral.plugins.private_files import own_keys, own_logins
 from corral.plugins.settings.layers import Layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.settings.reading import parse_assignment, read_layers
@@ -94,6 +93,10 @@ __all__ = (
 )
 
 
+_OPEN = "off"
+"""The value of ``server.auth`` without which there is an authenticator."""
+
+
 class Assembly(msgspec.Struct, frozen=True, kw_only=True):
     """A runtime, the settings it was built from, and what plugins add to the server and to the command line."""
 
@@ -107,36 +110,19 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
         self.manager.warn()
         return routers
 
+    async def authenticator(self) -> Authenticator | None:
+        """The authenticator of a server with these settings, which the caller closes; None if everyone may use it.
+
+        Raises `SettingsError` and `PluginError`.
+        """
+        name, own = self.settings.server.auth, self.settings.parts[AUTHENTICATORS.plural]
+        if name == _OPEN:
+            return None
+        return await beside(partial(make_selected, self.manager, AUTHENTICATORS, name, own, "server.auth", _OPEN))
+
     async def aclose(self) -> None:
         """Unloads every model."""
         await self.runtime.aclose()
-
-
-def load_plugins(layers: Layers, commands: Iterable[str] = ()) -> PluginManager:
-    """Loads the installed plugins that the settings allow. Raises `SettingsError` if these settings are invalid.
-
-    `commands` are the names of Corral's own commands, which no plugin may use.
-    """
-    wanted = layers.plugins()
-    limit_s = wanted.load_timeout.limit_s
-    manager = PluginManager(
-        allow=wanted.allow,
-        block=wanted.block,
-        limit_s=limit_s if limit_s < threading.TIMEOUT_MAX else None,
-        commands=commands,
-    )
-    manager.load_entry_points()
-    return manager
-
-
-def decode_settings(layers: Layers, manager: PluginManager) -> Settings:
-    """The effective settings, with the sections of all registered specs. Raises `SettingsError`."""
-    registered = {
-        kind.plural: {spec.name: kind.settings_of(spec) for spec in manager.specs(kind)}
-        for kind in HOOKS
-        if kind.settings is not None
-    }
-    return layers.decode(registered, complete=manager.complete)
 
 
 async def assemble(
@@ -159,15 +145,16 @@ async def assemble(
     stores = await beside(partial(open_stores, settings, manager, parts.of(REGISTRIES)))
     runners = parts.of(RUNNERS)
     preferred = settings.scheduler.runner or default_runner
-    _require(preferred, runners, "scheduler.runner", manager)
+    require_known(preferred, runners, "scheduler.runner", manager)
     if settings.scheduler.engine is not None:
-        _require(settings.scheduler.engine, [spec.name for spec in engines], "scheduler.engine", manager)
+        require_known(settings.scheduler.engine, [spec.name for spec in engines], "scheduler.engine", manager)
     for name in settings.scheduler.engine_order:
-        _require(name, [spec.name for spec in engines], "scheduler.engine_order", manager)
+        require_known(name, [spec.name for spec in engines], "scheduler.engine_order", manager)
     if settings.registry:
         schemes = [scheme for registry in parts.of(REGISTRIES).values() for scheme in registry.schemes]
-        _require(settings.registry, schemes, "registry", manager)
-    jobs, installation = ProcessJobs(), InstalledPackages()
+        require_known(settings.registry, schemes, "registry", manager)
+    jobs, installed, specs = ProcessJobs(), InstalledPackages(), manager.specs(CONVERTERS)
+    formats = list(parts.of(MANIFEST_FORMATS).values())
     converting = Converting(
         manifests=stores.manifests, blobs=stores.blobs, local=stores.local, jobs=jobs, free_memory=free_memory
     )
@@ -175,7 +162,7 @@ async def assemble(
         manifests=stores.manifests,
         blobs=stores.blobs,
         local=stores.local,
-        formats=list(parts.of(MANIFEST_FORMATS).values()),
+        formats=formats,
         readers=list(parts.of(METADATA_READERS).values()),
         sources=list(parts.of(SOURCES).values()),
         registries=list(parts.of(REGISTRIES).values()),
@@ -186,11 +173,13 @@ async def assemble(
         go_template=settings.go_template,
         preferred_formats=stores.preferred_formats,
         prune=settings.prune,
-        quantizer=WeightsQuantizer(
+        quantizer=WeightsQuantizer(converting=converting, local=stores.local, converters=specs, installation=installed),
+        checkpoints=CheckpointConversion(
             converting=converting,
             local=stores.local,
-            converters=manager.specs(CONVERTERS),
-            installation=installation,
+            converters=specs,
+            installation=installed,
+            settings=settings.converters,
         ),
     )
     deriver = ModelDeriver(
@@ -199,8 +188,8 @@ async def assemble(
         blobs=stores.blobs,
         local=stores.local,
         converting=converting,
-        converters=manager.specs(CONVERTERS),
-        installation=installation,
+        converters=specs,
+        installation=installed,
         settings=settings.converters,
     )
     comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
@@ -223,14 +212,15 @@ async def assemble(
         tune_later=tuner.tune_later,
     )
     manager.warn()
-    models = by_model(settings.models)
+    limits = RateLimits()
     inference = InferenceService(
-        catalog=ConfiguredCatalog(catalog, models),
+        catalog=ConfiguredCatalog(catalog, by_model(settings.models)),
         scheduler=scheduler,
         languages=parts.of(CHAT_LANGUAGES),
         go_template=settings.go_template,
         checker=SchemaChecker(),
         parsers=ParserChoice(parts.of(ANSWER_PARSERS), parts.of(TOOL_CALL_FORMATS)),
+        limits=limits,
     )
     runtime = Runtime(
         catalog=catalog,
@@ -243,18 +233,15 @@ async def assemble(
         garbage=GarbageCollector(
             manifests=stores.manifests, blobs=stores.blobs, local=stores.local, upkeep=stores.upkeep
         ),
-        verifier=StoreVerifier(
-            manifests=stores.manifests,
-            blobs=stores.blobs,
-            formats=list(parts.of(MANIFEST_FORMATS).values()),
-            upkeep=stores.upkeep,
-        ),
-        logins=OwnLogins(_registry_settings(settings)),
+        verifier=StoreVerifier(manifests=stores.manifests, blobs=stores.blobs, formats=formats, upkeep=stores.upkeep),
+        logins=own_logins(settings.parts[REGISTRIES.plural].get("oci")),
+        keys=own_keys(settings.parts[AUTHENTICATORS.plural].get("keys")),
+        limits=limits,
         prefixes=FolderPrefixDisk(stores.cache_folder),
         version=version("corral"),
         registries=tuple(parts.of(REGISTRIES).values()),
-        engines=tuple(engine_status(spec, installation) for spec in engines),
-        converters=tuple(converter_status(spec, installation) for spec in manager.specs(CONVERTERS)),
+        engines=tuple(engine_status(spec, installed) for spec in engines),
+        converters=tuple(converter_status(spec, installed) for spec in specs),
         plugins=manager.statuses,
     )
     return Assembly(runtime=runtime, settings=settings, manager=manager)
@@ -274,25 +261,14 @@ def engine_chooser(
     )
 
 
-def _registry_settings(settings: Settings) -> OciRegistrySettings:
-    stated = settings.parts.get(REGISTRIES.plural, {}).get("oci")
-    return stated if isinstance(stated, OciRegistrySettings) else OciRegistrySettings()
-
-
 def open_stores(settings: Settings, manager: PluginManager, registries: Mapping[str, Registry]) -> Stores:
     """The stores that the settings select. Blocks for as long as a plugin may take. Raises `SettingsError`."""
 
     def make(spec: StoreSpec, own: msgspec.Struct) -> Stores:
         if spec.registry is None:
             return make_part(manager, STORES, spec, own)
-        _require(spec.registry, list(registries), f"the registry of the store {spec.name}", manager)
+        require_known(spec.registry, list(registries), f"the registry of the store {spec.name}", manager)
         return make_part(manager, STORES, spec, own, registries[spec.registry])
 
     chooser = StoreChooser(manager.specs(STORES), settings.parts[STORES.plural], make, manager.left_out)
     return chooser.open(settings.store, settings.store_layers)
-
-
-def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:
-    if name not in known:
-        choices = f"choose one of {', '.join(known)}" if known else "none is installed"
-        raise SettingsError(f"{path}: unknown name {name!r}", "; ".join((*remarks(manager.left_out, name), choices)))

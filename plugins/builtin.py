@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from corral.adapters.authenticators.settings import KeysSettings
 from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFORMERS_CONVERTER
 from corral.adapters.converters.onnx.spec import CONVERTER as ONNX_CONVERTER
 from corral.adapters.converters.safetensors.spec import CONVERTER as GGUF_CONVERTER
@@ -22,8 +23,9 @@ from corral.adapters.runners.settings import ProcessSettings
 from corral.adapters.sources.web_settings import HuggingFaceSettings, WebSourceSettings
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.plugins.hooks import (
+from corral.plugins.hook_specs import (
     AnswerParserSpec,
+    AuthenticatorSpec,
     ChatLanguageSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
@@ -216,3 +218,12 @@ def corral_register_answer_parsers(register: Registrar[AnswerParserSpec]) -> Non
 def corral_register_tool_call_formats(register: Registrar[ToolCallFormatSpec]) -> None:
     for name, target in TOOL_CALL_FORMATS.items():
         register(ToolCallFormatSpec(name=name, target=f"corral.adapters.answer_parsers.{target}"))
+
+
+@hookimpl
+def corral_register_authenticators(register: Registrar[AuthenticatorSpec]) -> None:
+    register(
+        AuthenticatorSpec(
+            name="keys", target="corral.adapters.authenticators.keys:KeyAuthenticator", settings=KeysSettings
+        )
+    )

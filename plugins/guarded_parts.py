@@ -15,17 +15,31 @@ from corral.core.errors import CorralError, PluginError
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata, TemplateText
 from corral.core.models.references import Reference
+from corral.core.ports.authenticators import Credentials
 from corral.core.ports.chat import ChatFormat, RenderedChat
 from corral.core.ports.registries import RemoteManifest, RemoteWriter
 from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
+from corral.core.requests.principal import Principal
 from corral.plugins.plugin_results import checked, validated
 
-__all__ = ("GuardedLanguage", "GuardedPart", "GuardedRegistry", "GuardedSource", "bounded", "complain", "ours")
+__all__ = (
+    "GuardedAuthenticator",
+    "GuardedLanguage",
+    "GuardedPart",
+    "GuardedRegistry",
+    "GuardedSource",
+    "bounded",
+    "complain",
+    "ours",
+)
 
 _log = logging.getLogger("corral.plugins")
 
 _CALL_LIMIT_S = 3.0
 """How long a function that opens no file may take: the event loop waits for it."""
+
+_ANSWER_LIMIT_S = 10.0
+"""How long a request waits until it is known who sends it."""
 
 Spec = TypeVar("Spec", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -167,6 +181,26 @@ class GuardedSource:
             async with aclosing(self._source.fetch(file, *span)) as chunks:
                 async for chunk in chunks:
                     yield checked(chunk, bytes)
+
+
+class GuardedAuthenticator:
+    """An `Authenticator`. What it does not tell in time is an error."""
+
+    def __init__(self, authenticator: Any, where: str) -> None:
+        self._authenticator = authenticator
+        self._where = where
+
+    async def authenticate(self, credentials: Credentials) -> Principal | None:
+        import asyncio  # which the process of a model does without
+
+        with ours(f"{self._where}: authenticate"):
+            async with asyncio.timeout(_ANSWER_LIMIT_S):
+                found = await self._authenticator.authenticate(credentials)
+            return None if found is None else checked(found, Principal)
+
+    async def aclose(self) -> None:
+        with ours(f"{self._where}: aclose"):
+            await self._authenticator.aclose()
 
 
 class GuardedRegistry:

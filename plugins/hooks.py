@@ -11,6 +11,7 @@ from typing import Any, Final
 from corral.core.errors import StorageError, Unsupported
 from corral.core.models.model import Model, ModelMetadata
 from corral.core.ports.answer_parsers import AnswerParserFactory, ToolCallFormat
+from corral.core.ports.authenticators import Authenticator
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.manifests import ManifestBlob, ManifestFormat
 from corral.core.ports.metadata import MetadataReader
@@ -20,7 +21,13 @@ from corral.core.ports.sources import ModelSource
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.guarded_parsers import GuardedCallFormat, GuardedParsers
-from corral.plugins.guarded_parts import GuardedLanguage, GuardedPart, GuardedRegistry, GuardedSource
+from corral.plugins.guarded_parts import (
+    GuardedAuthenticator,
+    GuardedLanguage,
+    GuardedPart,
+    GuardedRegistry,
+    GuardedSource,
+)
 from corral.plugins.hook_checks import (
     check_address,
     check_converter,
@@ -30,10 +37,25 @@ from corral.plugins.hook_checks import (
     check_stores,
 )
 from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements
-from corral.plugins.specs import AddressedSpec, FactorySpec, LazySpec, Stores
+from corral.plugins.hook_specs import (
+    AnswerParserSpec,
+    AuthenticatorSpec,
+    ChatLanguageSpec,
+    CommandSpec,
+    ManifestFormatSpec,
+    MetadataReaderSpec,
+    RegistrySpec,
+    RouteSpec,
+    RunnerSpec,
+    SourceSpec,
+    StoreSpec,
+    ToolCallFormatSpec,
+)
+from corral.plugins.specs import Stores
 
 __all__ = (
     "ANSWER_PARSERS",
+    "AUTHENTICATORS",
     "CHAT_LANGUAGES",
     "COMMANDS",
     "CONVERTERS",
@@ -47,71 +69,7 @@ __all__ = (
     "SOURCES",
     "STORES",
     "TOOL_CALL_FORMATS",
-    "AnswerParserSpec",
-    "ChatLanguageSpec",
-    "CommandSpec",
-    "ManifestFormatSpec",
-    "MetadataReaderSpec",
-    "RegistrySpec",
-    "RouteSpec",
-    "RunnerSpec",
-    "SourceSpec",
-    "StoreSpec",
-    "ToolCallFormatSpec",
 )
-
-
-class RunnerSpec(FactorySpec, frozen=True, kw_only=True):
-    """A place where models run: ``(settings) -> Runner``."""
-
-
-class StoreSpec(AddressedSpec, frozen=True, kw_only=True):
-    """A place where models are kept: ``(settings) -> Stores``.
-
-    `address` is the field of its settings that gets what follows ``NAME:`` in the setting ``store = "NAME:…"``. With
-    `registry`, the name of a `RegistrySpec`, the factory is ``(settings, registry) -> Stores``.
-    """
-
-
-class SourceSpec(FactorySpec, frozen=True, kw_only=True):
-    """A place to pull models from; `name` is the scheme (``pypi``): ``(settings) -> ModelSource``."""
-
-
-class RegistrySpec(FactorySpec, frozen=True, kw_only=True):
-    """A registry of manifests and blobs; `name` is the first of its schemes: ``(settings) -> Registry``."""
-
-
-class ManifestFormatSpec(FactorySpec, frozen=True, kw_only=True):
-    """A format of manifests: ``(settings) -> ManifestFormat``."""
-
-
-class MetadataReaderSpec(FactorySpec, frozen=True, kw_only=True):
-    """A format of weights whose header can be read without the engine: ``(settings) -> MetadataReader``."""
-
-
-class ChatLanguageSpec(FactorySpec, frozen=True, kw_only=True):
-    """A language of chat templates; `name` is the `kind` of their texts: ``(settings) -> ChatLanguage``."""
-
-
-class AnswerParserSpec(FactorySpec, frozen=True, kw_only=True):
-    """A parser of thinking, which chat formats may choose by `name`: ``(settings) -> AnswerParserFactory``."""
-
-
-class ToolCallFormatSpec(FactorySpec, frozen=True, kw_only=True):
-    """A format of tool calls, which chat formats may choose by `name`: ``(settings) -> ToolCallFormat``."""
-
-
-class RouteSpec(LazySpec, frozen=True, kw_only=True):
-    """HTTP routes: `target` is a ``litestar.Router``, which only ``corral serve`` imports."""
-
-
-class CommandSpec(LazySpec, frozen=True, kw_only=True):
-    """A subcommand of ``corral``: `target` is a ``click.Command``, imported when the command is called.
-
-    `summary` is its line in ``corral --help``.
-    """
-
-    summary: str = ""
 
 
 ENGINES: Final = HookKind(
@@ -260,6 +218,20 @@ held to the schema of the tool.""",
     guard=GuardedCallFormat,
 )
 
+AUTHENTICATORS: Final[Factories[AuthenticatorSpec, Authenticator]] = Factories(
+    plural="authenticators",
+    noun="authenticator",
+    spec_type=AuthenticatorSpec,
+    doc="""A way to tell who sends a request to the server: an `AuthenticatorSpec`, whose factory returns an
+`Authenticator`. The setting `server.auth` selects one by its name; only that one is created, by `corral serve`. Its
+`authenticate` gets what a request says about its sender and returns the `Principal`, with scopes, models and limits.
+It is called in the event loop for every request, so it should remember for a second or two what it asked elsewhere.
+`AuthenticatorContract` in `corral.plugins.testing.authenticator` tests what an authenticator promises.""",
+    check_part=implements(Authenticator),
+    guard=GuardedAuthenticator,
+    selected=True,
+)
+
 ROUTES: Final[Targets[RouteSpec, Any]] = Targets(
     plural="routes",
     noun="route",
@@ -290,6 +262,7 @@ HOOKS: Final[tuple[HookKind[Any], ...]] = (
     CHAT_LANGUAGES,
     ANSWER_PARSERS,
     TOOL_CALL_FORMATS,
+    AUTHENTICATORS,
     ROUTES,
     COMMANDS,
 )

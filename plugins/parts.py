@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -16,13 +16,14 @@ from corral.core.scheduling.load_options import typed_load_options
 from corral.core.scheduling.spec_calls import check_match
 from corral.core.specs.engines import EngineSpec
 from corral.core.specs.imports import import_name
+from corral.core.wording.left_out import remarks
 from corral.plugins.hook_kinds import Factories, Factory, HookKind, Part, Target, Targets
 from corral.plugins.hooks import HOOKS
 from corral.plugins.manager import BUILTIN, PluginManager
 from corral.plugins.settings.schema import Settings
 from corral.plugins.specs import build, resolve
 
-__all__ = ("Parts", "make_part", "make_parts", "resolve_targets", "try_out")
+__all__ = ("Parts", "make_part", "make_parts", "make_selected", "require_known", "resolve_targets", "try_out")
 
 T = TypeVar("T")
 
@@ -59,6 +60,25 @@ def make_part(
 ) -> Part:
     """Calls the factory of one spec with its settings, and `more`. Raises what it raises, and `PluginError`."""
     return _make(manager, kind, spec, {spec.name: own}, *more)
+
+
+def make_selected(
+    manager: PluginManager,
+    kind: Factories[Factory, Part],
+    name: str,
+    settings: Mapping[str, msgspec.Struct],
+    path: str,
+    *more: str,
+) -> Part:
+    """Makes the part of a kind that the setting at `path` selects, guarded if it is a plugin's.
+
+    `settings` are those of all specs of the kind, by name; `more` is what else the setting may be, for errors. Blocks
+    for as long as a plugin may take. Raises `SettingsError` for an unknown name, `PluginError`, and what a factory
+    raises.
+    """
+    specs = {spec.name: spec for spec in manager.specs(kind)}
+    require_known(name, (*more, *specs), path, manager)
+    return _guarded(manager, kind, name, make_part(manager, kind, specs[name], settings[name]))
 
 
 def resolve_targets(manager: PluginManager, kind: Targets[Target, Part]) -> list[Part]:
@@ -116,9 +136,13 @@ def _make_all(
             if not manager.failed(kind, spec.name, fault):
                 raise
         else:
-            owner = manager.owner(kind, spec.name)
-            made[spec.name] = part if owner == BUILTIN else kind.guard(part, f"the plugin {owner}, {spec.name}")
+            made[spec.name] = _guarded(manager, kind, spec.name, part)
     return made
+
+
+def _guarded(manager: PluginManager, kind: Factories[Factory, Part], name: str, part: Part) -> Part:
+    owner = manager.owner(kind, name)
+    return part if owner == BUILTIN else kind.guard(part, f"the plugin {owner}, {name}")
 
 
 def _make(
@@ -141,3 +165,10 @@ def _contained(manager: PluginManager, work: Callable[[], T]) -> T:
         return on_own_thread(work, limit_s=manager.limit_s)
     except TookTooLong as late:
         raise PluginError(str(late)) from late
+
+
+def require_known(name: str, known: Collection[str], path: str, manager: PluginManager) -> None:
+    """Raises `SettingsError` if the setting at `path` has a name that is not among the `known` ones."""
+    if name not in known:
+        choices = f"choose one of {', '.join(known)}" if known else "none is installed"
+        raise SettingsError(f"{path}: unknown name {name!r}", "; ".join((*remarks(manager.left_out, name), choices)))

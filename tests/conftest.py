@@ -26,7 +26,7 @@ from typing import NamedTuple
 import pytest
 
 from corral.adapters.sources.pip_download import download_wheels
-from corral.adapters.stores.locks import FileLock
+from corral.adapters.system.file_locks import FileLock
 from corral.api.library import AsyncCorral
 from corral.core.specs.converters import ConverterSpec, ConvertRequest
 from corral.core.specs.engines import LocalFile

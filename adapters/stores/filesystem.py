@@ -17,7 +17,6 @@ from pathlib import Path
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
 from corral.adapters.stores.blob_files import BlobFiles, OllamaBlobFiles
 from corral.adapters.stores.holds import Holds
-from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.model_folders import ModelFolders
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep, written_ranges
@@ -26,6 +25,7 @@ from corral.adapters.stores.ranges import Range
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.workspaces import workspace
 from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.file_locks import FileLock
 from corral.adapters.system.files import CHUNK_BYTES, hash_file, make_folder, storage_errors, sync_folder
 from corral.core.errors import BlobNotFound, Conflict, StorageError
 from corral.core.models.digests import Digest, parse_digest

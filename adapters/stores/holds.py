@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from corral.adapters.stores.locks import FileLock
+from corral.adapters.system.file_locks import FileLock
 from corral.adapters.system.files import replace_file, storage_errors, write_all
 from corral.core.errors import Conflict, InvalidDigest
 from corral.core.models.digests import Digest, parse_digest

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.locks import FileLock
 from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.file_locks import FileLock
 from corral.adapters.system.files import copy_file, make_folder, replace_file, storage_errors
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, parse_digest

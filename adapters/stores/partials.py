@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from corral.adapters.stores.frontier_hash import FrontierHash
-from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.range_journal import RangeJournal, resumable
 from corral.adapters.stores.ranges import Range, covers, frontier, merged
 from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.file_locks import FileLock
 from corral.adapters.system.files import storage_errors
 from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest

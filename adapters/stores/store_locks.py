@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifest_paths import check_name
 from corral.adapters.stores.store_folders import StoreFolders
+from corral.adapters.system.file_locks import FileLock
 from corral.core.models.digests import digest_of
 from corral.core.models.names import ModelName
 

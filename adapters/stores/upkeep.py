@@ -14,9 +14,9 @@ from pathlib import Path
 
 from corral.adapters.stores.blob_files import BlobFiles, OllamaBlobFiles
 from corral.adapters.stores.filesystem import FilesystemBlobs
-from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.file_locks import FileLock
 from corral.adapters.system.files import make_folder, storage_errors, sync_folder
 from corral.core.errors import InvalidDigest
 from corral.core.models.digests import Digest, parse_digest

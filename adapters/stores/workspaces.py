@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from corral.adapters.stores.locks import FileLock
 from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.file_locks import FileLock
 from corral.adapters.system.files import storage_errors
 from corral.core.errors import Conflict
 

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import Any, Literal
 
+from corral.core.access_errors import Forbidden, TooManyRequests, Unauthenticated
 from corral.core.errors import (
     CorralError,
     EngineError,
@@ -24,16 +25,25 @@ __all__ = ("ServerClient",)
 
 _PROBE_TIMEOUT_S = 2.0
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # a server that listens on all addresses is reached on loopback
-_ERRORS: dict[int, type[CorralError]] = {400: InvalidRequest, 404: NotFound, 501: Unsupported, 503: ServerBusy}
+_ERRORS: dict[int, type[CorralError]] = {
+    400: InvalidRequest,
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    429: TooManyRequests,
+    501: Unsupported,
+    503: ServerBusy,
+}
 
 
 class ServerClient:
     """Each request has its own connection, which an interrupt closes, so that the server cancels the request."""
 
-    def __init__(self, address: Address, *, timeout_s: float | None = None) -> None:
-        """`timeout_s` limits each wait for the server; None means no limit."""
+    def __init__(self, address: Address, *, api_key: str = "", timeout_s: float | None = None) -> None:
+        """`api_key` is sent with each request unless it is empty. `timeout_s` limits each wait; None means no limit."""
         self.address = address
         self._timeout_s = timeout_s
+        self._authorization = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def state(self) -> Literal["corral", "foreign", "absent"]:
         """What answers at the address. Blocks for at most two seconds."""
@@ -101,7 +111,7 @@ class ServerClient:
         """Sends bytes as they come. Raises the error that the server reports."""
         with closing(self._connection()) as connection, self._translated():
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
-            connection.request("POST", self._path(path), chunks, headers)
+            connection.request("POST", self._path(path), chunks, headers | self._authorization)
             response = connection.getresponse()
             answer = response.read(65536)
             if response.status >= 400:
@@ -109,7 +119,7 @@ class ServerClient:
 
     def _version(self) -> dict[str, Any]:
         with closing(self._connection(_PROBE_TIMEOUT_S)) as connection:
-            connection.request("GET", self._path("/api/version"))
+            connection.request("GET", self._path("/api/version"))  # for everyone, so without the key
             try:
                 version = json.loads(connection.getresponse().read(4096))
             except ValueError:
@@ -120,7 +130,8 @@ class ServerClient:
         self, connection: http.client.HTTPConnection, method: str, path: str, body: Any
     ) -> http.client.HTTPResponse:
         data = None if body is None else json.dumps(body).encode()
-        connection.request(method, self._path(path), data, {"Content-Type": "application/json"} if data else {})
+        headers = {"Content-Type": "application/json"} if data else {}
+        connection.request(method, self._path(path), data, headers | self._authorization)
         response = connection.getresponse()
         if response.status >= 400:
             raise _error(response.status, response.read(65536))
@@ -175,4 +186,5 @@ def _error(status: int, body: bytes) -> CorralError:
         message = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         message = f"the server answered {status}: {body[:200].decode(errors='replace')}"
-    return _ERRORS.get(status, EngineError)(message)
+    remedy = "set CORRAL_API_KEY to a key of this server" if status == 401 else None
+    return _ERRORS.get(status, EngineError)(message, remedy)

@@ -42,6 +42,7 @@ _COMMANDS = {
     "push": ("corral.api.cli.fetch:push", "Publish a model in a registry."),
     "login": ("corral.api.cli.login:login", "Log in to a registry."),
     "logout": ("corral.api.cli.login:logout", "Forget the login for a registry."),
+    "keys": ("corral.api.cli.keys:keys", "Create, list and revoke the keys of the server."),
     "create": ("corral.api.cli.create:create", "Create a model from a Modelfile."),
     "import": ("corral.api.cli.fetch:import_", "Import a file of weights or a model folder."),
     "upstream": ("corral.api.cli.upstream:upstream", "Add a model that another server runs."),

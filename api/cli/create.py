@@ -17,6 +17,7 @@ from corral.api.cli.server_records import record_on_server
 from corral.api.cli.session import Session
 from corral.api.modelfile.create_calls import call_of, retired_parameters
 from corral.api.modelfile.parsing import decode_modelfile, parse_modelfile
+from corral.core.catalog.checkpoints import is_checkpoint
 from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.given_files import refuse_unconverted
 from corral.core.errors import InvalidRequest, NotFound
@@ -47,7 +48,7 @@ def create(
     call = msgspec.structs.replace(_read(model, path), quantize=quantize, draft_quantize=draft_quantize)
     if draft_quantize and not call.draft_files:
         raise InvalidRequest("--draft-quantize requires a DRAFT model")
-    for files in (call.files, call.adapters, call.draft_files):
+    for files in (call.adapters, call.draft_files, None if is_checkpoint(call.files or {}) else call.files):
         refuse_unconverted(files)
     server = None if local else running_server(session, "creating the model in this process")
     with transfer_progress() as show:

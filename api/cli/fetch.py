@@ -93,18 +93,20 @@ def push(
     type=NewName(),
     help="The model's name; by default that of PATH without its last extension, tagged with the quantization.",
 )
+@click.option("-q", "--quantize", default="", metavar="TYPE", help="Quantize a checkpoint, such as q4_K_M.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
-def import_(session: Session, path: str, name: str | None, as_json: bool) -> None:
+def import_(session: Session, path: str, name: str | None, quantize: str, as_json: bool) -> None:
     """Import a GGUF file, a file of another format that a plugin reads, or a model folder.
 
     The original is kept; disk space is shared where possible.
 
     A folder holds a model for ONNX Runtime GenAI (genai_config.json, *.onnx, tokenizer.json) or a sentence encoder
-    (model.onnx, tokenizer.json, and the settings of sentence-transformers).
+    (model.onnx, tokenizer.json, and the settings of sentence-transformers). A folder with config.json and
+    model*.safetensors is a checkpoint, which is converted to GGUF.
     """
     with session.library() as corral, transfer_progress() as show:
-        record = corral.import_model(path, name=name, on_progress=show)
+        record = corral.import_model(path, name=name, quantize=quantize, on_progress=show)
     remember_import(Path(path), record)
     if as_json:
         print_record(record)

@@ -76,7 +76,8 @@ class Session:
 
     def server(self, timeout_s: float | None = None) -> ServerClient:
         """A client for the configured server, whether it is up or not. `timeout_s` as in `ServerClient`."""
-        return ServerClient(self.settings.server.host, timeout_s=timeout_s)
+        settings = self.settings
+        return ServerClient(settings.server.host, api_key=settings.cli.api_key, timeout_s=timeout_s)
 
     @property
     def address_is_stated(self) -> bool:

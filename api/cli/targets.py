@@ -17,6 +17,7 @@ from corral.api.cli.progress import transfer_progress
 from corral.api.cli.transfers import Transfers
 from corral.api.library import Corral
 from corral.core.errors import Conflict, CorralError, InvalidName, InvalidRequest, ModelNotFound, NotFound
+from corral.core.models.checkpoint_folders import checkpoint_in
 from corral.core.models.file_addresses import FILE_SCHEME, is_web_file, path_of_address
 from corral.core.models.folders import scan_folder
 from corral.core.models.model import StoredModel
@@ -116,7 +117,7 @@ def find_model(backend: Backend, model: str) -> tuple[str, ModelFacts]:
 
 def _import(corral: Corral, path: Path, show: OnProgress) -> StoredModel:
     catalog = corral.runtime().catalog
-    name = corral.call(lambda _: catalog.import_name(path))
+    name = corral.call(lambda _: catalog.importer.name_of(path))
     holders = [record for record in corral.list() if record.name.key == name.key]
     if not holders:
         return corral.import_model(path, on_progress=show)
@@ -140,7 +141,9 @@ def _same_files(path: Path, record: StoredModel) -> bool:
 
 def _files(path: Path) -> list[Path]:
     """The files that an import of `path` takes."""
-    return [Path(file.file) for file in scan_folder(path)] if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    return list(checkpoint_in(path).values()) or [Path(file.file) for file in scan_folder(path)]
 
 
 def _digest(file: Path) -> str:

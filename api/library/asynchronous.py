@@ -212,12 +212,20 @@ class AsyncCorral(AsyncCreation, AsyncHousekeeping, AsyncTransfers):
         return await model_details((await self.runtime()).catalog, _name("model", model))
 
     async def import_model(
-        self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        quantize: str = "",
+        on_progress: OnProgress | None = None,
     ) -> StoredModel:
-        """Imports a weights file or a model folder, named after it by default. The original files are not changed."""
+        """Imports a weights file or a model folder, named after it by default. The original files are not changed.
+
+        The folder of a checkpoint in safetensors is converted, and quantized to the type `quantize` if one is given.
+        """
         file = Path(checked_path("path", path))
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or ignore_progress
-        return await (await self.runtime()).catalog.import_file(file, named, report)
+        return await (await self.runtime()).catalog.import_file(file, named, report, checked("quantize", quantize, str))
 
     async def convert(
         self,

@@ -182,10 +182,17 @@ class Corral(BlockingWeights):
         )
 
     def import_model(
-        self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        quantize: str = "",
+        on_progress: OnProgress | None = None,
     ) -> StoredModel:
         """See `AsyncCorral.import_model`. `on_progress` is called on other threads."""
-        return self.call(lambda corral: corral.import_model(path, name=name, on_progress=on_progress))
+        return self.call(
+            lambda corral: corral.import_model(path, name=name, quantize=quantize, on_progress=on_progress)
+        )
 
     def convert(
         self,

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from corral.core.errors import InvalidRequest, NotFound
+from corral.core.models.checkpoint_folders import COMPANIONS, WEIGHTS, matching
 
 __all__ = ("files_at", "is_certainly_a_path", "named_relatively", "resolved")
 
-_WEIGHTS = ("model*.safetensors", "consolidated*.safetensors", "pytorch_model*.bin", "consolidated*.pth", "*.gguf",
+_WEIGHTS = (WEIGHTS, "consolidated*.safetensors", "pytorch_model*.bin", "consolidated*.pth", "*.gguf",
             "*.bin")  # fmt: skip
 """In Ollama's order: the first of these that matches files decides what the model consists of."""
 
-_COMPANIONS = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model", "*/tokenizer.model")
 _ENDINGS = (".gguf", ".safetensors", ".bin")
 
 
@@ -38,10 +38,10 @@ def files_at(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     for pattern in _WEIGHTS:
-        if found := _matching(path, pattern):
-            nested = _matching(path, f"*/{pattern}") if pattern == _WEIGHTS[0] else []
+        if found := matching(path, pattern):
+            nested = matching(path, f"*/{pattern}") if pattern == _WEIGHTS[0] else []
             is_whole = pattern in _WEIGHTS[-2:]  # it has its settings and its tokenizer inside
-            beside = [] if is_whole else [file for one in _COMPANIONS for file in _matching(path, one)]
+            beside = [] if is_whole else [file for one in COMPANIONS for file in matching(path, one)]
             return [*found, *nested, *beside]
     raise InvalidRequest(
         "no Modelfile or safetensors files found",
@@ -56,7 +56,3 @@ def named_relatively(files: Iterable[Path]) -> dict[str, Path]:
         return {}
     root = Path(os.path.commonpath([file.parent for file in whole]))
     return {file.relative_to(root).as_posix(): file for file in whole}
-
-
-def _matching(folder: Path, pattern: str) -> list[Path]:
-    return sorted(file for file in folder.glob(pattern) if file.is_file())

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
+from corral.core.catalog.checkpoints import CheckpointConverter
 from corral.core.catalog.creating import ModelCreator
 from corral.core.catalog.deletion import delete_model
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup, model_not_found
 from corral.core.catalog.model_files import displayed_files, loadable_files
+from corral.core.catalog.new_weights import WeightsMaker
 from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.quantizing import Quantizer
 from corral.core.catalog.registries import Registries
@@ -70,6 +72,7 @@ class ModelCatalog:
         preferred_formats: Sequence[str] = (),
         prune: bool = True,
         quantizer: Quantizer | None = None,
+        checkpoints: CheckpointConverter | None = None,
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
@@ -80,12 +83,14 @@ class ModelCatalog:
             manifests=manifests, blobs=blobs, local=local, formats=formats, preferred=preferred_formats, prune=prune
         )
         self.uploads = BlobUploads(manifests=manifests, blobs=blobs)
-        self._importer = ModelImporter(
+        weights = WeightsMaker(quantizer=quantizer, checkpoints=checkpoints, inspector=self._inspector, local=local)
+        self.importer = ModelImporter(
             publisher=self._publisher,
             manifests=manifests,
             blobs=blobs,
             local=local,
             inspector=self._inspector,
+            weights=weights,
             left_out=left_out,
         )
         self._transfers = ModelTransfers(
@@ -99,7 +104,7 @@ class ModelCatalog:
             registries=Registries(registries, default_registry),
             left_out=left_out,
             policy=policy,
-            importer=self._importer,
+            importer=self.importer,
             local=local,
         )
         self.creator = ModelCreator(
@@ -111,7 +116,7 @@ class ModelCatalog:
             local=local,
             formats=formats,
             inspector=self._inspector,
-            quantizer=quantizer,
+            weights=weights,
         )
         self._upstreams = upstreams
         self._go_template = go_template
@@ -207,21 +212,17 @@ class ModelCatalog:
                 raise model_not_found(name)
         return record
 
-    async def import_name(self, path: Path) -> ModelName:
-        """The name that `import_file` gives this file or folder if it gets none. Raises as it does."""
-        return await self._importer.name_of(path)
-
     async def import_file(
-        self, path: Path, name: ModelName | None = None, on_progress: OnProgress = ignore_progress
+        self, path: Path, name: ModelName | None = None, on_progress: OnProgress = ignore_progress, quantize: str = ""
     ) -> StoredModel:
         """Imports a weights file, or the folder of a model, of this machine. The original files are left untouched.
 
-        A name that is taken is replaced. Without `name`, the model is named after its file or folder
-        (`name_from_file`). Raises `NotFound`, `InvalidModelFile`, `OutOfSpace`.
+        A name that is taken is replaced; without one, the model is named after its file or folder. A checkpoint is
+        converted, and quantized to `quantize`. Raises `NotFound`, `InvalidModelFile`, `OutOfSpace`, and so on.
         """
         if name is not None:
             refuse_derived(name)
-        return await self._importer.import_file(path, name, on_progress)
+        return await self.importer.import_file(path, name, on_progress, quantize)
 
     async def pull(
         self,
@@ -272,8 +273,7 @@ class ModelCatalog:
         """Adds a model that runs on the servers at these addresses. A name that is taken is replaced.
 
         The first server is asked for `model`, or for its only one, and the others for the same model. With `api` None,
-        the API is detected. Raises `UpstreamError`, `InvalidRequest`, and whatever else `UpstreamDirectory.find`
-        raises.
+        the API is detected. Raises `InvalidRequest`, and as `UpstreamDirectory.find`.
         """
         refuse_derived(name)
         found = await find_upstream(self._upstreams, hosts, model=model, api=api, capabilities=capabilities)

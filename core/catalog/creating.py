@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from corral.core.catalog.checkpoints import given_checkpoint, is_checkpoint
 from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.given_files import GivenFileReader, check_paths, model_files
 from corral.core.catalog.info_overrides import with_info
@@ -16,16 +17,15 @@ from corral.core.catalog.lookup import ModelLookup
 from corral.core.catalog.manifest_reading import blobs_of
 from corral.core.catalog.new_models import Part, file_model, file_role
 from corral.core.catalog.new_texts import with_texts
+from corral.core.catalog.new_weights import WeightsMaker
 from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
 from corral.core.catalog.pulling import ModelPuller
-from corral.core.catalog.quantizing import Quantizer, check_quantization
 from corral.core.catalog.unused_blobs import discard_blobs
-from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound, SourceUnavailable, Unsupported
-from corral.core.models.digests import Digest
+from corral.core.errors import BlobNotFound, InvalidRequest, ModelNotFound, SourceUnavailable
 from corral.core.models.file_addresses import is_web_file
 from corral.core.models.known_templates import template_family
 from corral.core.models.manifest_or_weights import completed
-from corral.core.models.model import Model, ModelFile, ModelMetadata, RemoteModel, StoredModel
+from corral.core.models.model import Model, ModelFile, RemoteModel, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.models.remote_addresses import remote_address
 from corral.core.ports.blobs import BlobStore, LocalBlobs
@@ -37,13 +37,11 @@ from corral.core.wording.clipping import clipped
 __all__ = ("ModelCreator",)
 
 _REMOTE_CAPABILITIES = ("completion",)
-_NO_DIGEST = Digest("0" * 19)  # what Ollama's events about a blob that does not exist yet have
 _LOADED = ("weights", "projector", "adapter", "draft")
 
 
 class ModelCreator:
-    """Reports Ollama's events. What only a model had that is replaced is deleted. Without a `quantizer`, it refuses
-    weights that would have to be quantized."""
+    """Reports Ollama's events. What only a model had that is replaced is deleted."""
 
     def __init__(
         self,
@@ -56,7 +54,7 @@ class ModelCreator:
         local: LocalBlobs,
         formats: Sequence[ManifestFormat],
         inspector: WeightsInspector,
-        quantizer: Quantizer | None = None,
+        weights: WeightsMaker,
     ) -> None:
         self._publisher = publisher
         self._puller = puller
@@ -66,7 +64,7 @@ class ModelCreator:
         self._local = local
         self._formats = tuple(formats)
         self._inspector = inspector
-        self._quantizer = quantizer
+        self._weights = weights
 
     async def create(self, call: CreateCall, on_progress: OnProgress) -> StoredModel:
         """The new model. A name that is taken is replaced.
@@ -91,6 +89,9 @@ class ModelCreator:
             for file in (files or {}).values():
                 if not isinstance(file, Path):
                     await self._blobs.release(file)  # it goes with the model from now on
+        if is_checkpoint(call.files or {}):  # what was uploaded for the conversion
+            given = [file for file in (call.files or {}).values() if not isinstance(file, Path)]
+            await discard_blobs(given, manifests=self._manifests, blobs=self._blobs)
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))
         return published.record
@@ -104,7 +105,8 @@ class ModelCreator:
             if layer.is_text and family is not None:
                 on_progress(FetchProgress(status=f"using autodetected template {family}"))
                 family = None
-            made = call.quantize and layer.digest == (model.weights.digest if model.weights else None)
+            is_own = call.quantize or is_checkpoint(call.files or {})
+            made = is_own and layer.digest == (model.weights.digest if model.weights else None)
             is_new = await self._blobs.stat(layer.digest) is None or (made and layer.digest in reader.adopted)
             on_progress(FetchProgress(status=f"{'creating new' if is_new else 'using existing'} layer {layer.digest}"))
         if family is not None:
@@ -153,7 +155,7 @@ class ModelCreator:
             for file in record.files
         )
         model = msgspec.structs.replace(completed(record.content(), metadata), files=files)
-        return await self._quantized(model, call, metadata, reader, on_progress)
+        return await self._weights.quantized(model, call, metadata, reader, on_progress)
 
     async def _stored_base(self, base: str, on_progress: OnProgress) -> StoredModel:
         def report(progress: FetchProgress) -> None:
@@ -176,66 +178,22 @@ class ModelCreator:
     async def _from_files(
         self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress
     ) -> tuple[Model, str | None]:
+        if is_checkpoint(call.files or {}):
+            checkpoint, others = given_checkpoint(call.files or {})
+            model, metadata = await self._weights.converted(call, checkpoint, reader, on_progress)
+            if others:
+                model = _with_files(model, _additions(await reader.parts(others, on_progress)))
+            return model, template_family(metadata.chat_template) if metadata.chat_template else None
         parts = await reader.parts(call.files or {}, on_progress)
         weights = [part for part in parts if file_role(part.metadata) == "weights"]
         if len(weights) != 1:
             found = ", ".join(f"{part.file_name} ({file_role(part.metadata)})" for part in parts)
             raise InvalidRequest(f"a model needs exactly one file of weights, but this has {len(weights)}: {found}")
         metadata = weights[0].metadata
-        model = await self._quantized(file_model(parts, weights[0]), call, metadata, reader, on_progress)
+        model = await self._weights.quantized(file_model(parts, weights[0]), call, metadata, reader, on_progress)
         if model.quantization == metadata.file_type:
             on_progress(FetchProgress(status="verifying conversion"))
         return model, template_family(metadata.chat_template) if metadata.chat_template else None
-
-    async def _quantized(
-        self,
-        model: Model,
-        call: CreateCall,
-        metadata: ModelMetadata | None,
-        reader: GivenFileReader,
-        on_progress: OnProgress,
-    ) -> Model:
-        """The model with weights of the type that the call asks for, if it asks for one that they do not have."""
-        if not call.quantize:
-            return model
-        kind = check_quantization(call.quantize, metadata, requantize=call.requantize)
-        if kind is None:
-            return model
-        assert metadata is not None
-        weights = model.weights
-        assert weights is not None
-        if self._quantizer is None:
-            raise Unsupported("nothing here quantizes weights")
-        status, size_bytes = f"quantizing {metadata.file_type} model to {kind}", weights.size_bytes
-
-        def report(share: float) -> None:
-            on_progress(
-                FetchProgress(
-                    status=status,
-                    digest=_NO_DIGEST,
-                    total_bytes=size_bytes,
-                    completed_bytes=round(share * size_bytes),
-                )
-            )
-
-        quantized = await self._quantizer.quantize(
-            call.name,
-            model,
-            metadata,
-            kind,
-            requantize=call.requantize,
-            importance_matrix=call.importance_matrix,
-            on_progress=report,
-        )
-        reader.adopted.append(quantized.digest)
-        on_progress(FetchProgress(status="verifying conversion"))
-        found = await self._inspector.metadata(quantized.digest)
-        return msgspec.structs.replace(
-            model,
-            quantization=found.file_type if found is not None and found.file_type else kind,
-            files=tuple(quantized if file == weights else file for file in model.files),
-            converted_from=weights.digest,
-        )
 
 
 def _with_files(model: Model, files: Sequence[ModelFile]) -> Model:

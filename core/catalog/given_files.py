@@ -26,11 +26,17 @@ def check_paths(files: GivenFiles | None) -> None:
 
 def refuse_unconverted(files: GivenFiles | None) -> None:
     """Raises `Unsupported` for files that would have to be converted, before anything is done with them."""
-    if any(name.endswith((".safetensors", ".pth")) for name in files or ()):
-        raise Unsupported(
-            "this version cannot create a model from safetensors",
-            "convert them to GGUF first, with convert_hf_to_gguf.py of llama.cpp, and create it from that file",
-        )
+    for name in files or ():
+        if name.endswith(".safetensors"):
+            raise Unsupported(
+                f"{name}: this part of a model cannot be created from safetensors",
+                "convert it to GGUF first, with the scripts of llama.cpp, and create it from that file",
+            )
+        if name.endswith(".pth"):
+            raise Unsupported(
+                f"{name} is one of PyTorch's own files, which are not read: they may contain any program",
+                "save the model as safetensors",
+            )
 
 
 def model_files(parts: Sequence[Part], role: FileRole | None = None) -> tuple[ModelFile, ...]:
@@ -69,16 +75,20 @@ class GivenFileReader:
             raise InvalidRequest("unknown type")
         return tuple(parts)
 
+    async def require(self, name: str, digest: Digest) -> BlobInfo:
+        """The blob that was uploaded as the file `name`. Raises `BlobNotFound`."""
+        found = await self._blobs.stat(digest)
+        if found is None:
+            raise BlobNotFound(f'blob "{digest}" not found', f"upload {name} first: POST /api/blobs/{digest}")
+        return found
+
     async def _stored(self, name: str, file: Digest | Path, on_progress: OnProgress) -> BlobInfo:
         if isinstance(file, Path):
             on_progress(FetchProgress(status=f"copying file {name}"))
             blob = await self._local.adopt(file)
             self.adopted.append(blob.digest)
             return blob
-        found = await self._blobs.stat(file)
-        if found is None:
-            raise BlobNotFound(f'blob "{file}" not found', f"upload {name} first: POST /api/blobs/{file}")
-        return found
+        return await self.require(name, file)
 
     async def _part(self, name: str, blob: BlobInfo) -> Part:
         try:

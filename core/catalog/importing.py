@@ -8,11 +8,15 @@ from pathlib import Path
 
 import msgspec
 
+from corral.core.catalog.create_calls import CreateCall, GivenFiles
+from corral.core.catalog.given_files import GivenFileReader
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.new_models import Part, file_model, folder_model, folder_name, weights_among
+from corral.core.catalog.new_weights import WeightsMaker
 from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
 from corral.core.catalog.unused_blobs import discard_blobs
-from corral.core.errors import NotFound
+from corral.core.errors import InvalidRequest, NotFound
+from corral.core.models.checkpoint_folders import checkpoint_in
 from corral.core.models.digests import Digest
 from corral.core.models.folders import scan_folder
 from corral.core.models.model import ModelFile, StoredModel
@@ -35,6 +39,7 @@ class ModelImporter:
         blobs: BlobStore,
         local: LocalBlobs,
         inspector: WeightsInspector,
+        weights: WeightsMaker,
         left_out: Mapping[str, str],
     ) -> None:
         self._publisher = publisher
@@ -42,19 +47,33 @@ class ModelImporter:
         self._blobs = blobs
         self._local = local
         self._inspector = inspector
+        self._weights = weights
         self._left_out = left_out
 
-    async def name_of(self, path: Path) -> ModelName:
+    async def name_of(self, path: Path, quantize: str = "") -> ModelName:
         """The name that `import_file` gives to a file or folder if none is given."""
         if await asyncio.to_thread(path.is_dir):
+            if await asyncio.to_thread(checkpoint_in, path):
+                return _checkpoint_name(path, quantize)
             files = await asyncio.to_thread(scan_folder, path)
             return folder_name(path, await asyncio.to_thread(folder_model, path, files))
         metadata = await self._inspector.inspect(path)
         return name_from_file(path.name, self._inspector.known(metadata, str(path), self._left_out).file_type)
 
-    async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
-        """Imports a weights file, or the folder of a model with several files."""
-        if await asyncio.to_thread(path.is_dir):
+    async def import_file(
+        self, path: Path, name: ModelName | None, on_progress: OnProgress, quantize: str = ""
+    ) -> StoredModel:
+        """Imports a weights file, the folder of a model with several files, or that of a checkpoint, which is
+        converted, and quantized to the type `quantize` if one is given."""
+        is_folder = await asyncio.to_thread(path.is_dir)
+        if is_folder and (checkpoint := await asyncio.to_thread(checkpoint_in, path)):
+            return await self._import_checkpoint(path, checkpoint, name, quantize, on_progress)
+        if quantize:
+            raise InvalidRequest(
+                f"{path} is not a checkpoint in safetensors, and only these are quantized while they are imported",
+                f"import it, and then: corral quantize NAME {quantize}",
+            )
+        if is_folder:
             return await self._import_folder(path, name, on_progress)
         if not await asyncio.to_thread(path.is_file):
             raise NotFound(f"no such file: {path}")
@@ -73,6 +92,19 @@ class ModelImporter:
             )
 
         return await self._adopt_and_publish(store, adopted, on_progress)
+
+    async def _import_checkpoint(
+        self, path: Path, files: GivenFiles, name: ModelName | None, quantize: str, on_progress: OnProgress
+    ) -> StoredModel:
+        call = CreateCall(name=name or _checkpoint_name(path, quantize), files=files, quantize=quantize)
+        reader = GivenFileReader(blobs=self._blobs, local=self._local, inspector=self._inspector)
+
+        async def store() -> Published:
+            model, _ = await self._weights.converted(call, files, reader, on_progress)
+            on_progress(FetchProgress(status="writing manifest"))
+            return await self._publisher.put_model(call.name, model)
+
+        return await self._adopt_and_publish(store, reader.adopted, on_progress)
 
     async def _import_folder(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
         files = await asyncio.to_thread(scan_folder, path)
@@ -116,3 +148,8 @@ class ModelImporter:
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))
         return published.record
+
+
+def _checkpoint_name(path: Path, quantize: str) -> ModelName:
+    """The name for a folder's checkpoint if none is given."""
+    return name_from_file(f"{path.resolve().name}.gguf", quantize)

@@ -11,7 +11,7 @@ from corral.core.models.model import Model, ModelFile, ModelMetadata
 from corral.core.models.names import ModelName
 from corral.core.models.quantization_types import QuantizationType, quantization_type
 
-__all__ = ("Quantizer", "check_quantization")
+__all__ = ("Quantizer", "check_quantization", "known_quantization")
 
 _OLLAMAS_TYPES = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
 _UNQUANTIZED = ("F16", "BF16", "F32")
@@ -29,10 +29,11 @@ class Quantizer(Protocol):
         *,
         requantize: bool,
         importance_matrix: Path | None,
+        path: Path | None = None,
         on_progress: Callable[[float], None],
     ) -> ModelFile:
         """The weights of `model`, which will be stored as `name`, in the type `wanted`: a blob of the store that no
-        manifest names yet.
+        manifest names yet. With `path`, the weights are this file, which is in no store.
 
         Cancelling it leaves nothing behind. Raises `Unsupported` and `InvalidRequest` for what cannot be quantized,
         `EngineNotInstalled`, `OutOfSpace`, and `JobFailed`.
@@ -40,14 +41,20 @@ class Quantizer(Protocol):
         ...
 
 
-def check_quantization(wanted: str, metadata: ModelMetadata | None, *, requantize: bool) -> QuantizationType | None:
-    """The type to quantize to; None if the weights have it already. Raises `InvalidRequest` with Ollama's texts."""
+def known_quantization(wanted: str) -> QuantizationType:
+    """The type of that name. Raises `InvalidRequest` with Ollama's text if there is none."""
     kind = quantization_type(wanted)
     if kind is None:
         raise InvalidRequest(
             f"unsupported quantization type {wanted.upper()} - supported types are {', '.join(_OLLAMAS_TYPES)}",
             f"Corral has these as well: {', '.join(one for one in QuantizationType if one not in _OLLAMAS_TYPES)}",
         )
+    return kind
+
+
+def check_quantization(wanted: str, metadata: ModelMetadata | None, *, requantize: bool) -> QuantizationType | None:
+    """The type to quantize to; None if the weights have it already. Raises `InvalidRequest` with Ollama's texts."""
+    kind = known_quantization(wanted)
     if metadata is not None and metadata.file_type == kind:
         return None
     if metadata is None or not (metadata.file_type in _UNQUANTIZED or requantize):

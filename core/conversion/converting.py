@@ -12,7 +12,7 @@ import msgspec
 
 from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.containment import contained
-from corral.core.conversion.results import checked_files
+from corral.core.conversion.results import check_files
 from corral.core.error_translation import map_errors
 from corral.core.errors import JobFailed, OutOfMemory, OutOfSpace, PluginError
 from corral.core.models.digests import Digest
@@ -74,13 +74,8 @@ class Converting:
         adopted: list[ModelFile] = []
         try:
             async with self._local.scratch() as folder:
-                await asyncio.to_thread(self._require_room, folder, spec, record, metadata, parameters)
-                on_progress(0.0)
-                request = ConvertRequest(
-                    model=record.name.short, files=tuple(files), folder=str(folder), parameters=parameters
-                )
-                result = await self._answer(spec, request, on_progress)
-                for file in await asyncio.to_thread(checked_files, result, folder, spec):
+                result = await self.into(folder, spec, record, metadata, files, parameters, on_progress)
+                for file in result.files:
                     blob = await self._local.adopt(folder / file.path)
                     adopted.append(
                         ModelFile(
@@ -95,6 +90,24 @@ class Converting:
             await self.discard(file.digest for file in adopted)
             raise
         return Converted(result=result, files=tuple(adopted))
+
+    async def into(
+        self,
+        folder: Path,
+        spec: ConverterSpec,
+        record: StoredModel,
+        metadata: ModelMetadata | None,
+        files: Sequence[LocalFile],
+        parameters: Mapping[str, Any],
+        on_progress: OnLoadProgress,
+    ) -> ConvertResult:
+        """As `run`, but what the converter makes is left in `folder`, which is empty before."""
+        await asyncio.to_thread(self._require_room, folder, spec, record, metadata, parameters)
+        on_progress(0.0)
+        request = ConvertRequest(model=record.name.short, files=tuple(files), folder=str(folder), parameters=parameters)
+        result = await self._answer(spec, request, on_progress)
+        await asyncio.to_thread(check_files, result, folder, spec)
+        return result
 
     async def discard(self, digests: Iterable[Digest]) -> None:
         """Deletes files of a conversion that no manifest names."""

@@ -52,6 +52,7 @@ class WeightsQuantizer:
         *,
         requantize: bool,
         importance_matrix: Path | None,
+        path: Path | None = None,
         on_progress: OnLoadProgress,
     ) -> ModelFile:
         weights = model.weights
@@ -68,7 +69,7 @@ class WeightsQuantizer:
         require_able(self._spec, record, metadata, self._installation)
         parameters = typed_parameters(self._spec, {"type": wanted, "requantize": requantize})
         async with AsyncExitStack() as pins:
-            path = await pins.enter_async_context(self._local.local(weights.digest))
+            path = path or await pins.enter_async_context(self._local.local(weights.digest))
             files = [LocalFile(role="weights", path=str(path))]
             if importance_matrix is not None:
                 files.append(LocalFile(role="other", path=str(importance_matrix), name=IMPORTANCE_MATRIX))

@@ -16,13 +16,13 @@ from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName, split_quantization
 from corral.core.models.paths import check_together
-from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertResult
+from corral.core.specs.converters import ConverterSpec, ConvertResult
 from corral.core.specs.engines import Match
 from corral.core.specs.installation import Installation
 from corral.core.wording.pip_lines import install_line
 from corral.core.wording.type_names import type_name
 
-__all__ = ("checked_files", "converted_name", "derived_model", "quantized_name", "require_able", "typed_parameters")
+__all__ = ("check_files", "converted_name", "derived_model", "quantized_name", "require_able", "typed_parameters")
 
 _TAG_LIMIT = 80
 
@@ -64,8 +64,8 @@ def require_able(
         raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", install_line(spec))
 
 
-def checked_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> tuple[ConvertedFile, ...]:
-    """The files of a result, each a plain file inside the folder. Raises `PluginError`."""
+def check_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> None:
+    """Raises `PluginError` unless each file of a result is a plain file inside the folder, and one has weights."""
     fault = None
     if not any(file.role == "weights" for file in result.files):
         fault = "it wrote no weights"
@@ -83,7 +83,6 @@ def checked_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> t
                 break
     if fault is not None:
         raise PluginError(f"the {spec.name} converter returned a wrong result: {fault}", "report it to its author")
-    return result.files
 
 
 def derived_model(

@@ -16,6 +16,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import UnsetType
 
+from corral.core.access.limits import RateLimits
+from corral.core.access.rules import require_model, require_scope
 from corral.core.errors import Unsupported
 from corral.core.generation.answer_checks import schema_to_check, with_format_check
 from corral.core.generation.answers import Generation
@@ -44,6 +46,7 @@ from corral.core.ports.format_checks import FormatChecker
 from corral.core.ports.running import Task
 from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
+    Call,
     ChatCall,
     EmbedCall,
     EmbedResult,
@@ -109,7 +112,8 @@ class InferenceService:
     """Every use case loads the model if need be, and raises errors of `corral.core.errors` only.
 
     `languages` are those that chat templates may be written in, by name; `parsers` are those that read answers.
-    Without a `checker`, finished answers are not compared with their JSON Schema.
+    Without a `checker`, finished answers are not compared with their JSON Schema. Each call is checked against its
+    caller's rights, and its tokens are charged to the caller's account in `limits`.
     """
 
     def __init__(
@@ -121,11 +125,13 @@ class InferenceService:
         parsers: ParserChoice,
         checker: FormatChecker | None = None,
         go_template: bool | None = None,
+        limits: RateLimits | None = None,
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
         self._parsers = parsers
         self._checker = checker
+        self._limits = limits or RateLimits()
         self._formats = ChatFormats(languages, parsers, go_template)
         # Arithmetic on thousands of vectors takes one of the threads that all requests share, never several.
         self._one_at_a_time = asyncio.Lock()
@@ -157,13 +163,14 @@ class InferenceService:
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""
         started_ns = time.perf_counter_ns()
-        view = await self._catalog.view(parse_name(call.model))
+        view = await self._view(call)
         options = resolved_options(view, call.options)
         async with self._lease(view, call, options, _EMBEDDING) as lease:
             require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
                 embedded = await embed_texts(lease.model, call, options.asked_num_ctx)
+                self._limits.charge(call.caller.principal, embedded.prompt_tokens)
             load_ns, ignored = lease.load_ns, lease.ignored_options
             if ignored:
                 name = view.record.name.short
@@ -195,17 +202,27 @@ class InferenceService:
 
     async def unload(self, call: UnloadCall) -> bool:
         """Free a model once its requests have ended. False if it was not loaded."""
-        return await self._scheduler.unload(await self._catalog.get(parse_name(call.model)))
+        return await self._scheduler.unload(await self._catalog.get(self._permitted(call)))
 
     def close(self) -> None:
         """Ends its threads without waiting. Call it once no request is in progress."""
         self._formats.close()
 
+    def _permitted(self, call: Call) -> ModelName:
+        """The name of the call's model. Raises `Forbidden`, and `ModelNotFound` for one that its caller may not use."""
+        name, principal = parse_name(call.model), call.caller.principal
+        require_scope(principal, "infer")
+        require_model(principal, name)
+        return name
+
+    async def _view(self, call: Call) -> ModelView:
+        return await self._catalog.view(self._permitted(call))
+
     async def _begun(
         self, call: ThinkingCallT, task: Literal["generate", "chat"] | None
     ) -> tuple[ModelView, ResolvedOptions, ThinkingCallT]:
         """The model and the options of a call, and the call with its `think` settled; checked in Ollama's order."""
-        view = await self._catalog.view(parse_name(call.model))
+        view = await self._view(call)
         think = settled_thinking(view, call.model, call.think)
         if task is not None:
             refuse_embedding_model(view.capabilities, call.model, task)
@@ -265,4 +282,5 @@ class InferenceService:
                 outputs = await completed(view, lease.model, request, self._formats, self._parsers)
             if self._checker is not None and (schema := schema_to_check(call)) is not None:
                 outputs = with_format_check(outputs, schema, self._checker)
+            outputs = self._limits.metered(outputs, call.caller.principal)
             return Generation(view.record, lease, outputs, stack.pop_all(), unknown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from corral.core.requests.principal import EVERYONE, Principal
 from corral.core.values import Value
 
 __all__ = ("ANONYMOUS", "PASSED_HEADER", "Caller", "servers_in")
@@ -16,13 +17,13 @@ _MOST = 32
 
 
 class Caller(Value, frozen=True, kw_only=True):
-    """On whose behalf a request runs. `id` is ``anonymous`` until a caller authenticates.
+    """On whose behalf a request runs. The `principal` is `EVERYONE` unless a server asks who its callers are.
 
     `passed` are the servers that have handled the request, this one last: an upstream engine sends them on, so that
     servers which lead to each other end in an error instead of a loop. Empty outside of a server.
     """
 
-    id: str = "anonymous"
+    principal: Principal = EVERYONE
     passed: tuple[str, ...] = ()
 
 

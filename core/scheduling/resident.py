@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
@@ -66,7 +67,7 @@ class Resident:
         self._listeners: list[LoadListener] = []
         self._estimate: Mapping[str, int] = {}
         self._placed = False
-        self._leases = 0
+        self._owners: Counter[str] = Counter()
         self._draining = False
         self._giving_way = False
         self._keep_alive = KeepAlive(keep_alive_s, clock_s=clock_s, on_expired=lambda: on_expired(self))
@@ -93,22 +94,22 @@ class Resident:
 
     @property
     def idle(self) -> bool:
-        return self._state == "loaded" and not self._leases
+        return self._state == "loaded" and not self._owners
 
     @property
     def leases(self) -> int:
         """How many leases there are, including those that wait for the load."""
-        return self._leases
+        return self._owners.total()
 
-    @property
-    def waiting(self) -> int:
-        """How many leases wait for the load or for a free stream."""
-        return self._leases if self._model is None else max(0, self._leases - self._model.info.parallel)
+    def waiting_of(self, owner: str) -> int:
+        """How many of this owner's leases wait for the load or for a free stream, at most: engines decide whose do."""
+        mine = self._owners[owner]
+        return mine if self._model is None else min(mine, max(0, self.leases - self._model.info.parallel))
 
     @property
     def full(self) -> bool:
         """Whether another lease would have to wait."""
-        return self._model is None or self._leases >= self._model.info.parallel
+        return self._model is None or self.leases >= self._model.info.parallel
 
     @property
     def leaving(self) -> bool:
@@ -117,7 +118,7 @@ class Resident:
     @property
     def finished(self) -> bool:
         """Whether nobody uses it and nothing keeps it in memory."""
-        if self._leases or self.gone:
+        if self._owners or self.gone:
             return False
         return self.loading or self.leaving or self._keep_alive.duration_s == 0 or self.dead
 
@@ -135,7 +136,7 @@ class Resident:
     @property
     def expires_at_s(self) -> float:
         """When it will be unloaded if nobody uses it from now on, as a time of the clock; infinite means never."""
-        return self._keep_alive.end_if_started_now_s() if self._leases else self._keep_alive.ends_at_s
+        return self._keep_alive.end_if_started_now_s() if self._owners else self._keep_alive.ends_at_s
 
     @property
     def keep_alive_s(self) -> float:
@@ -221,11 +222,11 @@ class Resident:
 
     # ── Leases ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def lease(self, name: ModelName, keep_alive_s: float | msgspec.UnsetType | None) -> None:
-        """Add a lease under this name. A keep-alive that is given also applies to later leases without one."""
+    def lease(self, name: ModelName, keep_alive_s: float | msgspec.UnsetType | None, owner: str) -> None:
+        """Add a lease of this owner under this name. A keep-alive that is given applies to later leases as well."""
         assert not self.gone, "it has gone"
         assert not self.leaving, "it accepts no leases"
-        self._leases += 1
+        self._owners[owner] += 1
         if name.key not in self.names:
             self.names |= {name.key}
         if self.record.remote:
@@ -235,9 +236,12 @@ class Resident:
         self._keep_alive.stop()
         self._check()
 
-    def give_back(self) -> None:
-        """End a lease. After the last one the keep-alive time of a loaded model starts, unless it is `finished`."""
-        self._leases -= 1
+    def give_back(self, owner: str) -> None:
+        """End a lease of this owner. After the last one the keep-alive of a loaded model starts, unless `finished`."""
+        self._owners[owner] -= 1
+        assert self._owners[owner] >= 0
+        if not self._owners[owner]:
+            del self._owners[owner]
         if self.idle and not self.finished:
             self._keep_alive.start()
         self._check()
@@ -276,7 +280,6 @@ class Resident:
         self._check()
 
     def _check(self) -> None:
-        assert self._leases >= 0
         assert (self._model is not None) == (self._state == "loaded")
         assert self.idle or not self._keep_alive.running, "only an idle model has a timer"
 

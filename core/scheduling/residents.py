@@ -29,10 +29,9 @@ class Residents:
     def __iter__(self) -> Iterator[Resident]:
         return iter(tuple(self._residents))
 
-    @property
-    def waiting(self) -> int:
-        """How many leases wait for a load or for a free stream."""
-        return sum(one.waiting for one in self._residents)
+    def waiting_of(self, owner: str) -> int:
+        """How many of this owner's leases wait for a load or for a free stream, at most."""
+        return sum(one.waiting_of(owner) for one in self._residents)
 
     @property
     def departures(self) -> int:
@@ -84,9 +83,9 @@ class Residents:
         resident.start(load).add_done_callback(lambda _: self._load_ended(resident))
         return resident
 
-    def give_back(self, resident: Resident) -> None:
-        """End a lease, and remove the model if nothing keeps it in memory."""
-        resident.give_back()
+    def give_back(self, resident: Resident, owner: str) -> None:
+        """End a lease of this owner, and remove the model if nothing keeps it in memory."""
+        resident.give_back(owner)
         if resident.finished:
             self.remove(resident)
         self._changed.set()

@@ -102,12 +102,13 @@ class ModelScheduler:
         record = view.record
         choice = self._choices.choose(view, engine or self._engine_for(record), tasks, load_options)
         resident = self._residents.find(record, choice)
-        if (resident is None or resident.full) and self._residents.waiting >= self._settings.max_queue:
+        owner = caller.principal.name
+        if (resident is None or resident.full) and self._residents.waiting_of(owner) >= self._settings.max_queue:
             raise ServerBusy(_BUSY, "wait for running requests to end, or raise max_queue")
         if resident is None:
             resident = self._start(record, choice, view.metadata)
-            _log.debug("loading %s for %s", record.name.short, caller.id)
-        resident.lease(record.name, keep_alive_s)
+            _log.debug("loading %s for %s", record.name.short, owner)
+        resident.lease(record.name, keep_alive_s, owner)
         try:
             model = resident.model or await resident.loaded(on_progress)
             load_ns = round((self._clock() - started) * 1e9)
@@ -115,7 +116,7 @@ class ModelScheduler:
                 model=model, record=record, load_ns=load_ns, engine=choice.spec.name, ignored_options=choice.ignored
             )
         finally:
-            self._residents.give_back(resident)
+            self._residents.give_back(resident, owner)
 
     async def unload(self, record: StoredModel) -> bool:
         """Unload a model: if it is idle now, returning when its memory is free, else after its last request.

@@ -68,7 +68,9 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
     whose fields all have defaults. Results are kept by source, name, `version` and parameters: increase `version` when
     the same parameters no longer produce the same files. `estimate(record, metadata, parameters)` returns the most
     bytes that the conversion takes, of ``disk`` and by device; without it, as much disk as the weights is assumed.
-    `requirement`, `module`, `needs` and `install_hint` are as in `EngineSpec`.
+    `architectures` are those of the checkpoints in safetensors that it turns into GGUF, as ``config.json`` names them;
+    the models that `match` and `estimate` get of these have the format ``safetensors`` and the architecture as their
+    family, and no metadata. `requirement`, `module`, `needs` and `install_hint` are as in `EngineSpec`.
     """
 
     name: str
@@ -76,6 +78,7 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
     convert: str
     match: Callable[[Model, ModelMetadata | None], Match]
     version: int = 1
+    architectures: tuple[str, ...] = ()
     parameters: type[msgspec.Struct] | None = None
     estimate: Callable[[StoredModel, ModelMetadata | None, Any], Mapping[str, int]] | None = None
     requirement: str | None = None

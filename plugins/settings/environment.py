@@ -89,6 +89,8 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
 
 VARIABLES = (
     Variable(name="HOST", path=("server", "host"), ollama=True, parse_ollama=_ollama_address),
+    Variable(name="AUTH", path=("server", "auth")),
+    Variable(name="API_KEY", path=("cli", "api_key")),
     Variable(name="ORIGINS", path=("server", "origins"), parse=_list, ollama=True),
     Variable(name="STORE", path=("store",)),
     Variable(name="STORE_LAYERS", path=("store_layers",), parse=_list),

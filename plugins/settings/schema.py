@@ -32,6 +32,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Address,
         Meta(description="Where the server listens and where commands look for it: HOST[:PORT], a URL or unix:PATH."),
     ] = Address("127.0.0.1:11434")
+    auth: Annotated[
+        str,
+        Meta(
+            description="Who may use the server: `off` means everyone who reaches it, `keys` those with a key of "
+            "`corral keys`; or the name of a plugin's authenticator."
+        ),
+    ] = "off"
     origins: Annotated[
         tuple[str, ...], Meta(description="Browser origins allowed besides local ones; each may contain one `*`.")
     ] = ()
@@ -120,6 +127,9 @@ class CliSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[cli]``"""
 
     history: Annotated[bool, Meta(description="Whether `corral run` saves what you type to a history file.")] = True
+    api_key: Annotated[
+        str, Meta(description="The key that commands send to a server which asks for one.", extra={"secret": True})
+    ] = ""
 
 
 class PluginsSettings(msgspec.Struct, frozen=True, kw_only=True):

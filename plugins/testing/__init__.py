@@ -23,6 +23,7 @@ from corral.plugins.testing.options import pytest_addoption, pytest_configure
 
 if TYPE_CHECKING:
     from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
+    from corral.plugins.testing.authenticator import AuthenticatorContract
     from corral.plugins.testing.blob_store import BlobStoreContract
     from corral.plugins.testing.chat_format import ChatFormatContract, MakeFormat
     from corral.plugins.testing.converter import ConverterContract
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "AnswerParserContract",
+    "AuthenticatorContract",
     "BlobStoreContract",
     "ChatFormatContract",
     "ConverterContract",
@@ -68,6 +70,7 @@ __all__ = (
 
 _HOMES = {
     "AnswerParserContract": "answer_parser",
+    "AuthenticatorContract": "authenticator",
     "BlobStoreContract": "blob_store",
     "ChatFormatContract": "chat_format",
     "ConverterContract": "converter",

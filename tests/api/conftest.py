@@ -16,7 +16,9 @@ from litestar import Router
 
 from corral.adapters.answer_parsers.hermes import HermesCalls
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
+from corral.adapters.authenticators.key_file import KeyFile
 from corral.adapters.constraints.schema_checks import SchemaChecker
+from corral.adapters.converters.safetensors.spec import CONVERTER as GGUF_CONVERTER
 from corral.adapters.engine_kit.prefixes.prefix_disk import FolderPrefixDisk
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZER
@@ -38,9 +40,11 @@ from corral.adapters.templates.language import JinjaLanguage
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
+from corral.core.access.limits import RateLimits
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.garbage import GarbageCollector
 from corral.core.catalog.verifying import StoreVerifier
+from corral.core.conversion.checkpoints import CheckpointConversion
 from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
@@ -98,6 +102,9 @@ class World:
             quantizer=WeightsQuantizer(
                 converting=converting, local=self.blobs, converters=[QUANTIZER], installation=installation
             ),
+            checkpoints=CheckpointConversion(
+                converting=converting, local=self.blobs, converters=[GGUF_CONVERTER], installation=installation
+            ),
         )
         model_scheduler = ModelScheduler(
             chooser=EngineChooser(engines, installation=installation, settings={"fake": engine}),
@@ -116,6 +123,8 @@ class World:
             converters=[],
             installation=installation,
         )
+        limits = RateLimits()
+        self.keys = KeyFile((root or Path("none")) / "keys.json")
         comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
         self.runtime = Runtime(
             catalog=catalog,
@@ -126,6 +135,7 @@ class World:
                 languages={"go": GoLanguage(), "jinja": JinjaLanguage()},
                 parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {"hermes": HermesCalls()}),
                 checker=SchemaChecker(),
+                limits=limits,
             ),
             deriver=deriver,
             comparer=comparer,
@@ -135,6 +145,8 @@ class World:
             prefixes=FolderPrefixDisk(None),
             verifier=StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=[]),
             logins=OwnLogins(OciRegistrySettings()),
+            keys=self.keys,
+            limits=limits,
             version="9.9.9",
         )
 

@@ -229,7 +229,8 @@ REMOTE = {"from": "far", "remote_host": "10.0.0.1"}
         ({"files": {}}, 400, "unknown type"),
         ({"files": {"x": 1}}, 400, "json: cannot unmarshal number into Go struct field CreateRequest.files of type "
          "string"),
-        ({"files": {"x.safetensors": "sha256:" + "0" * 64}}, 400, "this version cannot create a model from safeten"),
+        ({"files": {"x.safetensors": "sha256:" + "0" * 64}}, 404, f'blob "sha256:{"0" * 64}" not found'),
+        ({"files": {"x.pth": "sha256:" + "0" * 64}}, 400, "x.pth is one of PyTorch's own files"),
         ({"files": {"x.gguf": "sha256:" + "0" * 64}}, 404, f'blob "sha256:{"0" * 64}" not found'),
         ({"from": "smol:q4", "adapters": {"a": "sha256:" + "0" * 64, "b": "sha256:" + "0" * 64}}, 400,
          "only one adapter is currently supported"),

@@ -56,6 +56,8 @@ def completed(environment: dict[str, str], line: str) -> list[str]:
         ("corral serve --log-level w", ["warning"]),
         ("corral --set scheduler.keep", ["scheduler.keep_alive="]),
         ("corral --set engines.llama-cpp.num_g", ["engines.llama-cpp.num_gpu="]),
+        ("corral keys re", ["revoke"]),
+        ("corral keys create x --scopes ma", ["manage"]),
         ("corral list --j", ["--json"]),
         ("corral stop ho", []),
         ("corral pull x --name ho", []),

@@ -301,19 +301,20 @@ def test_create_says_what_is_wrong(run: Run, text: str, status: int, err: str) -
 
 
 def test_create_refuses_what_it_cannot_do(run: Run, folder: Path) -> None:
-    """Safetensors and quantizing are refused before anything is uploaded or stored."""
+    """A checkpoint without its settings and quantizing are refused, and nothing is stored."""
     (folder / "model.safetensors").write_bytes(b"x")
-    assert "cannot create a model from safetensors" in run("create", "x", "-f", "-", input="FROM .").err
+    assert "config.json is missing" in run("create", "x", "-f", "-", input="FROM .").err
+    assert "from safetensors" in run("create", "x", "-f", "-", input="FROM x\nDRAFT model.safetensors").err
     assert "quantization is only supported for F16" in run("create", "x", "-q", "q8_0").err
     assert "Error: --draft-quantize requires a DRAFT model\n" in run("create", "x", "--draft-quantize", "q8_0").err
     assert run("create", "a b").status == 2
 
 
-def test_safetensors_are_unsupported(corral: Corral, tmp_path: Path) -> None:
+def test_a_draft_in_safetensors_is_unsupported(corral: Corral, folder: Path, tmp_path: Path) -> None:
     """The library says so as well."""
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(Unsupported, match="safetensors"):
-        corral.create("x", files=tmp_path / "model.safetensors")
+        corral.create("x", files=folder / "weights" / "small.gguf", draft_files=tmp_path / "model.safetensors")
 
 
 # ── The documentation ─────────────────────────────────────────────────────────────────────────────────────────────────

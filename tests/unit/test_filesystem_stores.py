@@ -21,9 +21,9 @@ import pytest
 from corral.adapters.stores.adoption import bring
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.holds import Holds
-from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
+from corral.adapters.system.file_locks import FileLock
 from corral.core.errors import BlobNotFound, Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import ModelMetadata

@@ -14,10 +14,10 @@ import pytest
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.stores.filesystem import FilesystemBlobs
-from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.upkeep import FilesystemUpkeep
+from corral.adapters.system.file_locks import FileLock
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.garbage import GarbageCollector, GarbageReport

@@ -38,6 +38,7 @@ from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.messages import Message, ToolCall
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage, Vectors
+from corral.core.requests.principal import Principal
 from corral.core.requests.prompts import MediaPart, Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
 from corral.core.requests.vectors import rows
@@ -610,7 +611,7 @@ def test_an_input_that_is_too_long_has_ollamas_text() -> None:
 @pytest.mark.parametrize("tasks", [("completion", "embedding"), ("chat", "embedding")])
 def test_who_asks_is_known_everywhere(tasks: tuple[str, ...]) -> None:
     """Scheduler and engine learn who sent each request, and which servers it has passed."""
-    caller = Caller(id="ann", passed=("a" * 32,))
+    caller = Caller(principal=Principal(name="ann"), passed=("a" * 32,))
     bench = Bench(tasks=tasks)
     bench.generate(GenerateCall(model="tiny", prompt="q", caller=caller))
     bench.chat(_chat(("user", "q"), caller=caller))

@@ -21,15 +21,15 @@ from corral.plugins.settings.reading import read_layers
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOOKS if isinstance(kind, Factories)], ids=lambda kind: kind.plural)
-def test_three_files_know_a_kind_of_factory(kind: Factories[Any, Any]) -> None:
-    """The table, the assembly that distributes its parts, and the plugin that registers Corral's own, if any."""
+def test_few_files_know_a_kind_of_factory(kind: Factories[Any, Any]) -> None:
+    """That of the specs, the table, the assembly, and the plugin that registers what comes with Corral, if any."""
     [constant] = [name for name, value in vars(hooks).items() if value is kind]
     names = re.compile(rf"\b({constant}|{kind.spec_type.__name__}|{kind.hook})\b")
     root = Path(corral.__file__).parent
     files = [file for package in ("core", "adapters", "plugins") for file in (root / package).rglob("*.py")]
     files = [file for file in files if root / "plugins" / "testing" not in file.parents]
     found = {file.relative_to(root).as_posix() for file in files if names.search(file.read_text("utf-8"))}
-    assert found - {"plugins/builtin.py"} == {"plugins/hooks.py", "plugins/assembly.py"}
+    assert found - {"plugins/builtin.py"} == {"plugins/hook_specs.py", "plugins/hooks.py", "plugins/assembly.py"}
 
 
 def test_everything_about_a_kind_of_hook_follows_from_its_row() -> None:

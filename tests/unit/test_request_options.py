@@ -19,6 +19,7 @@ from corral.core.ports.chat import RenderedChat
 from corral.core.requests.caller import Caller
 from corral.core.requests.calls import GenerateCall
 from corral.core.requests.options import OPTIONS, ResolvedOptions, resolve_options
+from corral.core.requests.principal import Principal
 from corral.core.requests.requests import ChatRequest, Constraint, SamplingParams
 
 ROOT = Path(corral.__file__).parent
@@ -51,7 +52,7 @@ def test_the_table_and_the_fields_agree() -> None:
 def test_what_a_call_says_reaches_the_model() -> None:
     """Each field that calls and requests have in common is passed on, through a chat template too."""
     said: dict[str, Any] = {
-        "caller": Caller(id="polly"),
+        "caller": Caller(principal=Principal(name="polly")),
         "think": False,
         "logprobs": 3,
         "constraint": Constraint(kind="regex", source="x"),

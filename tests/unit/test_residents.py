@@ -109,11 +109,11 @@ def test_the_life_of_a_model() -> None:
     async def main() -> None:
         residents = Residents()
         one = added(residents, at_once)
-        one.lease(NAME, UNSET)
-        assert (one.loading, one.waiting, one.full) == (True, 1, True)
+        one.lease(NAME, UNSET, "me")
+        assert (one.loading, one.waiting_of("me"), one.full) == (True, 1, True)
         model = await one.loaded(None)
-        assert (one.loading, one.waiting, one.full, one.idle, one.finished) == (False, 0, False, False, False)
-        residents.give_back(one)
+        assert (one.loading, one.waiting_of("me"), one.full, one.idle, one.finished) == (False, 0, False, False, False)
+        residents.give_back(one, "me")
         assert (one.idle, one.finished, list(residents)) == (True, False, [one])
         await residents.remove(one)
         assert (one.gone, one.model, model.alive, list(residents)) == (True, None, False, [])
@@ -127,16 +127,16 @@ def test_transitions_that_there_are_not() -> None:
     async def main() -> None:
         residents = Residents()
         one = added(residents, at_once)
-        one.lease(NAME, UNSET)
+        one.lease(NAME, UNSET, "me")
         await one.loaded(None)
         one.drain()
         with pytest.raises(AssertionError, match="accepts no leases"):
-            one.lease(NAME, UNSET)
+            one.lease(NAME, UNSET, "me")
         with pytest.raises(AssertionError, match="has its memory"):
             one.require({"cpu": 1})
-        residents.give_back(one)
+        residents.give_back(one, "me")
         assert one.gone
-        for misuse in (one.leave, lambda: one.lease(NAME, UNSET), one.give_back):
+        for misuse in (one.leave, lambda: one.lease(NAME, UNSET, "me"), lambda: one.give_back("me")):
             with pytest.raises(AssertionError):
                 misuse()
         await residents.aclose()
@@ -150,12 +150,12 @@ def test_a_load_that_fails_leaves_nothing() -> None:
     async def main() -> None:
         residents = Residents()
         one = added(residents, failing)
-        one.lease(NAME, UNSET)
+        one.lease(NAME, UNSET, "me")
         with pytest.raises(LoadFailed, match="bad luck"):
             await one.loaded(None)
         await asyncio.sleep(0)
         assert (one.gone, list(residents), residents.find(RECORD, CHOICE)) == (True, [], None)
-        residents.give_back(one)
+        residents.give_back(one, "me")
         assert residents.departures == 0
 
     asyncio.run(main())
@@ -175,7 +175,7 @@ def test_a_load_that_ends_after_it_was_cancelled() -> None:
             raise NotImplementedError
 
         one = added(residents, stubborn)
-        one.lease(NAME, UNSET)
+        one.lease(NAME, UNSET, "me")
         await asyncio.sleep(0)
         waiting = asyncio.create_task(one.loaded(None))
         await asyncio.sleep(0)
@@ -193,7 +193,7 @@ def test_a_model_that_dies_as_soon_as_it_is_loaded() -> None:
     async def main() -> None:
         residents = Residents()
         one = added(residents, at_once)
-        one.lease(NAME, UNSET)
+        one.lease(NAME, UNSET, "me")
         waiting = asyncio.create_task(one.loaded(None))
         while one.loading:  # noqa: ASYNC110 - the waiter must not run after the load before we do
             await asyncio.sleep(0)
@@ -203,7 +203,7 @@ def test_a_model_that_dies_as_soon_as_it_is_loaded() -> None:
         assert residents.find(RECORD, CHOICE) is None
         assert (one.gone, waiting.done()) == (True, False)
         assert await waiting is model
-        residents.give_back(one)
+        residents.give_back(one, "me")
         await residents.aclose()
 
     asyncio.run(main())
@@ -215,7 +215,7 @@ def test_another_derivation_is_another_load() -> None:
     async def main() -> None:
         residents = Residents()
         one = added(residents, at_once)
-        one.lease(NAME, UNSET)
+        one.lease(NAME, UNSET, "me")
         await one.loaded(None)
         match = Match(score=1, reason="", derive=Derivation(converter="press"))
         assert residents.find(RECORD, CHOICE) is one
@@ -231,7 +231,7 @@ def test_giving_way_ends() -> None:
     async def main() -> None:
         residents = Residents()
         one = added(residents, at_once)
-        one.lease(NAME, UNSET)
+        one.lease(NAME, UNSET, "me")
         await one.loaded(None)
         one.give_way()
         assert residents.find(RECORD, CHOICE) is None

@@ -14,7 +14,8 @@ from corral.core.errors import InvalidRequest, PluginError, SettingsError
 from corral.core.models.names import parse_name
 from corral.plugins.assembly import decode_settings, load_plugins, open_stores, read_layers
 from corral.plugins.hook_checks import check_address
-from corral.plugins.hooks import STORES, StoreSpec
+from corral.plugins.hook_specs import StoreSpec
+from corral.plugins.hooks import STORES
 from corral.plugins.manager import PluginManager
 from corral.plugins.pluggy_markers import hookimpl
 from corral.plugins.registrar import Registrar

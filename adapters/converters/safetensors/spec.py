@@ -42,6 +42,7 @@ CONVERTER = ConverterSpec(
     name="gguf",
     summary="safetensors to GGUF, in 16 or 32 bits",
     convert="corral.adapters.converters.safetensors.convert:convert",
+    architectures=tuple(FAMILIES),
     match=_match,
     estimate=_estimate,
     parameters=GgufParameters,
