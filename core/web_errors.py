@@ -1,12 +1,12 @@
 """Errors of searching the web and of fetching its pages.
 
-    Unsupported
-    └── WebDisabled         no setting allows it
-    InvalidRequest
-    └── AddressRefused      an address that must not be fetched; the message says why
-    CorralError
-    └── WebError            a search service or a web server failed, or sent what is not taken
-        └── WebNotInstalled     the extra ``corral[web]`` is missing; the remedy is the pip line
+Unsupported
+└── WebDisabled         no setting allows it
+InvalidRequest
+└── AddressRefused      an address that must not be fetched; the message says why
+CorralError
+└── WebError            a search service or a web server failed, or sent what is not taken
+    └── WebNotInstalled     the extra ``corral[web]`` is missing; the remedy is the pip line
 """
 
 from __future__ import annotations

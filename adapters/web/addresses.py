@@ -89,7 +89,9 @@ def redirected(page: PageAddress, location: str, ports: Collection[int]) -> Page
     try:
         joined = urljoin(page.url, location.strip())
     except ValueError as fault:
-        raise AddressRefused(f"{page.url} redirects to what is not an address: {clipped_line(location, 200)}") from fault
+        raise AddressRefused(
+            f"{page.url} redirects to what is not an address: {clipped_line(location, 200)}"
+        ) from fault
     return parse_page_address(joined, ports)
 
 

@@ -12,7 +12,7 @@ import httpcore
 from corral.adapters.web.networks import AllowedNetworks
 from corral.core.web_errors import AddressRefused, WebError
 
-__all__ = ("CheckedConnections", "Resolve", "resolve")
+__all__ = ("CheckedConnections", "Resolve", "system_addresses")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The IP addresses of a host, in the order in which they should be tried. Raises `OSError`."""
@@ -20,7 +20,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _MOST_TRIED = 4
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
+async def system_addresses(host: str, port: int) -> Sequence[str]:
     """Asks the system."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -29,14 +29,18 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 class CheckedConnections(httpcore.AsyncNetworkBackend):
     """What opens the sockets of an HTTP client: it resolves the host, checks all its addresses, and connects to one.
 
-    The client goes on with the name: it is in ``Host`` and in the TLS handshake. `sockets` makes the connections.
+    The client goes on with the name: it is in ``Host`` and in the TLS handshake. `resolve`, by default
+    the system, finds the addresses; `sockets` makes the connections.
     """
 
     def __init__(
-        self, allowed: AllowedNetworks, resolve: Resolve = resolve, sockets: httpcore.AsyncNetworkBackend | None = None
+        self,
+        allowed: AllowedNetworks,
+        resolve: Resolve | None = None,
+        sockets: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
         self._allowed = allowed
-        self._resolve = resolve
+        self._resolve = resolve or system_addresses
         self._sockets = sockets or httpcore.AnyIOBackend()
 
     async def connect_tcp(

@@ -48,13 +48,14 @@ async def asked(
     page: PageAddress,
     *,
     accept: str,
-    user_agent: str,
+    user_agent: str = "",
     connections: httpcore.AsyncNetworkBackend | None = None,
     certificates: Callable[[], ssl.SSLContext] | None = None,
 ) -> AsyncIterator[Answer]:
     """Asks for `page` and closes the connection after that. Time limits are the caller's.
 
-    `connections` opens the sockets; `certificates` are those that are trusted, by default the system's. Raises `WebError` if there is no answer.
+    `connections` opens the sockets; `certificates` are those that are trusted, by default the system's.
+    Raises `WebError` if there is no answer.
     """
     request = httpcore.Request(
         "GET",

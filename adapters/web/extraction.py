@@ -22,13 +22,36 @@ if TYPE_CHECKING:
 __all__ = ("PageBytes", "PageParts", "extract")
 
 _MEMORY_BYTES: Final = 1 << 30
-_CPU_S: Final = 10
+_CPU_S: Final = 5
 _MOST_LINKS: Final = 500
 _LONGEST_LINK: Final = 2000
 _LONGEST_TITLE: Final = 300
 _SKIPPED: Final = frozenset(
-    "script style noscript template svg math canvas iframe object embed audio video head button input select option "
-    "textarea datalist dialog nav footer aside".split()
+    [
+        "script",
+        "style",
+        "noscript",
+        "template",
+        "svg",
+        "math",
+        "canvas",
+        "iframe",
+        "object",
+        "embed",
+        "audio",
+        "video",
+        "head",
+        "button",
+        "input",
+        "select",
+        "option",
+        "textarea",
+        "datalist",
+        "dialog",
+        "nav",
+        "footer",
+        "aside",
+    ]
 )
 _HIDDEN_STYLES: Final = ("display:none", "visibility:hidden")
 
@@ -76,7 +99,7 @@ def _limit_this_process() -> None:
 
         for kind, limit in ((resource.RLIMIT_AS, _MEMORY_BYTES), (resource.RLIMIT_CPU, _CPU_S)):
             with suppress(ValueError, OSError):  # a lower limit is in force, or the system has none
-                resource.setrlimit(kind, (limit, limit))
+                resource.setrlimit(kind, (limit, limit + 1))  # at the first, a signal that says which limit it was
 
 
 def _main_part(document: LexborHTMLParser) -> LexborNode | None:

@@ -6,13 +6,10 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from importlib.util import find_spec
-
-import httpcore
+from typing import TYPE_CHECKING
 
 from corral.adapters.web.addresses import PageAddress, parse_page_address, redirected
 from corral.adapters.web.charsets import charset_of, decoded
-from corral.adapters.web.checked_connections import CheckedConnections, Resolve, resolve
-from corral.adapters.web.exchange import Answer, asked
 from corral.adapters.web.extraction import PageBytes, PageParts, extract
 from corral.adapters.web.networks import AllowedNetworks
 from corral.adapters.web.page_text import LONGEST_TEXT
@@ -23,11 +20,19 @@ from corral.core.ports.web import WebPage
 from corral.core.web_errors import WebError, WebNotInstalled
 from corral.core.wording.pip_lines import pip_line
 
+if TYPE_CHECKING:
+    import httpcore
+
+    from corral.adapters.web.checked_connections import Resolve
+    from corral.adapters.web.exchange import Answer
+
 __all__ = ("WebPageFetcher",)
 
+_PACKAGES = ("httpcore", "selectolax")
 _ACCEPT = "text/html, application/xhtml+xml, text/plain, application/json;q=0.9, text/*;q=0.8"
 _HTML = ("text/html", "application/xhtml+xml")
 _TEXTS = ("application/json", "application/xml", "application/javascript", "application/yaml", "application/x-yaml")
+_MOST_PARSED = 2
 _REDIRECTS = (301, 302, 303, 307, 308)
 _EXTRACT = f"{extract.__module__}:{extract.__name__}"
 
@@ -44,20 +49,24 @@ class WebPageFetcher:
         settings: WebSettings,
         jobs: JobRunner,
         *,
-        resolve: Resolve = resolve,
+        resolve: Resolve | None = None,
         sockets: httpcore.AsyncNetworkBackend | None = None,
         certificates: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """Raises `SettingsError` for an `allow` that is neither a host nor a network."""
         self._settings = settings
         self._jobs = jobs
-        self._connections = CheckedConnections(AllowedNetworks(settings.allow, "web.allow"), resolve, sockets)
+        self._allowed = AllowedNetworks(settings.allow, "web.allow")
+        self._resolve = resolve
+        self._sockets = sockets
         self._certificates = certificates
+        self._parsing = asyncio.Semaphore(_MOST_PARSED)
 
     async def fetch(self, url: str) -> WebPage:
         page = parse_page_address(url, self._settings.ports)
-        if find_spec("selectolax") is None:
-            raise WebNotInstalled("reading pages needs the package selectolax", pip_line("corral[web]"))
+        for package in _PACKAGES:
+            if find_spec(package) is None:
+                raise WebNotInstalled(f"fetching pages needs the package {package}", pip_line("corral[web]"))
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 for _ in range(self._settings.max_redirects + 1):
@@ -74,11 +83,14 @@ class WebPageFetcher:
 
     async def _asked(self, page: PageAddress) -> WebPage | PageAddress:
         """The page, or the address that it redirects to."""
+        from corral.adapters.web.checked_connections import CheckedConnections
+        from corral.adapters.web.exchange import asked
+
         async with asked(
             page,
             accept=_ACCEPT,
             user_agent=self._settings.user_agent,
-            connections=self._connections,
+            connections=CheckedConnections(self._allowed, self._resolve, self._sockets),
             certificates=self._certificates,
         ) as answer:
             if answer.status in _REDIRECTS and "location" in answer.headers:
@@ -96,9 +108,12 @@ class WebPageFetcher:
     async def _read(self, page: PageAddress, data: bytes, charset: str) -> WebPage:
         request = PageBytes(url=page.url, data=data, charset=charset)
         try:
-            parts = await self._jobs.run(_EXTRACT, request, PageParts, lambda share: None)
+            async with self._parsing:
+                parts = await self._jobs.run(_EXTRACT, request, PageParts, lambda share: None)
         except (JobFailed, OutOfMemory) as fault:
-            raise WebError(f"{page.url} cannot be read: {fault.message}", "its markup takes too much to parse") from fault
+            raise WebError(
+                f"{page.url} cannot be read: {fault.message}", "its markup takes too much to parse"
+            ) from fault
         return WebPage(url=page.url, title=parts.title, content=parts.content, links=parts.links)
 
 

@@ -11,8 +11,32 @@ LONGEST_TEXT: Final = 200_000
 """How many characters of a page's text are kept."""
 
 _PARAGRAPHS: Final = frozenset(
-    "address article blockquote body center dd details dl dt div fieldset figcaption figure form header hr main ol p pre "
-    "section summary table ul".split()
+    [
+        "address",
+        "article",
+        "blockquote",
+        "body",
+        "center",
+        "dd",
+        "details",
+        "dl",
+        "dt",
+        "div",
+        "fieldset",
+        "figcaption",
+        "figure",
+        "form",
+        "header",
+        "hr",
+        "main",
+        "ol",
+        "p",
+        "pre",
+        "section",
+        "summary",
+        "table",
+        "ul",
+    ]
 )
 _LINES: Final = frozenset(("li", "tr", "caption", "br"))
 _HEADINGS: Final = {f"h{level}": "#" * level + " " for level in range(1, 7)}

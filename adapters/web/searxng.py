@@ -48,9 +48,10 @@ class SearxngSearch:
             port = parts.port
         except ValueError as fault:
             raise _no_address(settings.url) from fault
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not parts.path.isascii():
+        is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+        if not is_server or not settings.url.isascii():
             raise _no_address(settings.url)
-        self._scheme, self._host = parts.scheme, parts.hostname
+        self._scheme, self._host = parts.scheme, parts.hostname or ""
         self._port = port or (443 if parts.scheme == "https" else 80)
         self._path = f"{parts.path.rstrip('/')}/search"
 
