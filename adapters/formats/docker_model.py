@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from corral.adapters.formats.oci import (
-    Descriptor,
+    AnnotatedDescriptor,
     Word,
+    annotations_of,
     check_descriptors,
     decode,
     decode_manifest,
@@ -49,9 +50,7 @@ _ARCHIVES = (".tar", "dduf")
 _TEXT_LIMIT_BYTES = 4 * 1024 * 1024
 
 
-class _Layer(Descriptor, frozen=True):
-    annotations: dict[str, str] | None = None
-
+class _Layer(AnnotatedDescriptor, frozen=True):
     @property
     def path(self) -> str | None:
         """None for texts: they are no files of the model."""
@@ -123,6 +122,7 @@ class DockerModelFormat:
                     digest=layer.parsed_digest,
                     size_bytes=layer.size_bytes,
                     path=layer.path,
+                    scale=layer.scale,
                 )
                 for layer in found.layers
             ),
@@ -178,9 +178,11 @@ def _described(file: ModelFile) -> _Layer:
     kind = _WRITTEN.get(file.role)
     if kind is None:
         raise Unsupported(f"an artifact of Docker Model Runner has no layer for a file of kind {file.role!r}")
-    annotations = None if file.path is None else {_PATH: file.path}
     return _Layer(
-        media_type=_LAYER_PREFIX + kind, digest=file.digest, size_bytes=file.size_bytes, annotations=annotations
+        media_type=_LAYER_PREFIX + kind,
+        digest=file.digest,
+        size_bytes=file.size_bytes,
+        annotations=annotations_of(file, {_PATH: file.path}),
     )
 
 

@@ -23,8 +23,9 @@ from corral.adapters.formats.modelpack_paths import (
     role_of,
 )
 from corral.adapters.formats.oci import (
-    Descriptor,
+    AnnotatedDescriptor,
     Word,
+    annotations_of,
     check_descriptors,
     decode,
     decode_manifest,
@@ -55,9 +56,7 @@ _UNTESTED = "org.cncf.model.file.mediatype.untested"
 _TEXT_LIMIT_BYTES = 16 * 1024 * 1024
 
 
-class _Layer(Descriptor, frozen=True):
-    annotations: dict[str, str] | None = None
-
+class _Layer(AnnotatedDescriptor, frozen=True):
     @property
     def path(self) -> str | None:
         return (self.annotations or {}).get(_PATH)
@@ -152,6 +151,7 @@ class ModelPackFormat:
                     digest=layer.parsed_digest,
                     size_bytes=layer.size_bytes,
                     path=layer.path,
+                    scale=layer.scale,
                 )
                 for layer in found.layers
             ),
@@ -218,7 +218,7 @@ def _described(file: ModelFile) -> _Layer:
         media_type=f"{_LAYER_PREFIX}{layer_kind(file)}{_RAW_SUFFIX}",
         digest=file.digest,
         size_bytes=file.size_bytes,
-        annotations={_PATH: file.path or "", _UNTESTED: "false"},
+        annotations=annotations_of(file, {_PATH: file.path or "", _UNTESTED: "false"}),
     )
 
 

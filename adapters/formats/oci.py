@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -11,11 +12,14 @@ from corral.core.errors import CorralError, StorageError
 from corral.core.go.json_encoding import encode_json
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, parse_digest
+from corral.core.models.model import ModelFile
 from corral.core.requests.messages import Message, ToolCall
 
 __all__ = (
+    "AnnotatedDescriptor",
     "Descriptor",
     "Word",
+    "annotations_of",
     "check_descriptors",
     "decode",
     "decode_manifest",
@@ -29,6 +33,7 @@ __all__ = (
 _MANIFEST_LIMIT_BYTES = 4 * 1024 * 1024
 _SIZE_LIMIT_BYTES = 1 << 46  # of a layer, so that the sum of all layers of a manifest stays below 64 bits
 _PULL_AGAIN = "pull or import the model again"
+_SCALE = "corral.adapter.scale"
 
 T = TypeVar("T")
 
@@ -50,6 +55,30 @@ class Descriptor(msgspec.Struct, frozen=True, rename={"media_type": "mediaType",
             return parse_digest(self.digest)
         except CorralError as error:
             raise StorageError(f"the manifest is malformed: {error}") from error
+
+
+class AnnotatedDescriptor(Descriptor, frozen=True):
+    """A descriptor that says more of its blob, under names of its dialect, and the scale of an adapter under ours."""
+
+    annotations: dict[str, str] | None = None
+
+    @property
+    def scale(self) -> float:
+        """How strongly an adapter is applied, 1 if that is not said. Raises `StorageError` if it is no number."""
+        text = (self.annotations or {}).get(_SCALE, "1")
+        try:
+            scale = float(text)
+        except ValueError:
+            scale = math.nan
+        if not math.isfinite(scale):
+            raise StorageError(f"the manifest is malformed: {_SCALE} is {text[:40]!r}, not a number", _PULL_AGAIN)
+        return scale
+
+
+def annotations_of(file: ModelFile, more: Mapping[str, str | None] = {}) -> dict[str, str] | None:
+    """What the descriptor of a file is annotated with; `more` are those of the dialect. None if there is nothing."""
+    said = {**more, **({_SCALE: f"{file.scale!r}"} if file.scale != 1 else {})}
+    return {name: text for name, text in said.items() if text is not None} or None
 
 
 class _CalledFunction(msgspec.Struct, frozen=True):

@@ -8,8 +8,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from corral.adapters.formats.oci import (
-    Descriptor,
+    AnnotatedDescriptor,
     Word,
+    annotations_of,
     check_descriptors,
     decode,
     decode_manifest,
@@ -52,7 +53,7 @@ _TEXT_LIMIT_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
 
 
-class _Layer(Descriptor, frozen=True):
+class _Layer(AnnotatedDescriptor, frozen=True):
     name: str | None = None
 
     @property
@@ -156,6 +157,7 @@ class OllamaManifestFormat:
                     digest=layer.parsed_digest,
                     size_bytes=layer.size_bytes,
                     path=layer.name,
+                    scale=layer.scale,
                 )
                 for layer in layers
             ),
@@ -208,7 +210,13 @@ def _described(file: ModelFile) -> _Layer:
     media_type = file.media_type or _LAYER_PREFIX + _WRITTEN.get("" if file.path else file.role, "")
     if not media_type.startswith(_LAYER_PREFIX) or media_type == _LAYER_PREFIX:
         raise Unsupported(f"an Ollama manifest has no layer for a file of kind {file.role!r} ({file.media_type!r})")
-    return _Layer(media_type=media_type, digest=file.digest, size_bytes=file.size_bytes, name=file.path)
+    return _Layer(
+        media_type=media_type,
+        digest=file.digest,
+        size_bytes=file.size_bytes,
+        name=file.path,
+        annotations=annotations_of(file),
+    )
 
 
 def _remote(config: _Config) -> RemoteModel | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from corral.api.cli.client import ServerClient
-from corral.core.catalog.create_calls import CreateCall, GivenFiles
+from corral.core.catalog.create_calls import CreateCall, GivenAdapter, GivenFiles
 from corral.core.models.digests import Digest
 from corral.core.ports.sources import FetchProgress, OnProgress
 
@@ -23,10 +23,10 @@ def create_on_server(server: ServerClient, call: CreateCall, show: OnProgress) -
     """`call` has files of this machine. Raises the error that the server reports."""
     files = {
         field: uploaded
-        for field in ("files", "adapters", "draft_files")
+        for field in ("files", "draft_files")
         if (uploaded := _uploaded(server, getattr(call, field), show)) is not None
     }
-    for event in server.stream("/api/create", _body(call) | files):
+    for event in server.stream("/api/create", _body(call) | files | _adapters(server, call.adapters, show)):
         show(
             FetchProgress(
                 status=str(event.get("status", "")),
@@ -34,6 +34,14 @@ def create_on_server(server: ServerClient, call: CreateCall, show: OnProgress) -
                 completed_bytes=event.get("completed"),
             )
         )
+
+
+def _adapters(server: ServerClient, adapters: Sequence[GivenAdapter], show: OnProgress) -> dict[str, Any]:
+    """One that is applied as it is goes as Ollama takes it."""
+    uploaded = [{"files": _uploaded(server, one.files, show), "scale": one.scale} for one in adapters]
+    if [one.scale for one in adapters] == [1.0]:
+        return {"adapters": uploaded[0]["files"]}
+    return {"adapters": uploaded} if uploaded else {}
 
 
 def _uploaded(server: ServerClient, files: GivenFiles | None, show: OnProgress) -> dict[str, Digest] | None:

@@ -78,6 +78,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
     more = [
         ("Engines", engines) if engines else ("No engine can run it", refusals),
         ("Converted", _converted_rows(details)),
+        ("Adapters", _adapter_rows(details)),
         ("Loaded instead", tuned),
         ("Not used", [(part, "") for part in unused_parts(details.record)]),
         ("Loaded", _loaded_rows(loaded) if loaded else []),
@@ -114,6 +115,11 @@ def _converted_rows(details: ModelDetails) -> list[tuple[str, str]]:
     if details.record.converted_from is None or weights is None:
         return []
     return [("from", details.record.converted_from), ("size", human_bytes(weights.size_bytes))]
+
+
+def _adapter_rows(details: ModelDetails) -> list[tuple[str, str]]:
+    adapters = details.record.files_of("adapter")
+    return [(one.digest, f"scale {one.scale:g}, {human_bytes(one.size_bytes)}") for one in adapters]
 
 
 def _tuned_rows(corral: Corral, details: ModelDetails) -> list[tuple[str, str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Protocol, Self
 
 from litestar.types import Receive, Scope, Send
 
@@ -12,11 +13,24 @@ from corral.api.http.disconnect import CancelOnDisconnect, when_reader_stalls
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.request_log import request_log
 from corral.core.errors import EngineError
-from corral.core.generation.answers import Generation
 from corral.core.models.model import StoredModel
 from corral.core.requests.outputs import Finished, Output
 
-__all__ = ("AnswerForm", "AnswerResponse")
+__all__ = ("AnswerForm", "AnswerResponse", "AnswerSource")
+
+
+class AnswerSource(Protocol):
+    """An answer in progress, such as a `Generation`: outputs that end with `Finished`."""
+
+    record: StoredModel
+    load_ns: int
+
+    def read_ahead(self) -> None: ...
+    def __aiter__(self) -> AsyncIterator[Output]: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
 
 
 class AnswerForm(Protocol):
@@ -51,7 +65,7 @@ class AnswerResponse:
     disconnects, everything is cancelled, including loading and the prompt.
     """
 
-    def __init__(self, open: Callable[[], Awaitable[Generation]], form: AnswerForm, *, stream: bool) -> None:
+    def __init__(self, open: Callable[[], Awaitable[AnswerSource]], form: AnswerForm, *, stream: bool) -> None:
         self._open = open
         self._form = form
         self._stream = stream

@@ -24,6 +24,7 @@ BodyT = TypeVar("BodyT", bound=Body)
 _LINGER_S = 2.0
 _SMALL_BYTES = 64 * 1024
 _FEW_CONTAINERS = 512
+_MEDIA_KEYS = ("image_url", "input_audio", "source")
 _MOST_TEXT_BYTES = 16 * 1024 * 1024
 """The most memory for the strings of a request; one emoji makes every character of its string take four bytes."""
 
@@ -121,16 +122,25 @@ async def _read_big(
     return body
 
 
-def _text_bytes(value: Any) -> int:
-    """The memory that the strings in `value` use. Images are left out: no template or tokenizer gets them."""
+def _text_bytes(value: Any, media: bool = False) -> int:
+    """The memory that the strings in `value` use. Images are left out: no template or tokenizer gets them.
+
+    `media`: it is what a field contains in which images may be at any depth.
+    """
     if isinstance(value, str):
         return sys.getsizeof(value)
     if isinstance(value, msgspec.Struct):
-        return sum(_text_bytes(getattr(value, name)) for name in value.__struct_fields__ if name != "images")
+        fields: frozenset[str] = getattr(value, "media_fields", frozenset())
+        return sum(
+            _text_bytes(getattr(value, name), media or name in fields)
+            for name in value.__struct_fields__
+            if name != "images"
+        )
     if isinstance(value, dict):
-        return sum(_text_bytes(key) + _text_bytes(item) for key, item in value.items())
+        counted = [(key, item) for key, item in value.items() if not (media and key in _MEDIA_KEYS)]
+        return sum(_text_bytes(key) + _text_bytes(item, media) for key, item in counted)
     if isinstance(value, (list, tuple)):
-        return sum(_text_bytes(item) for item in value)
+        return sum(_text_bytes(item, media) for item in value)
     return 0
 
 

@@ -21,22 +21,29 @@ from corral.api.http.json_shape import MOST_DEPTH, JsonShape
 from corral.core.go.json_syntax import GoSyntaxError, end_of_value
 from corral.core.malformed import MALFORMED, Mistyped, mistyped
 
-__all__ = ("Body", "decode_body", "decode_plain")
+__all__ = ("UNKNOWN", "Body", "decode_body", "decode_plain")
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
     """Base of request bodies. Every field has a default, Go's zero value. A subclass's name appears in error texts.
 
-    `max_body_bytes` is a limit in addition to the server's; None means no such limit.
+    `max_body_bytes` is a limit in addition to the server's; None means no such limit. `media_fields` contain images or
+    sound at any depth, which do not count as text. A body with `keeps_unknown` has a field whose name in JSON is
+    `UNKNOWN`: the names of the fields that it does not have, but the client sent.
     """
 
     max_body_bytes: ClassVar[int | None] = None
+    media_fields: ClassVar[frozenset[str]] = frozenset()
+    keeps_unknown: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raises `ApiError` if something is out of bounds. Called once, after decoding."""
 
 
 BodyT = TypeVar("BodyT", bound=Body)
+
+UNKNOWN = "$unknown"
+"""What a client sends in a field of this name is dropped."""
 
 _decode = msgspec.json.Decoder().decode
 _INDEX = re.compile(r"\[[^\]]*\]")
@@ -85,6 +92,8 @@ def _as_body(value: Any, kind: type[BodyT]) -> BodyT:
     if not isinstance(value, dict):
         raise _not_an_object(_go_kind(value), kind)
     folded = _fold(value, kind)
+    if kind.keeps_unknown:
+        folded[UNKNOWN] = [name for name in folded if name not in kind.__struct_encode_fields__]
     try:
         body = msgspec.convert(folded, kind)
     except msgspec.ValidationError as error:

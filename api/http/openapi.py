@@ -117,6 +117,8 @@ def _operation(handler: Any, path: str, dialect: Dialect, names: dict[type[Any],
     success: dict[str, Any] = {"description": "The answer"}
     if reply is not None:
         content = {"application/json": {"schema": {"$ref": _PATH + names[reply]}}}
+        if handler.opt.get("events"):
+            content["text/event-stream"] = {"schema": {"type": "string"}}
         if handler.opt.get("ndjson"):
             documented = dialect.schemas.get(reply)
             name = (documented and documented.stream_name) or names[reply]

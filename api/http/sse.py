@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ("EVENT_STREAM", "event")
+__all__ = ("DONE", "EVENT_STREAM", "event")
 
 EVENT_STREAM = b"text/event-stream"
 """The content type of a stream of events."""
+
+DONE = b"data: [DONE]\n\n"
+"""What ends a stream of OpenAI's completions."""
 
 
 def event(data: bytes, name: bytes = b"") -> bytes:

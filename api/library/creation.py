@@ -14,7 +14,7 @@ from corral.api.library.messages import spoken
 from corral.api.modelfile.create_calls import call_of
 from corral.api.modelfile.local_files import files_at, named_relatively
 from corral.api.modelfile.parsing import decode_modelfile, parse_modelfile
-from corral.core.catalog.create_calls import CreateCall, GivenFiles
+from corral.core.catalog.create_calls import CreateCall, GivenAdapter, GivenFiles
 from corral.core.conversion.results import quantized_name
 from corral.core.conversion.tuning import TuneReport
 from corral.core.errors import InvalidRequest, NotFound
@@ -35,14 +35,15 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 class CreateOptions(TypedDict, total=False):
     """What a new model has instead of, or in addition to, what it is created from; what is absent stays as it is there.
 
-    `files` are weights in GGUF, and projectors (or the folder of them); `adapters` a LoRA adapter; `draft_files` a
-    draft model. `template` is a Go template, `parameters` are options by name, merged with those of the other model;
-    `messages` open each chat; `license` is a text, or several, appended. `renderer`, `parser` and `requires` are for
-    Ollama. With `remote_host`, the model runs on that server. `info` overrides what the model says about itself.
+    `files` are weights in GGUF, and projectors (or the folder of them); `adapters` are LoRA adapters, added to those of
+    the other model: paths, or scales by path; `draft_files` a draft model. `template` is a Go template, `parameters`
+    are options by name, merged with those of the other model; `messages` open each chat; `license` is a text, or
+    several, appended. `renderer`, `parser` and `requires` are for Ollama. With `remote_host`, the model runs on that
+    server. `info` overrides what the model says about itself.
     """
 
     files: Paths
-    adapters: Paths
+    adapters: Paths | Mapping[str, float]
     draft_files: Paths
     template: str
     system: str
@@ -80,7 +81,7 @@ class AsyncCreation(ABC):
             name=parse_name(checked("model", model, str)),
             base=checked("from_", from_, str),
             files=await _found("files", how.get("files", ())),
-            adapters=await _found("adapters", how.get("adapters", ())),
+            adapters=await _adapters(how.get("adapters", ())),
             draft_files=await _found("draft_files", how.get("draft_files", ())),
             parameters=checked_options(how.get("parameters"), "parameters"),
             messages=await spoken(how.get("messages", ())),
@@ -215,6 +216,22 @@ def modelfile_call(model: str, modelfile: str | os.PathLike[str]) -> CreateCall:
     except OSError as error:
         raise NotFound(f"cannot read the Modelfile {path}: {error.strerror}") from error
     return call_of(parse_modelfile(text), name, path.parent)
+
+
+async def _adapters(given: Paths | Mapping[str, float]) -> tuple[GivenAdapter, ...]:
+    if isinstance(given, Mapping):
+        scaled = list(given.items())
+    else:
+        scaled = [(path, 1.0) for path in (given if isinstance(given, list | tuple) else (given,))]
+    return tuple(
+        [
+            GivenAdapter(
+                files=await asyncio.to_thread(_files_at, [checked_path("adapters", path)]),
+                scale=float(checked("adapters", scale, float, int)),
+            )
+            for path, scale in scaled
+        ]
+    )
 
 
 async def _found(argument: str, paths: Paths) -> GivenFiles | None:

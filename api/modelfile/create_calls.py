@@ -8,7 +8,7 @@ from typing import Any
 
 from corral.api.modelfile.instructions import Instruction, InvalidModelfile, Modelfile
 from corral.api.modelfile.local_files import files_at, is_certainly_a_path, named_relatively, resolved
-from corral.core.catalog.create_calls import CreateCall
+from corral.core.catalog.create_calls import CreateCall, GivenAdapter
 from corral.core.errors import InvalidRequest, NotFound
 from corral.core.models.names import ModelName
 from corral.core.requests.messages import Message
@@ -22,6 +22,9 @@ _SEMVER = re.compile(
     r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?)?)?)",
     re.ASCII,
 )
+
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def call_of(modelfile: Modelfile, name: ModelName, folder: Path) -> CreateCall:
@@ -45,12 +48,11 @@ def call_of(modelfile: Modelfile, name: ModelName, folder: Path) -> CreateCall:
     for draft in drafts:
         if any(draft.samefile(file) for file in files):
             raise InvalidRequest(f"DRAFT must not reference the same local path as FROM: {draft}")
-    adapters = [file for written in modelfile.values("adapter")[-1:] for file in files_at(resolved(written, folder))]
     return CreateCall(
         name=name,
         base=base,
         files=named_relatively(files) if files else None,
-        adapters=named_relatively(adapters) if adapters else None,
+        adapters=tuple(_adapter(written, folder) for written in modelfile.values("adapter")),
         draft_files=named_relatively(drafts) if drafts else None,
         template=modelfile.last("template"),
         system=modelfile.last("system"),
@@ -63,6 +65,14 @@ def call_of(modelfile: Modelfile, name: ModelName, folder: Path) -> CreateCall:
         parser=modelfile.last("parser"),
         requires=_version(modelfile.last("requires")),
     )
+
+
+def _adapter(written: str, folder: Path) -> GivenAdapter:
+    """A path, and a scale behind it unless all of it is the path of something."""
+    path, _, last = written.rpartition(" ")
+    if path and _NUMBER.fullmatch(last) and not resolved(written, folder).exists():
+        return GivenAdapter(files=named_relatively(files_at(resolved(path.rstrip(), folder))), scale=float(last))
+    return GivenAdapter(files=named_relatively(files_at(resolved(written, folder))))
 
 
 def retired_parameters(modelfile: Modelfile) -> tuple[str, ...]:

@@ -56,7 +56,8 @@ def _instructions(
         yield Instruction(keyword="from", value=path)
     for file in whole:
         if file.role == "adapter":
-            yield Instruction(keyword="adapter", value=file.path)
+            scale = "" if file.scale == 1 else f" {_bare('', file.scale)}"
+            yield Instruction(keyword="adapter", value=f"{file.path}{scale}")
         elif file.role == "draft":
             yield Instruction(keyword="draft", value=file.path)
     for file in whole:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from corral.core.catalog.adapter_fit import check_adapters
 from corral.core.catalog.checkpoints import given_checkpoint, is_checkpoint
-from corral.core.catalog.create_calls import CreateCall
+from corral.core.catalog.create_calls import CreateCall, GivenAdapter
 from corral.core.catalog.given_files import GivenFileReader, check_paths, model_files
 from corral.core.catalog.info_overrides import with_info
 from corral.core.catalog.inspection import WeightsInspector
@@ -74,7 +76,8 @@ class ModelCreator:
         the model that it is created from.
         """
         refuse_derived(call.name)
-        for files in (call.files, call.adapters, call.draft_files):
+        given = (call.files, *(adapter.files for adapter in call.adapters), call.draft_files)
+        for files in given:
             check_paths(files)
         if call.draft_quantize and not call.draft_files:
             raise InvalidRequest("--draft-quantize requires a DRAFT model")
@@ -85,13 +88,13 @@ class ModelCreator:
         except BaseException:
             await discard_blobs(reader.adopted, manifests=self._manifests, blobs=self._blobs)
             raise
-        for files in (call.files, call.adapters, call.draft_files):
+        for files in given:
             for file in (files or {}).values():
                 if not isinstance(file, Path):
                     await self._blobs.release(file)  # it goes with the model from now on
         if is_checkpoint(call.files or {}):  # what was uploaded for the conversion
-            given = [file for file in (call.files or {}).values() if not isinstance(file, Path)]
-            await discard_blobs(given, manifests=self._manifests, blobs=self._blobs)
+            uploaded = [file for file in (call.files or {}).values() if not isinstance(file, Path)]
+            await discard_blobs(uploaded, manifests=self._manifests, blobs=self._blobs)
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))
         return published.record
@@ -133,13 +136,27 @@ class ModelCreator:
             model, family = await self._from_files(call, reader, on_progress)
         else:
             raise InvalidRequest("neither 'from' or 'files' was specified")
-        if call.adapters:
-            if len(call.adapters) > 1:
-                raise InvalidRequest("only one adapter is currently supported")
-            model = _with_files(model, _adapter(await reader.parts(call.adapters, on_progress)))
+        for adapter in call.adapters:
+            model = _with_files(model, await self._adapter(call, model, adapter, reader, on_progress))
         if call.draft_files:
             model = _with_files(model, model_files(await reader.parts(call.draft_files, on_progress), "draft"))
         return model, family
+
+    async def _adapter(
+        self, call: CreateCall, model: Model, adapter: GivenAdapter, reader: GivenFileReader, on_progress: OnProgress
+    ) -> tuple[ModelFile, ...]:
+        if len(adapter.files) > 1:
+            raise InvalidRequest("only one adapter is currently supported")
+        if not math.isfinite(adapter.scale):
+            raise InvalidRequest(f"the scale of an adapter must be a number, not {adapter.scale}")
+        parts = await reader.parts(adapter.files, on_progress)
+        for part in parts:
+            if file_role(part.metadata) != "adapter":
+                raise InvalidRequest(f"{part.file_name} is no adapter: general.type of its header does not say so")
+        if model.weights is not None:
+            names = {part.blob.digest: part.file_name for part in parts}
+            await check_adapters(self._inspector, call.base or call.name.short, model.weights.digest, names)
+        return tuple(msgspec.structs.replace(file, scale=adapter.scale) for file in model_files(parts, "adapter"))
 
     async def _base(self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress) -> Model:
         record = await self._stored_base(call.base, on_progress)
@@ -207,11 +224,4 @@ def _additions(parts: Sequence[Part]) -> tuple[ModelFile, ...]:
             raise InvalidRequest(
                 f"{part.file_name} has weights, and so has the model that is named with it: choose one"
             )
-    return model_files(parts)
-
-
-def _adapter(parts: Sequence[Part]) -> tuple[ModelFile, ...]:
-    for part in parts:
-        if file_role(part.metadata) != "adapter":
-            raise InvalidRequest(f"{part.file_name} is no adapter: general.type of its header does not say so")
     return model_files(parts)

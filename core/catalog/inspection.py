@@ -19,7 +19,7 @@ from corral.core.ports.metadata import MetadataCache, MetadataReader, RandomAcce
 from corral.core.random_access import RandomAccessFile
 from corral.core.wording.left_out import remarks
 
-__all__ = ("WeightsInspector",)
+__all__ = ("Tensors", "WeightsInspector")
 
 _REMEMBERED = 256  # models; a description is some kilobytes
 _KEPT_PAIRS, _KEPT_CHARACTERS = 2048, 65_536  # of a description that is cached

@@ -35,7 +35,7 @@ class ModelComparer:
         enough_kl: float | None = None,
         on_progress: OnLoadProgress,
     ) -> Comparison:
-        """Both models without adapters; cancelling it ends the process. See `CompareRequest`.
+        """Cancelling it ends the process. See `CompareRequest`.
 
         Raises `Unsupported` if no engine can compare the two, `InvalidRequest` if their vocabularies differ, and what
         loading raises.
@@ -54,6 +54,8 @@ class ModelComparer:
             request = CompareRequest(
                 reference=_weights(ours),
                 candidate=_weights(theirs),
+                reference_adapters=_adapters(ours),
+                candidate_adapters=_adapters(theirs),
                 text=None if text is None else str(text),
                 speed=speed,
                 enough_kl=enough_kl,
@@ -71,6 +73,10 @@ class ModelComparer:
         options = None if spec.load_options is None else spec.load_options()
         match = contained(spec.match, record, metadata, options)
         return match.score > 0 and match.derive is None
+
+
+def _adapters(files: Sequence[LocalFile]) -> tuple[LocalFile, ...]:
+    return tuple(file for file in files if file.role == "adapter")
 
 
 def _weights(files: Sequence[LocalFile]) -> LocalFile:

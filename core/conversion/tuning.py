@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+import msgspec
+
 from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.deriving import ConvertibleModels, ModelDeriver
 from corral.core.conversion.quantizing import QUANTIZER
@@ -100,6 +102,8 @@ class ModelTuner:
         metadata = await self._models.metadata(record)
         if spec is None or record.weights is None or metadata is None or metadata.format != "gguf":
             raise Unsupported(f"{record.name.short} has no weights that can be re-encoded")
+        # All models with these weights share the result, whichever adapters they have.
+        alone = msgspec.structs.replace(record, files=record.files_of("weights"))
         tried = [kind for kind in (types or spec.reencodings) if kind != metadata.file_type]
         made: list[StoredModel] = []
         rows, candidates = [], dict[str, StoredModel]()
@@ -110,9 +114,9 @@ class ModelTuner:
                     on_progress((number + share) / len(tried))
 
                 try:
-                    candidate = await self._candidate(record, kind, made, report)
+                    candidate = await self._candidate(alone, kind, made, report)
                     candidates[kind] = candidate
-                    found = await self._compare(record, candidate, most_kl, report)
+                    found = await self._compare(alone, candidate, most_kl, report)
                     rows.append(_row(kind, found, most_kl))
                 except CorralError as error:
                     rows.append(TuneRow(kind=kind, refused=error.message))

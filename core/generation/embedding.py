@@ -10,7 +10,7 @@ from corral.core.generation.early_length_check import require_room
 from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import EmbedCall
 from corral.core.requests.outputs import Embedded, Vectors
-from corral.core.requests.prompts import TextPart
+from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import EmbedRequest
 
 __all__ = ("embed_texts",)
@@ -18,6 +18,8 @@ __all__ = ("embed_texts",)
 _GROUP_INPUTS, _GROUP_CHARACTERS = 64, 131_072
 """The most of a list that is embedded at once. A longer text goes alone."""
 
+
+_Input = str | tuple[int, ...]
 
 _TINY_CONTEXT = 16
 """Tokens; the ones that models add to every text fit into any larger context."""
@@ -44,11 +46,11 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
     try:
         if not call.truncate:
             for text in call.inputs:
-                require_room(model.info, len(text), most)
+                require_room(model.info, len(text) if isinstance(text, str) else 0, most)
         for group in _groups(call.inputs, _most_inputs(model)):
             request = EmbedRequest(
                 caller=call.caller,
-                inputs=tuple((TextPart(text=text),) for text in group),
+                inputs=tuple((_part(text),) for text in group),
                 truncate=call.truncate,
                 num_ctx=num_ctx,
             )
@@ -61,15 +63,19 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
     return Embedded(vectors=Vectors(dimensions=dimensions, float32=bytes(vectors)), prompt_tokens=prompt_tokens)
 
 
+def _part(given: str | tuple[int, ...]) -> TextPart | TokensPart:
+    return TextPart(text=given) if isinstance(given, str) else TokensPart(ids=given)
+
+
 def _most_inputs(model: RunningModel) -> int:
     """One for engines that serve one request at a time, since all others wait until it is done."""
     one_at_a_time = model.info.parallel == 1 and "batch" not in model.info.features
     return 1 if one_at_a_time else _GROUP_INPUTS
 
 
-def _groups(inputs: Sequence[str], most: int) -> Iterator[list[str]]:
-    """Consecutive texts that fit into a group, at least one each."""
-    group: list[str] = []
+def _groups(inputs: Sequence[_Input], most: int) -> Iterator[list[_Input]]:
+    """Consecutive inputs that fit into a group, at least one each; an id counts as a character."""
+    group: list[_Input] = []
     characters = 0
     for text in inputs:
         if group and (len(group) == most or characters + len(text) > _GROUP_CHARACTERS):

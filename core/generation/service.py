@@ -37,6 +37,7 @@ from corral.core.generation.refusals import (
     settled_thinking,
     with_enforceable_budget,
 )
+from corral.core.generation.single_call import until_first_call
 from corral.core.generation.tool_calling import settled_tools
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
@@ -280,6 +281,8 @@ class InferenceService:
                 outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
             else:
                 outputs = await completed(view, lease.model, request, self._formats, self._parsers)
+            if getattr(request, "tools", ()) and not getattr(request, "parallel_tool_calls", True):
+                outputs = until_first_call(outputs)
             if self._checker is not None and (schema := schema_to_check(call)) is not None:
                 outputs = with_format_check(outputs, schema, self._checker)
             outputs = self._limits.metered(outputs, call.caller.principal)

@@ -36,13 +36,15 @@ FileRole = Literal[
 
 
 class ModelFile(Value, frozen=True, kw_only=True):
-    """One layer. `path` is the file's name inside a folder model; None if the format names no files."""
+    """One layer. `path` is the file's name inside a folder model; None if the format names no files. `scale` is how
+    strongly an adapter is applied."""
 
     role: FileRole
     media_type: str
     digest: Digest
     size_bytes: int
     path: str | None = None
+    scale: float = 1.0
 
 
 class TemplateText(Value, frozen=True, kw_only=True):

@@ -86,18 +86,21 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
 
 class ChatCall(AnswerCall, frozen=True, kw_only=True):
     """Answer a conversation. A trailing assistant message is continued. The model may call `tools`, or as it is told by
-    `tool_choice`.
+    `tool_choice`. Without `parallel_tool_calls`, the answer ends with its first call.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ANY_CHOICE
+    parallel_tool_calls: bool = True
 
 
 class EmbedCall(LoadingCall, frozen=True, kw_only=True):
-    """One vector per input. `normalise` scales it to length 1, after cutting it to the first `dimensions` numbers."""
+    """One vector per input, which is a text or token ids. `normalise` scales it to length 1, after cutting it to the
+    first `dimensions` numbers.
+    """
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str | tuple[int, ...], ...]
     truncate: bool = True
     dimensions: int | None = None
     normalise: bool = True

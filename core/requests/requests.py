@@ -164,7 +164,7 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
     leaves this to the engine. `thinking_budget` is the most tokens of thinking; None sets no limit.
     `earlier_ids` are the tokens of an exchange that the rendered messages continue. With `suffix`, the answer belongs
     between the last message and it; only templates that have a place for it get one. `template` is a Go template to use
-    instead of the model's own.
+    instead of the model's own. Without `parallel_tool_calls`, one call is wanted at most.
     """
 
     messages: tuple[Message, ...]
@@ -173,6 +173,7 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
     suffix: str = ""
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ANY_CHOICE
+    parallel_tool_calls: bool = True
     think: bool | str | None = None
     thinking_budget: int | None = None
 

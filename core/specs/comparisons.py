@@ -9,7 +9,8 @@ __all__ = ("CompareRequest", "Comparison", "ModelFigures")
 
 
 class CompareRequest(Value, frozen=True, kw_only=True):
-    """The weights of two models with one vocabulary. `text` is the path of a text in UTF-8; None: the engine's own.
+    """The weights of two models with one vocabulary, and their adapters. `text` is the path of a text in UTF-8; None:
+    the engine's own.
 
     `speed`: also measure how fast they are. Beyond `enough_kl`, a divergence need not be known exactly, and the
     speed not at all.
@@ -17,6 +18,8 @@ class CompareRequest(Value, frozen=True, kw_only=True):
 
     reference: LocalFile
     candidate: LocalFile
+    reference_adapters: tuple[LocalFile, ...] = ()
+    candidate_adapters: tuple[LocalFile, ...] = ()
     text: str | None = None
     speed: bool = True
     enough_kl: float | None = None

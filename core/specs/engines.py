@@ -48,12 +48,15 @@ class Device(Value, frozen=True, kw_only=True):
 
 
 class LocalFile(Value, frozen=True, kw_only=True):
-    """A file of the model, at a path that the engine can open; `digest` is that of its content, None if unknown."""
+    """A file of the model, at a path that the engine can open; `digest` is that of its content, None if unknown.
+    `scale` is how strongly an adapter is applied.
+    """
 
     role: FileRole
     path: str
     name: str | None = None
     digest: str | None = None
+    scale: float = 1.0
 
 
 class LoadRequest(Value, frozen=True, kw_only=True):

@@ -29,7 +29,11 @@ WEIGHTS = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": CHATML})
 FLOATS = gguf_bytes({**SMALL_MODEL, "general.file_type": 1})
 PLAIN = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": "{{ messages }}"})
 PROJECTOR = gguf_bytes({"general.architecture": "clip", "general.name": "eye", "clip.has_vision_encoder": True})
-ADAPTER = gguf_bytes({"general.architecture": "llama", "general.type": "adapter"})
+MATRIX = "blk.0.attn_q.weight"
+SQUARE = gguf_bytes(tensors=[TensorEntry(MATRIX, (8, 4))])
+FACTORS = (TensorEntry(f"{MATRIX}.lora_a", (8, 4)), TensorEntry(f"{MATRIX}.lora_b", (4, 4), 0, 64))
+LORA = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
+ADAPTER, SECOND = (gguf_bytes({**LORA, "adapter.lora.alpha": alpha}, FACTORS) for alpha in (1.0, 2.0))
 PART = gguf_bytes({**SMALL_MODEL, "split.count": 3})
 TRUNCATED = gguf_bytes(tensors=[TensorEntry("w", size_bytes=128, data=b"short")])
 SEED = b'{"seed":1}\n'
@@ -184,8 +188,8 @@ def test_from_a_file(api: httpx.Client, server: Any) -> None:
     assert "autodetected" not in " ".join(created(api, "plain", files=uploaded(api, x=PLAIN)))
 
 
-def test_with_a_projector_and_an_adapter(api: httpx.Client) -> None:
-    """A projector beside the weights makes the model see; an adapter is stored, and running the model refuses it."""
+def test_with_a_projector(api: httpx.Client) -> None:
+    """A projector beside the weights makes the model see."""
     files = uploaded(api, model_gguf=WEIGHTS, mmproj_gguf=PROJECTOR)
     assert created(api, "sees", files=files)[:3] == ["parsing GGUF", "parsing GGUF", "verifying conversion"]
     found = shown(api, "sees")
@@ -199,8 +203,55 @@ def test_with_a_projector_and_an_adapter(api: httpx.Client) -> None:
     assert "vision" in shown(api, "sees-too")["capabilities"]
     created(api, "adds", **{"from": "small"}, files=uploaded(api, p_gguf=PROJECTOR))
     assert "vision" in shown(api, "adds")["capabilities"]
-    created(api, "tuned", **{"from": "small"}, adapters=uploaded(api, lora_gguf=ADAPTER))
-    assert "\nADAPTER /" in shown(api, "tuned")["modelfile"]
+
+
+def test_with_adapters(api: httpx.Client, server: Any) -> None:
+    """One adapter makes the manifest that Ollama writes; several are a list, each with its scale, after those that the
+    other model has."""
+    created(api, "square", files=uploaded(api, square_gguf=SQUARE))
+    statuses = created(api, "tuned", **{"from": "square"}, adapters=uploaded(api, lora_gguf=ADAPTER))
+    assert statuses[0] == "parsing GGUF"
+    assert f"using existing layer {digest_of(ADAPTER)}" in statuses
+    [layer] = [layer for layer in manifest_of(server, "tuned")[1]["layers"] if layer["digest"] == digest_of(ADAPTER)]
+    assert layer == {
+        "mediaType": "application/vnd.ollama.image.adapter", "digest": digest_of(ADAPTER), "size": len(ADAPTER),
+    }  # fmt: skip
+    more = [
+        {"files": uploaded(api, second_gguf=SECOND), "scale": 0.5},
+        {"files": uploaded(api, lora_gguf=ADAPTER), "scale": -2},
+    ]
+    created(api, "several", **{"from": "tuned"}, adapters=more)
+    files = [file for file in shown(api, "several")["corral"]["files"] if file["role"] == "adapter"]
+    assert [(file["digest"], file["scale"]) for file in files] == [
+        (digest_of(ADAPTER), 1.0), (digest_of(SECOND), 0.5), (digest_of(ADAPTER), -2.0),
+    ]  # fmt: skip
+    lines = [line for line in shown(api, "several")["modelfile"].splitlines() if line.startswith("ADAPTER ")]
+    assert [line.rpartition("sha256-")[2].partition(" ")[2] for line in lines] == ["", "0.5", "-2"]
+
+
+def test_an_adapter_that_does_not_fit(api: httpx.Client) -> None:
+    """It is refused, with an error that names both, and nothing is created."""
+    created(api, "square", files=uploaded(api, square_gguf=SQUARE))
+    wide = (TensorEntry(f"{MATRIX}.lora_a", (8, 4)), TensorEntry(f"{MATRIX}.lora_b", (4, 8)))
+    half = (TensorEntry(f"{MATRIX}.lora_a", (8, 4)), TensorEntry(f"{MATRIX}.lora_b", (2, 4), 0, 32))
+    norm = (TensorEntry("token_embd.weight.lora_a"), TensorEntry("token_embd.weight.lora_b"))
+    for data, text in (
+        (gguf_bytes(LORA, wide), "does not fit square: it changes blk.0.attn_q.weight of the shape (8, 8), but there"),
+        (gguf_bytes({**LORA, "general.architecture": "qwen2"}, FACTORS), "made for the architecture 'qwen2', not 'lla"),
+        (gguf_bytes(LORA, half), "blk.0.attn_q.weight.lora_a of the shape (8, 4) does not fit .lora_b of the shape"),
+        (gguf_bytes(LORA, norm), "token_embd.weight.lora_a of the shape (32,) does not fit"),
+        (gguf_bytes(LORA, FACTORS[:1]), "it has blk.0.attn_q.weight.lora_a without its other half"),
+        (gguf_bytes(LORA, ()), "it changes nothing"),
+        (gguf_bytes({**LORA, "adapter.lora.alpha": 4}, FACTORS), "adapter.lora.alpha is not a 32-bit float"),
+        (gguf_bytes({**LORA, "adapter.lora.alpha": float("nan")}, FACTORS), "adapter.lora.alpha is nan"),
+        (gguf_bytes({**LORA, "adapter.type": "dora"}, FACTORS), "adapter.type is 'dora'"),
+        (gguf_bytes({**LORA, "adapter.alora.invocation_tokens": [1]}, FACTORS), "it is an activated LoRA"),
+        (SQUARE, "other.gguf is no adapter"),
+    ):
+        body = {"from": "square", "adapters": uploaded(api, other_gguf=data), "stream": False}
+        status, error = refused(api, **body)
+        assert (status, text in error) == (400, True), error
+        assert "other.gguf" in error
 
 
 def test_without_a_stream(api: httpx.Client) -> None:

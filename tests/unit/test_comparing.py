@@ -15,9 +15,10 @@ from corral import Corral
 from corral.adapters.engines.llama_cpp.comparing.compare import compare, sample_text
 from corral.adapters.engines.llama_cpp.comparing.divergence import chunks_of, compare_rows
 from corral.adapters.engines.llama_cpp.comparing.speeds import race
-from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.quantizing.quantize import quantize
 from corral.core.errors import InvalidRequest, NotFound, Unsupported
 from corral.core.specs.comparisons import CompareRequest, Comparison

@@ -27,11 +27,13 @@ from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
 from corral.core.ports.sources import FetchProgress
 from corral.core.requests.messages import Message
-from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
+from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
 
-WEIGHTS = gguf_bytes()
+MATRIX = "blk.0.attn_q.weight"
+WEIGHTS = gguf_bytes(tensors=(TensorEntry(MATRIX, (8, 4)),))
 PROJECTOR = gguf_bytes({"general.architecture": "clip", "clip.has_vision_encoder": True})
-ADAPTER = gguf_bytes({"general.architecture": "llama", "general.type": "adapter"})
+FACTORS = (TensorEntry(f"{MATRIX}.lora_a", (8, 4)), TensorEntry(f"{MATRIX}.lora_b", (4, 4), 0, 64))
+ADAPTER = gguf_bytes({"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}, FACTORS)
 MODELFILE = '''
 FROM ./weights/small.gguf
 FROM weights/mmproj.gguf

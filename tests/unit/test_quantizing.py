@@ -14,9 +14,10 @@ import pytest
 pytest.importorskip("llama_cpp")
 
 from corral import Corral
-from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.quantizing.importance_matrix import read_importance_matrix
 from corral.adapters.engines.llama_cpp.quantizing.quantize import quantize
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER, MATRIX_TYPES, QuantizeParameters

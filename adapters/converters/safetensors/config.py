@@ -22,10 +22,23 @@ class Config:
 
     def __init__(self, values: Mapping[str, Any], where: str = "config.json") -> None:
         self._values = {name: value for name, value in values.items() if value is not None}
+        self._nulls = values.keys() - self._values.keys()
         self._where = where
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
+
+    def is_null(self, name: str) -> bool:
+        """Whether the value is null on purpose, which a few names tell from absent."""
+        return name in self._nulls
+
+    def replaced(self, **values: Any) -> Config:
+        """The same with other values."""
+        return Config({**dict.fromkeys(self._nulls), **self._values, **values}, self._where)
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Config:
+        """The same with values for what is absent, but not for what is null on purpose."""
+        return Config({**defaults, **dict.fromkeys(self._nulls), **self._values}, self._where)
 
     def raw(self, name: str) -> Any:
         """The value as JSON has it; None if it is absent."""

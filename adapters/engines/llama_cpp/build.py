@@ -24,10 +24,11 @@ from corral.adapters.engines.llama_cpp.guessing import Guessing
 from corral.adapters.engines.llama_cpp.image_encoder import open_encoder
 from corral.adapters.engines.llama_cpp.kernel_trace import KernelTrace
 from corral.adapters.engines.llama_cpp.memory_needs import projector_bytes
-from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, supports_gpu
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextSize
 from corral.adapters.engines.llama_cpp.native_log import collect_log
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel, supports_gpu
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 from corral.adapters.engines.llama_cpp.prefix_opening import open_tiers
 from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixTiers
@@ -67,6 +68,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
         main_gpu=options.main_gpu,
         use_mmap=options.use_mmap,
         repack=options.repack,
+        adapters=[file for file in request.files if file.role == "adapter"],
         on_progress=on_progress,
     )
     with contextlib.ExitStack() as failed:
@@ -271,7 +273,6 @@ class _Builder:
         """Without the contexts' memory. That for embeddings is created when it is needed."""
         options, tokenizer = self._options, self._tokenizer
         projector = os.path.getsize(self._projector) if self._projector and sees else 0
-        weights = {"weights": self._model.description}
         threads = {"threads": str(self._threads) if options.num_thread > 0 else f"up to {self._threads}"}
         return ModelInfo(
             tasks=frozenset(tasks),
@@ -281,7 +282,7 @@ class _Builder:
             parallel=self._settings.most_streams if self._settings.generates else 1,
             longest_token_bytes=tokenizer.longest_token_bytes,
             memory_bytes={"gpu" if self._gpu else "cpu": self._model.size_bytes + projector_bytes(projector)},
-            details={**weights, **details, **threads},
+            details={**self._model.details, **details, **threads},
         )
 
 

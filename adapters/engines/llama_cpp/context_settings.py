@@ -15,8 +15,8 @@ from corral.adapters.engines.llama_cpp.memory_needs import (
     batch_tokens,
     compute_bytes,
 )
-from corral.adapters.engines.llama_cpp.native import LlamaModel
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
 from corral.adapters.system.memory import free_memory
 from corral.core.errors import InvalidOption, OutOfMemory

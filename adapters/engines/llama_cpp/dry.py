@@ -9,7 +9,7 @@ from typing import Any
 
 import llama_cpp as C
 
-from corral.adapters.engines.llama_cpp.native import LlamaModel
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.core.errors import ServerBusy
 from corral.core.lru import SizedLruDict
 from corral.core.requests.requests import SamplingParams

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from corral.adapters.engines.llama_cpp.batching import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
-from corral.adapters.engines.llama_cpp.native import LlamaModel
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.reader_count import Users
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer

@@ -9,8 +9,9 @@ import llama_cpp as C
 from corral.adapters.engines.llama_cpp.guess_prompt import PromptLookup
 from corral.adapters.engines.llama_cpp.guessing import Offer
 from corral.adapters.engines.llama_cpp.memory_needs import KV_BYTES_PER_VALUE
-from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.streams import common_prefix
 from corral.core.errors import InvalidModelFile
 

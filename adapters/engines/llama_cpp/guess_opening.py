@@ -11,9 +11,10 @@ from corral.adapters.engines.llama_cpp.guess_draft import DraftGuesser, DraftMod
 from corral.adapters.engines.llama_cpp.guess_exactness import rows_together_are_exact
 from corral.adapters.engines.llama_cpp.guess_prompt import PromptLookup
 from corral.adapters.engines.llama_cpp.guessing import Guesser, Guessing
-from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.spec import LlamaCppOptions
 from corral.adapters.engines.llama_cpp.trial_decodes import can_trim
 from corral.core.errors import CorralError, InvalidModelFile, InvalidOption

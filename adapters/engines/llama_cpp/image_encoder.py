@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from corral.adapters.engine_kit.image_decoding import decoded_image
 from corral.adapters.engines.llama_cpp.image_cells import ImageCells, ImagePiece
 from corral.adapters.engines.llama_cpp.memory_needs import REMEMBERED_BYTES
-from corral.adapters.engines.llama_cpp.native import LlamaModel
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.projector import Projector
 from corral.core.errors import EngineDied, LoadFailed
 

@@ -1,8 +1,7 @@
-"""Handles over llama.cpp's C API: the model and its contexts. Errors come out as Corral's."""
+"""A model's KV cache of streams, and what is computed in it, whatever its size is at the moment."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,101 +12,11 @@ import numpy.typing as npt
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize, NativeContext
-from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.stream_states import SPARE_BYTES, fit_state, portable_state
-from corral.core.errors import EngineError, InvalidModelFile, LoadFailed, OutOfMemory
-from corral.core.ports.runners import OnLoadProgress
+from corral.core.errors import EngineError
 
-__all__ = ("LlamaContext", "LlamaModel", "supports_gpu")
-
-
-def supports_gpu() -> bool:
-    return bool(C.llama_supports_gpu_offload())
-
-
-class LlamaModel:
-    """Weights and vocabulary. Must be closed after all of its contexts."""
-
-    def __init__(
-        self,
-        path: str,
-        *,
-        gpu_layers: int,
-        main_gpu: int | None,
-        use_mmap: bool | None,
-        repack: bool = True,
-        on_progress: OnLoadProgress,
-    ) -> None:
-        params = C.llama_model_default_params()
-        params.n_gpu_layers = gpu_layers
-        params.use_extra_bufts = repack
-        if main_gpu is not None:
-            params.main_gpu = main_gpu
-            params.split_mode = C.LLAMA_SPLIT_MODE_NONE
-        if use_mmap is not None:
-            params.load_mode = C.LLAMA_LOAD_MODE_MMAP if use_mmap else C.LLAMA_LOAD_MODE_NONE
-
-        stopped: list[BaseException] = []
-
-        def progress(share: float, _: Any) -> bool:
-            # An exception cannot pass through native code: ctypes would print it. Returning False ends the load.
-            try:
-                on_progress(share)
-            except BaseException as reason:
-                stopped.append(reason)
-            return not stopped
-
-        callback = C.llama_progress_callback(progress)
-        params.progress_callback = callback
-        forget_log()
-        self.handle = C.llama_model_load_from_file(path.encode(), params)
-        if stopped:
-            self.close()
-            raise stopped[0]
-        if not self.handle:
-            reason = failure_reason()
-            if "unknown model architecture" in reason or "invalid" in reason or "corrupt" in reason:
-                raise InvalidModelFile(
-                    f"llama.cpp does not support this model: {reason}",
-                    "another engine or a newer version of this one may support it",
-                )
-            if "alloc" in reason:
-                raise OutOfMemory(f"llama.cpp could not load the model: {reason}", "free memory, or lower num_gpu")
-            raise LoadFailed(f"llama.cpp could not load the model: {reason}")
-        self.vocab = C.llama_model_get_vocab(self.handle)
-        self.vocabulary_size = int(C.llama_vocab_n_tokens(self.vocab))
-        self.trained_context = int(C.llama_model_n_ctx_train(self.handle))
-        self.embedding_size = int(C.llama_model_n_embd_out(self.handle))
-        self.has_decoder = bool(C.llama_model_has_decoder(self.handle))
-        self.sliding_window = int(C.llama_model_n_swa(self.handle))  # 0 if there is none
-        self.heads = max(1, int(C.llama_model_n_head(self.handle)))
-        usual = int(C.llama_model_n_embd(self.handle)) // self.heads
-        architecture = self.metadata("general.architecture") or ""
-        keys, values = (
-            int(self.metadata(f"{architecture}.attention.{kind}_length") or usual) for kind in ("key", "value")
-        )
-        layers = int(C.llama_model_n_layer(self.handle))
-        self.kv_values_per_token = layers * int(C.llama_model_n_head_kv(self.handle)) * (keys + values)
-
-    @property
-    def size_bytes(self) -> int:
-        return int(C.llama_model_size(self.handle))
-
-    @property
-    def description(self) -> str:
-        text = ctypes.create_string_buffer(128)
-        C.llama_model_desc(self.handle, text, len(text))
-        return text.value.decode("utf-8", "replace")
-
-    def metadata(self, key: str) -> str | None:
-        text = ctypes.create_string_buffer(512)
-        length = C.llama_model_meta_val_str(self.handle, key.encode(), text, len(text))
-        return text.value.decode("utf-8", "replace") if length >= 0 else None
-
-    def close(self) -> None:
-        if self.handle:
-            C.llama_model_free(self.handle)
-            self.handle = None
+__all__ = ("LlamaContext",)
 
 
 class LlamaContext:
@@ -265,7 +174,12 @@ class LlamaContext:
         """A context of another size, for `begin_moving`. In any thread. Raises `OutOfMemory`."""
         model = self.model
         return NativeContext(
-            model.handle, self.params, size, vocabulary_size=model.vocabulary_size, threads=self.threads
+            model.handle,
+            self.params,
+            size,
+            vocabulary_size=model.vocabulary_size,
+            threads=self.threads,
+            adapters=model.adapters,
         )
 
     def begin_moving(self, native: NativeContext) -> None:

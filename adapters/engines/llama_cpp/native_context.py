@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
+from corral.adapters.engines.llama_cpp.native_adapters import LoadedAdapter, apply_adapters
 from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
 from corral.core.errors import EngineError, OutOfMemory
 from corral.core.values import Value
@@ -53,11 +55,18 @@ class ContextParams(Value, frozen=True, kw_only=True):
 class NativeContext:
     """`size` as it is in memory: there may be more cells than were asked for. Must be closed before the model.
 
-    Raises `OutOfMemory`.
+    `adapters` are applied in everything that it computes. Raises `OutOfMemory`.
     """
 
     def __init__(
-        self, model: Any, params: ContextParams, size: ContextSize, *, vocabulary_size: int, threads: int
+        self,
+        model: Any,
+        params: ContextParams,
+        size: ContextSize,
+        *,
+        vocabulary_size: int,
+        threads: int,
+        adapters: Sequence[LoadedAdapter] = (),
     ) -> None:
         native = C.llama_context_default_params()
         native.n_ctx = size.cells if params.unified else size.cells * size.streams
@@ -85,6 +94,7 @@ class NativeContext:
                 f"llama.cpp could not create a context of {size.streams} x {size.cells} tokens: {failure_reason()}",
                 "lower num_ctx or num_parallel",
             )
+        apply_adapters(self.handle, adapters)
         self.memory = C.llama_get_memory(self.handle)
         self.size = ContextSize(size.streams, int(C.llama_n_ctx_seq(self.handle)))
         self.can_shift = bool(self.memory and C.llama_memory_can_shift(self.memory))

@@ -67,9 +67,9 @@ def _is_long(context: LlamaContext) -> bool:
 
 def _owner(request: LoadRequest, options: LlamaCppOptions, computed: str) -> str | None:
     """Everything that the states of this model depend on besides the keys; None if a file's content is not known."""
-    digests = [(file.role, file.digest) for file in request.files]
-    weights = next((digest for role, digest in digests if role == "weights"), None)
-    if weights is None or any(digest is None for _, digest in digests):
+    digests = [(file.role, file.digest, file.scale) for file in request.files]
+    weights = next((digest for role, digest, _ in digests if role == "weights"), None)
+    if weights is None or any(digest is None for _, digest, _ in digests):
         return None
     chosen = {key: value for key, value in msgspec.structs.asdict(options).items() if key not in _HARMLESS}
     depends = hashlib.sha256()

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from llama_cpp import mtmd_cpp as M
 
 from corral.adapters.engines.llama_cpp.image_cells import ImageCells, ImagePiece
-from corral.adapters.engines.llama_cpp.native import LlamaModel
 from corral.adapters.engines.llama_cpp.native_log import collect_image_log, failure_reason, forget_log
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.core.errors import EngineError, LoadFailed
 
 __all__ = ("Projector",)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from corral.adapters.engine_kit.sampling.rules import look_back, token_biases
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
-from corral.adapters.engines.llama_cpp.native import LlamaModel
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import EngineError
 from corral.core.ports.tokens import TokenMask

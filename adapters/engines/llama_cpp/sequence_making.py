@@ -7,7 +7,7 @@ from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
 from corral.adapters.engine_kit.token_choosing import TokenChooser
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
-from corral.adapters.engines.llama_cpp.native import LlamaModel
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells, prompt_cells
 from corral.adapters.engines.llama_cpp.sampler import CandidateArray, Sampler
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence

@@ -152,4 +152,5 @@ SPEC = EngineSpec(
     requirement=REQUIREMENT,
     install_hint="pip install 'corral[llama-cpp]'",
     compiled=True,
+    adapters=True,
 )

@@ -12,7 +12,7 @@ from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.engine_kit.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
 from corral.adapters.engine_kit.token_choosing import ModelTokens
 from corral.adapters.engine_kit.token_ids import checked_ids
-from corral.adapters.engines.llama_cpp.native import LlamaModel
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.reader_count import Users
 from corral.adapters.formats.gguf.vocabulary import SPACE
 from corral.core.ports.tokens import Vocabulary

@@ -37,6 +37,8 @@ def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
     if request.tools:
         body["tools"] = [tool_entry(tool) for tool in request.tools]
         body |= tool_choice_entry(request.tool_choice)
+        if not request.parallel_tool_calls:
+            body["parallel_tool_calls"] = False
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
     unthought = ["think"] if request.think is not None and not thinking else []

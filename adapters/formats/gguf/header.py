@@ -17,6 +17,8 @@ __all__ = ("MAGIC", "Array", "Header", "HeaderFile", "Tensor")
 MAGIC = b"GGUF"
 
 _ALIGNMENT = "general.alignment"
+_TYPED = {_ALIGNMENT: ("I", "32-bit number"), "adapter.lora.alpha": ("f", "32-bit float")}
+"""Keys that llama.cpp reads as values of this type, whatever they are: another one ends the process."""
 
 _KEY_LIMIT_BYTES = 65535
 _STRING_LIMIT_BYTES = 16 * 1024 * 1024
@@ -164,15 +166,16 @@ class HeaderFile:
 
     def _value(self, key: str) -> Any:
         kind = self._at.u32()
+        code = SCALARS.get(kind, "")
+        wanted, described = _TYPED.get(key, (code, ""))
+        if code != wanted:
+            raise self._at.error(f"{key} is not a {described}")
         if kind == STRING:
             return self._text(_STRING_LIMIT_BYTES, f"the value of {key!r}")
         if kind == ARRAY:
             return self._array(key)
-        if kind not in SCALARS:
+        if not code:
             raise self._at.error(f"the value of {key!r} has the unknown type {kind}")
-        code = SCALARS[kind]
-        if key == _ALIGNMENT and code != "I":
-            raise self._at.error(f"{_ALIGNMENT} is not a 32-bit number")
         if code == "?":
             return self._at.take(1) != b"\0"
         number = struct.unpack(f"<{code}", self._at.take(struct.calcsize(f"<{code}")))[0]

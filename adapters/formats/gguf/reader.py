@@ -8,6 +8,7 @@ from typing import Any
 
 from corral.adapters.formats.gguf.fill_in_the_middle import fim_ids
 from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
+from corral.adapters.formats.gguf.lora import check_lora
 from corral.adapters.formats.gguf.native_traps import refuse_traps
 from corral.adapters.formats.gguf.tables import FILE_TYPES, POOLING_TYPES, STRING
 from corral.adapters.formats.magic import begins_with
@@ -138,6 +139,7 @@ def _metadata(
         raise InvalidModelFile(f"{file_name}: it has no general.architecture, so no engine can run it")
     _check(file_name, header, architecture)
     refuse_traps(file_name, pairs)
+    check_lora(file_name, header)
     tensor_types: dict[str, int] = {}
     for tensor in header.tensors:
         tensor_types[tensor.type_name] = tensor_types.get(tensor.type_name, 0) + tensor.size_bytes

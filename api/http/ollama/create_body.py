@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from corral.api.http.errors import ApiError
 from corral.api.http.model_body import require_few
 from corral.api.http.ollama.bodies import MessageBody, NamedBody
-from corral.core.catalog.create_calls import CreateCall, GivenFiles
+from corral.core.catalog.create_calls import CreateCall, GivenAdapter, GivenFiles
 from corral.core.errors import InvalidDigest
 from corral.core.models.digests import parse_digest
 from corral.core.models.names import ModelName
@@ -21,8 +21,16 @@ _MOST_FILES = 10_000
 _MOST_MESSAGES = 10_000
 
 
+class AdapterBody(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter of several, and how strongly it is applied: Corral's."""
+
+    files: dict[str, str]
+    scale: float = 1.0
+
+
 class CreateBody(NamedBody, frozen=True, kw_only=True):
-    """``POST /api/create``. `quantization` is what older clients call `quantize`; `requantize` is Corral's."""
+    """``POST /api/create``. `quantization` is what older clients call `quantize`; `requantize` is Corral's, and so
+    are `adapters` in a list."""
 
     go_name: ClassVar[str] = "CreateRequest"
     max_body_bytes: ClassVar[int | None] = None
@@ -30,7 +38,7 @@ class CreateBody(NamedBody, frozen=True, kw_only=True):
     base: str = msgspec.field(default="", name="from")
     remote_host: str = ""
     files: dict[str, str] | None = None
-    adapters: dict[str, str] | None = None
+    adapters: dict[str, str] | tuple[AdapterBody, ...] | None = None
     draft_files: dict[str, str] | None = None
     template: str = ""
     license: Any = None
@@ -60,7 +68,7 @@ class CreateBody(NamedBody, frozen=True, kw_only=True):
             base=base,
             remote_host=self.remote_host,
             files=_digests(self.files),
-            adapters=_digests(self.adapters),
+            adapters=_adapters(self.adapters),
             draft_files=_digests(self.draft_files),
             template=self.template,
             system=self.system,
@@ -82,6 +90,11 @@ def _digests(files: Mapping[str, str] | None) -> GivenFiles | None:
         return None if files is None else {name: parse_digest(digest) for name, digest in files.items()}
     except InvalidDigest as error:
         raise ApiError(400, "invalid digest format") from error
+
+
+def _adapters(given: Mapping[str, str] | Sequence[AdapterBody] | None) -> tuple[GivenAdapter, ...]:
+    listed = (AdapterBody(files=dict(given)),) if isinstance(given, Mapping) else given or ()
+    return tuple(GivenAdapter(files=_digests(one.files) or {}, scale=one.scale) for one in listed)
 
 
 def _texts(license: object) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ class DecoderFamily:
 
     `architecture` is llama.cpp's name. `layer_parts` are the tensors of a layer: names in the checkpoint, and in the
     GGUF. Each must have a weight, and may have a bias. `activations` are the values of ``hidden_act`` that llama.cpp
-    computes for the architecture.
+    computes for the architecture. `usually_tied`: the output is the token table unless ``config.json`` denies it.
     """
 
     architecture = ""
@@ -40,7 +40,8 @@ class DecoderFamily:
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
     }
-    activations = ("silu", "swish")
+    activations: tuple[str, ...] = ("silu", "swish")
+    usually_tied = False
 
     # ── What a family may override ────────────────────────────────────────────────────────────────────────────────
 
@@ -55,6 +56,10 @@ class DecoderFamily:
     def own_keys(self, config: Config) -> Mapping[str, Any]:
         """Keys of the architecture, without its name before them, besides those that all decoders have."""
         return {}
+
+    def position_keys(self, config: Config) -> Mapping[str, Any]:
+        """Keys of the rotary positions, likewise."""
+        return rope_keys(config, self.head_size(config))
 
     def rearranging(self, config: Config, target: str) -> Change | None:
         """What `PlannedTensor.rearrange` is for a tensor of a layer (``attn_q``), or outside of them."""
@@ -87,7 +92,7 @@ class DecoderFamily:
             "attention.head_count_kv": config.count("num_key_value_heads", heads),
             "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps"),
             "vocab_size": self._rows(checkpoint),
-            **rope_keys(config, self.head_size(config)),
+            **self.position_keys(config),
             **self.own_keys(config),
         }
         if "head_dim" in config:
@@ -135,6 +140,8 @@ class DecoderFamily:
     def _has_output(self, checkpoint: Checkpoint) -> bool:
         """Whether the output is a matrix of its own; otherwise, it is the token table."""
         tied = self.config(checkpoint).raw("tie_word_embeddings")
+        if tied is None and self.usually_tied:
+            return False
         if "lm_head.weight" in checkpoint.tensors:
             return tied is not True
         if tied is False and self.prefix(checkpoint):

@@ -8,7 +8,7 @@ from typing import Any
 from corral.adapters.converters.safetensors.checkpoint import Checkpoint
 from corral.core.errors import InvalidModelFile
 
-__all__ = ("special_keys",)
+__all__ = ("special_keys", "token_text")
 
 _KEYS = {
     "bos": "bos_token_id",
@@ -34,7 +34,7 @@ def special_keys(checkpoint: Checkpoint, tokens: Sequence[str], description: Map
     numbers = {text: index for index, text in enumerate(tokens)}
     found: dict[str, int] = {}
     for role in _KEYS:
-        text = _text(named.get(f"{role}_token"))
+        text = token_text(named.get(f"{role}_token"))
         candidates = [numbers[text]] if text in numbers else []
         candidates += _ids(generation.get(f"{role}_token_id"), len(tokens))
         candidates += _ids(checkpoint.config.raw(f"{role}_token_id"), len(tokens))
@@ -63,9 +63,10 @@ def _added(
 ) -> dict[str, bool]:
     """Which tokens are added to a text: as ``tokenizer_config.json`` says, else the template of ``tokenizer.json``."""
     first, last = _frame(description.get("post_processor"))
+    usual = {} if description else {"add_bos_token": True}  # as transformers has it for tokenizer.model
     keys = {}
     for role, text in (("bos", first), ("eos", last)):
-        stated = named.get(f"add_{role}_token")
+        stated = {**usual, **named}.get(f"add_{role}_token")
         index = found.get(role)
         added = stated if isinstance(stated, bool) else text is not None
         if added and not isinstance(stated, bool) and (index is None or tokens[index] != text):
@@ -96,8 +97,8 @@ def _templates(step: Any) -> Iterator[list[Any]]:
         yield step["single"]
 
 
-def _text(entry: Any) -> str | None:
-    """The text of a token, which may be given with its properties."""
+def token_text(entry: Any) -> str | None:
+    """The text of a token in ``tokenizer_config.json``, which may be given with its properties; None without one."""
     text = entry.get("content") if isinstance(entry, dict) else entry
     return text if isinstance(text, str) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
@@ -17,10 +18,11 @@ from corral.adapters.engines.llama_cpp.comparing.divergence import (
     measure_divergence,
 )
 from corral.adapters.engines.llama_cpp.comparing.speeds import STREAM_TOKENS, STREAMS, Racer, Speeds, race
-from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, supports_gpu
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
 from corral.adapters.engines.llama_cpp.native_log import collect_log
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel, supports_gpu
 from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.engines.llama_cpp.trial_decodes import time_decode
@@ -51,8 +53,11 @@ def compare(request: CompareRequest, on_progress: OnLoadProgress) -> Comparison:
     avoid_amx()
     with ExitStack() as opened:
         models = []
-        for file in (request.reference, request.candidate):
-            models.append(_load(file, opened))
+        for file, adapters in (
+            (request.reference, request.reference_adapters),
+            (request.candidate, request.candidate_adapters),
+        ):
+            models.append(_load(file, adapters, opened))
             on_progress(_LOADED * len(models) / 2)
         chunks = _chunks(models, text)
         wholes = [_context(model, opened, streams=1, tokens=len(chunks[0])) for model in models]
@@ -95,12 +100,13 @@ def _read(path: Path) -> str:
         raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
 
 
-def _load(file: LocalFile, opened: ExitStack) -> LlamaModel:
+def _load(file: LocalFile, adapters: Sequence[LocalFile], opened: ExitStack) -> LlamaModel:
     model = LlamaModel(
         file.path,
         gpu_layers=999 if supports_gpu() else 0,
         main_gpu=None,
         use_mmap=None,
+        adapters=adapters,
         on_progress=lambda share: None,
     )
     opened.callback(model.close)

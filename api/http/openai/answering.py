@@ -1,0 +1,72 @@
+"""What the routes that answer have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from corral.api.http.answers import AnswerSource
+from corral.api.http.errors import ApiError
+from corral.api.http.openai.bodies import OpenAIBody
+from corral.api.http.openai.messages import media_characters
+from corral.api.http.openai.options import format_of
+from corral.api.http.openai.several import SeveralAnswers
+from corral.api.http.prologue import InferenceRequest
+from corral.core.errors import InvalidOption
+from corral.core.generation.answers import Generation
+from corral.core.requests.calls import ChatCall, GenerateCall
+from corral.core.requests.requests import Constraint
+
+__all__ = ("MODEL_REQUIRED", "MOST_TOP_LOGPROBS", "NOT_FOUND", "beside_the_loop", "constraint_of", "opened")
+
+MODEL_REQUIRED = ApiError(400, "model is required", param="model")
+NOT_FOUND = "model '{}' not found"
+MOST_TOP_LOGPROBS = 20
+
+_LARGE_MEDIA = 1 << 20  # characters, which take about a millisecond to decode
+_SEEDS = 1 << 63
+
+T = TypeVar("T")
+BodyT = TypeVar("BodyT", bound=OpenAIBody)
+
+
+async def beside_the_loop(decode: Callable[[], T], holders: Sequence[Any]) -> T:
+    """Runs `decode` in a thread if the images in `holders` are so large that the event loop would notice."""
+    if media_characters(list(holders)) < _LARGE_MEDIA:
+        return decode()
+    return await asyncio.to_thread(decode)
+
+
+async def constraint_of(
+    begun: InferenceRequest[BodyT], given: Mapping[str, Any] | None, param: str
+) -> Constraint | None:
+    """The constraint on the answer. If the model is unknown too, that error takes precedence over a wrong format."""
+    try:
+        return format_of(given, param)
+    except (InvalidOption, ApiError):
+        await begun.runtime.catalog.get(begun.name)
+        raise
+
+
+async def opened(begun: InferenceRequest[BodyT], call: ChatCall | GenerateCall, choices: int) -> AnswerSource:
+    """The answer to a call, or as many answers, each with a seed of its own."""
+    inference = begun.runtime.inference
+
+    async def open_one(index: int) -> Generation:
+        own = _with_own_seed(call, index)
+        return await (inference.chat(own) if isinstance(own, ChatCall) else inference.generate(own))
+
+    with begun:
+        first = await open_one(0)
+    return first if choices == 1 else SeveralAnswers(first, open_one, choices)
+
+
+def _with_own_seed(call: ChatCall | GenerateCall, index: int) -> ChatCall | GenerateCall:
+    """With the seed of the first choice, all would say the same."""
+    seed = call.options.get("seed")
+    if not index or not isinstance(seed, int) or seed < 0:
+        return call
+    return msgspec.structs.replace(call, options={**call.options, "seed": (seed + index) % _SEEDS})

@@ -1,0 +1,94 @@
+"""Several answers to one prompt, as one: the first computes the prompt, and the others begin with what it has left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from corral.core.generation.answers import Generation
+from corral.core.requests.outputs import Finished, Output, Started, Usage
+
+__all__ = ("OfChoice", "SeveralAnswers")
+
+
+class OfChoice(Output, frozen=True, kw_only=True):
+    """An output of the answer with this index."""
+
+    index: int
+    output: Output
+
+
+class SeveralAnswers:
+    """An `AnswerSource` of `OfChoice`s that ends with `Finished`, whose usage is that of all answers.
+
+    `first` is the answer with the index 0; `open` starts the one with an index. Closing it closes them all. If one
+    fails, the others are aborted and its error is raised. What a reader does not read is kept, so that it holds up no
+    answer.
+    """
+
+    def __init__(self, first: Generation, open: Callable[[int], Awaitable[Generation]], count: int) -> None:
+        self.record = first.record
+        self.load_ns = first.load_ns
+        self._first = first
+        self._open = open
+        self._count = count
+        self._ready: asyncio.Queue[OfChoice | Exception] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def read_ahead(self) -> None:
+        """They always are."""
+
+    def __aiter__(self) -> AsyncGenerator[Output, None]:
+        return self._outputs()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._first.aclose()
+
+    async def _outputs(self) -> AsyncGenerator[Output, None]:
+        finished: list[Finished] = []
+        self._start(0)
+        while len(finished) < self._count:
+            ready = await self._ready.get()
+            if isinstance(ready, Exception):
+                raise ready
+            if ready.index == 0 and len(self._tasks) == 1 and isinstance(ready.output, Started | Finished):
+                for index in range(1, self._count):
+                    self._start(index)
+            if isinstance(ready.output, Finished):
+                finished.append(ready.output)
+            yield ready
+        yield Finished(reason=finished[0].reason, usage=_joint([one.usage for one in finished]))
+
+    def _start(self, index: int) -> None:
+        self._tasks.append(asyncio.create_task(self._run(index)))
+
+    async def _run(self, index: int) -> None:
+        try:
+            async with self._first if index == 0 else await self._open(index) as answer:
+                async for output in answer:
+                    self._ready.put_nowait(OfChoice(index=index, output=output))
+        except Exception as error:
+            self._ready.put_nowait(error)
+
+
+def _joint(usages: list[Usage]) -> Usage:
+    """The prompt counts once, as it was for the answer that computed most of it."""
+    first = min(usages, key=lambda usage: usage.cached_tokens)
+    return Usage(
+        prompt_tokens=first.prompt_tokens,
+        cached_tokens=first.cached_tokens,
+        generated_tokens=sum(usage.generated_tokens for usage in usages),
+    )
