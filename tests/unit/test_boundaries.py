@@ -33,7 +33,17 @@ CLIENTS = {
     "api/cli/client.py": "the server that the user has named",
     "api/http/listening.py": "its own port, to say who has taken it",
 }
-CLIENT_MODULES = {"http.client", "urllib.request", "httpx", "httpcore", "requests", "aiohttp", "ftplib", "smtplib", "webbrowser"}
+CLIENT_MODULES = {
+    "http.client",
+    "urllib.request",
+    "httpx",
+    "httpcore",
+    "requests",
+    "aiohttp",
+    "ftplib",
+    "smtplib",
+    "webbrowser",
+}
 
 
 def sources(part: str) -> list[Path]:

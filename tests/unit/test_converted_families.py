@@ -172,7 +172,11 @@ class Case:
         self.tensors = weights(self.config)
         self.forward = forward
         self.tokenizer = tokenizer
-        self.others: dict[str, Any] = {"tokenizer.json": tokenizer, "tokenizer_config.json": settings or {}, **(others or {})}
+        self.others: dict[str, Any] = {
+            "tokenizer.json": tokenizer,
+            "tokenizer_config.json": settings or {},
+            **(others or {}),
+        }
         self.files = files
 
     def write(self, folder: Path) -> Path:
