@@ -17,13 +17,13 @@ from corral.core.error_base import CorralError
 from corral.core.web_errors import WebError
 from corral.core.wording.clipping import clipped_line
 
-__all__ = ("Answer", "asked", "trusted_certificates")
+__all__ = ("PageAnswer", "asked", "trusted_certificates")
 
 _CONNECT_S = 5.0
 """Longest wait for a connection to one of a host's addresses, after which the next one is tried."""
 
 
-class Answer:
+class PageAnswer:
     """The head of an answer; its body is read while the exchange lasts. Names of headers are in lower case."""
 
     def __init__(self, response: httpcore.Response, page: PageAddress) -> None:
@@ -51,7 +51,7 @@ async def asked(
     user_agent: str = "",
     connections: httpcore.AsyncNetworkBackend | None = None,
     certificates: Callable[[], ssl.SSLContext] | None = None,
-) -> AsyncIterator[Answer]:
+) -> AsyncIterator[PageAnswer]:
     """Asks for `page` and closes the connection after that. Time limits are the caller's.
 
     `connections` opens the sockets; `certificates` are those that are trusted, by default the system's.
@@ -79,7 +79,7 @@ async def asked(
         async with httpcore.AsyncConnectionPool(ssl_context=context, network_backend=connections) as pool:
             response = await pool.handle_async_request(request)
             try:
-                yield Answer(response, page)
+                yield PageAnswer(response, page)
             finally:
                 await response.aclose()
     except CorralError:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import httpcore
 
     from corral.adapters.web.checked_connections import Resolve
-    from corral.adapters.web.exchange import Answer
+    from corral.adapters.web.exchange import PageAnswer
 
 __all__ = ("WebPageFetcher",)
 
@@ -117,7 +117,7 @@ class WebPageFetcher:
         return WebPage(url=page.url, title=parts.title, content=parts.content, links=parts.links)
 
 
-def _kind_of(answer: Answer, page: PageAddress) -> str:
+def _kind_of(answer: PageAnswer, page: PageAddress) -> str:
     """The content type without its parameters; empty if there is none. Raises `WebError` for what is no text."""
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not kind or kind.startswith("text/") or kind in (*_HTML, *_TEXTS) or kind.endswith(("+json", "+xml")):

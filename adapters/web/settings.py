@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -53,6 +53,6 @@ class SearxngSettings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="The categories that are searched, separated by commas; empty means SearXNG's default.")
     ] = ""
     safe_search: Annotated[
-        int | None, Meta(ge=0, le=2, description="0, 1 or 2, as in SearXNG; if unset, SearXNG's default.")
+        Literal[0, 1, 2] | None, Meta(description="0, 1 or 2, as in SearXNG; if unset, SearXNG's default.")
     ] = None
     timeout_s: Annotated[float, Meta(gt=0, le=600, description="Longest time for a search, in seconds.")] = 20.0
