@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import msgspec
-import ollama
 import pytest
 
 from corral.core.ports.web import SearchResult, WebPage
@@ -86,9 +85,7 @@ def test_ollama_s_own_client(web_url: str) -> None:
     [example] = re.findall(r"```python\n(.*?)```", DOC, flags=re.DOTALL)
     made: dict[str, Any] = {}
     exec(example.replace("http://127.0.0.1:11434", web_url), made)
-    client: ollama.Client = made["client"]
-    assert [one.url for one in client.web_search("q", max_results=2).results] == [
-        "https://a.example/0",
-        "https://a.example/1",
-    ]
-    assert client.web_fetch("https://a.example").content == "text"
+    with made["client"] as client:
+        found = client.web_search("q", max_results=2).results
+        assert [one.url for one in found] == ["https://a.example/0", "https://a.example/1"]
+        assert client.web_fetch("https://a.example").content == "text"
