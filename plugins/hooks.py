@@ -14,7 +14,7 @@ from corral.core.ports.answer_parsers import AnswerParserFactory, ToolCallFormat
 from corral.core.ports.authenticators import Authenticator
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.manifests import ManifestBlob, ManifestFormat
-from corral.core.ports.metadata import MetadataReader
+from corral.core.ports.metadata import JoinedWeights, MetadataReader, SplitPart
 from corral.core.ports.registries import Registry
 from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
@@ -165,7 +165,8 @@ METADATA_READERS: Final[Factories[MetadataReaderSpec, MetadataReader]] = Factori
 factory returns a `MetadataReader`. The first one that recognizes a file reads it. Its methods get a
 `RandomAccess` (`name`, `size_bytes`, `read(offset_bytes, length_bytes)`): a local file, or a blob in a
 store, so that the header of a model in a remote store is read without fetching the weights.
-`RandomAccessFile(path)` opens a file as one, and `buffered(source)` makes a file object of one.""",
+`RandomAccessFile(path)` opens a file as one, and `buffered(source)` makes a file object of one. If weights of the
+format can be split into several files, the reader has the methods of a `SplitReader` as well.""",
     check_part=implements(MetadataReader),
     guard=partial(
         GuardedPart,
@@ -174,6 +175,8 @@ store, so that the header of a model in a remote store is read without fetching 
             "read": ModelMetadata,
             "describe": dict[str, object],
             "tensors": list[tuple[str, str, tuple[int, ...]]],
+            "part": SplitPart | None,
+            "join": JoinedWeights,
         },
         validates=True,
     ),
