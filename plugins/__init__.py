@@ -53,6 +53,7 @@ from corral.core.ports.running import *
 from corral.core.ports.sources import *
 from corral.core.ports.tokens import *
 from corral.core.ports.upkeep import *
+from corral.core.ports.web import *
 from corral.core.random_access import *
 from corral.core.requests.call_grammars import call_list as call_list
 from corral.core.requests.call_grammars import calls_after as calls_after
@@ -78,6 +79,7 @@ from corral.core.specs.converters import ConvertResult as ConvertResult
 from corral.core.specs.engines import *
 from corral.core.stepping.stop_strings import StopStrings as StopStrings
 from corral.core.values import Value as Value
+from corral.core.web_errors import *
 from corral.plugins.hook_kinds import HookKind
 from corral.plugins.hook_specs import *
 from corral.plugins.hooks import *
