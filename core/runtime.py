@@ -25,6 +25,7 @@ from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.values import Value
+from corral.core.web.access import WebAccess
 
 __all__ = ("ConverterStatus", "EngineStatus", "OptionHelp", "PluginStatus", "Runtime")
 
@@ -93,6 +94,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     keys: AccessKeys
     prefixes: PrefixDisk
     version: str
+    web: WebAccess = msgspec.field(default_factory=WebAccess)
     limits: RateLimits = msgspec.field(default_factory=RateLimits)
     registries: tuple[Registry, ...] = ()
     engines: tuple[EngineStatus, ...] = ()
@@ -112,6 +114,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
         await self.tuner.aclose()
         await self.scheduler.aclose()
         self.inference.close()
+        with suppress(CorralError):  # a plugin's
+            await self.web.aclose()
         for registry in self.registries:
             with suppress(CorralError):  # a plugin's; the others are closed all the same
                 await registry.aclose()

@@ -28,6 +28,7 @@ from corral.adapters.answer_parsers.call_formats import MarkedCallFormat as Mark
 from corral.adapters.answer_parsers.call_source import CallSource as CallSource
 from corral.adapters.answer_parsers.marked_calls import Calls as Calls
 from corral.adapters.answer_parsers.marked_calls import MarkedCallParser as MarkedCallParser
+from corral.adapters.converters.safetensors.spec import GgufParameters as GgufParameters
 from corral.core.access_errors import *
 from corral.core.error_translation import map_errors as map_errors
 from corral.core.errors import *
@@ -52,6 +53,7 @@ from corral.core.ports.running import *
 from corral.core.ports.sources import *
 from corral.core.ports.tokens import *
 from corral.core.ports.upkeep import *
+from corral.core.ports.web import *
 from corral.core.random_access import *
 from corral.core.requests.call_grammars import call_list as call_list
 from corral.core.requests.call_grammars import calls_after as calls_after
@@ -77,6 +79,7 @@ from corral.core.specs.converters import ConvertResult as ConvertResult
 from corral.core.specs.engines import *
 from corral.core.stepping.stop_strings import StopStrings as StopStrings
 from corral.core.values import Value as Value
+from corral.core.web_errors import *
 from corral.plugins.hook_kinds import HookKind
 from corral.plugins.hook_specs import *
 from corral.plugins.hooks import *
@@ -85,6 +88,13 @@ from corral.plugins.registrar import Registrar as Registrar
 from corral.plugins.specs import Stores as Stores
 
 if TYPE_CHECKING:
+    from corral.adapters.converters.safetensors.checkpoint import Checkpoint as Checkpoint
+    from corral.adapters.converters.safetensors.config import Config as Config
+    from corral.adapters.converters.safetensors.convert import convert_checkpoint as convert_checkpoint
+    from corral.adapters.converters.safetensors.families.decoder import DecoderFamily as DecoderFamily
+    from corral.adapters.converters.safetensors.family import CheckpointFamily as CheckpointFamily
+    from corral.adapters.converters.safetensors.family import PlannedTensor as PlannedTensor
+    from corral.adapters.converters.safetensors.tokenizers.choice import tokenizer_keys as tokenizer_keys
     from corral.adapters.engine_kit.sampling import LogitsSampler as LogitsSampler
     from corral.adapters.engine_kit.sampling.candidates import Logits as Logits
     from corral.adapters.engine_kit.token_choosing import ModelTokens as ModelTokens
@@ -94,7 +104,14 @@ if TYPE_CHECKING:
     from corral.core.runtime import Runtime as Runtime
 else:
     _IMPORTED_ON_USE = {
-        "Logits": "corral.adapters.engine_kit.sampling.candidates",  # needs NumPy, as do the next four
+        "Checkpoint": "corral.adapters.converters.safetensors.checkpoint",  # needs NumPy, as do all but the last two
+        "CheckpointFamily": "corral.adapters.converters.safetensors.family",
+        "Config": "corral.adapters.converters.safetensors.config",
+        "DecoderFamily": "corral.adapters.converters.safetensors.families.decoder",
+        "PlannedTensor": "corral.adapters.converters.safetensors.family",
+        "convert_checkpoint": "corral.adapters.converters.safetensors.convert",
+        "tokenizer_keys": "corral.adapters.converters.safetensors.tokenizers.choice",
+        "Logits": "corral.adapters.engine_kit.sampling.candidates",
         "LogitsSampler": "corral.adapters.engine_kit.sampling",
         "ModelTokens": "corral.adapters.engine_kit.token_choosing",
         "TokenChooser": "corral.adapters.engine_kit.token_choosing",

@@ -51,6 +51,7 @@ from corral.plugins.hooks import (
     REGISTRIES,
     ROUTES,
     RUNNERS,
+    SEARCH_PROVIDERS,
     SOURCES,
     STORES,
     TOOL_CALL_FORMATS,
@@ -66,6 +67,7 @@ from corral.plugins.settings.schema import ServerSettings, Settings
 from corral.plugins.settings.types import Address
 from corral.plugins.specs import Stores, resolve
 from corral.plugins.store_choice import StoreChooser
+from corral.plugins.web_choice import web_access
 
 __all__ = (
     "COMMANDS",
@@ -143,6 +145,8 @@ async def assemble(
     engines = manager.specs(ENGINES)
     parts = await beside(partial(make_parts, manager, settings))
     stores = await beside(partial(open_stores, settings, manager, parts.of(REGISTRIES)))
+    jobs, installed, specs = ProcessJobs(), InstalledPackages(), manager.specs(CONVERTERS)
+    web = await beside(partial(web_access, manager, settings, SEARCH_PROVIDERS, jobs))
     runners = parts.of(RUNNERS)
     preferred = settings.scheduler.runner or default_runner
     require_known(preferred, runners, "scheduler.runner", manager)
@@ -153,7 +157,6 @@ async def assemble(
     if settings.registry:
         schemes = [scheme for registry in parts.of(REGISTRIES).values() for scheme in registry.schemes]
         require_known(settings.registry, schemes, "registry", manager)
-    jobs, installed, specs = ProcessJobs(), InstalledPackages(), manager.specs(CONVERTERS)
     formats = list(parts.of(MANIFEST_FORMATS).values())
     converting = Converting(
         manifests=stores.manifests, blobs=stores.blobs, local=stores.local, jobs=jobs, free_memory=free_memory
@@ -235,6 +238,7 @@ async def assemble(
         ),
         verifier=StoreVerifier(manifests=stores.manifests, blobs=stores.blobs, formats=formats, upkeep=stores.upkeep),
         logins=own_logins(settings.parts[REGISTRIES.plural].get("oci")),
+        web=web,
         keys=own_keys(settings.parts[AUTHENTICATORS.plural].get("keys")),
         limits=limits,
         prefixes=FolderPrefixDisk(stores.cache_folder),

@@ -21,6 +21,7 @@ from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.settings import ProcessSettings
 from corral.adapters.sources.web_settings import HuggingFaceSettings, WebSourceSettings
+from corral.adapters.web.settings import SearxngSettings
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.hook_specs import (
@@ -31,6 +32,7 @@ from corral.plugins.hook_specs import (
     MetadataReaderSpec,
     RegistrySpec,
     RunnerSpec,
+    SearchProviderSpec,
     SourceSpec,
     StoreSpec,
     ToolCallFormatSpec,
@@ -226,4 +228,11 @@ def corral_register_authenticators(register: Registrar[AuthenticatorSpec]) -> No
         AuthenticatorSpec(
             name="keys", target="corral.adapters.authenticators.keys:KeyAuthenticator", settings=KeysSettings
         )
+    )
+
+
+@hookimpl
+def corral_register_search_providers(register: Registrar[SearchProviderSpec]) -> None:
+    register(
+        SearchProviderSpec(name="searxng", target="corral.adapters.web.searxng:SearxngSearch", settings=SearxngSettings)
     )

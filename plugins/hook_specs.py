@@ -14,6 +14,7 @@ __all__ = (
     "RegistrySpec",
     "RouteSpec",
     "RunnerSpec",
+    "SearchProviderSpec",
     "SourceSpec",
     "StoreSpec",
     "ToolCallFormatSpec",
@@ -62,6 +63,10 @@ class ToolCallFormatSpec(FactorySpec, frozen=True, kw_only=True):
 
 class AuthenticatorSpec(FactorySpec, frozen=True, kw_only=True):
     """A way to tell who sends a request, which ``server.auth`` selects by name: ``(settings) -> Authenticator``."""
+
+
+class SearchProviderSpec(FactorySpec, frozen=True, kw_only=True):
+    """A service that searches the web, which ``web.search`` selects by name: ``(settings) -> SearchProvider``."""
 
 
 class RouteSpec(LazySpec, frozen=True, kw_only=True):

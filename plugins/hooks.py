@@ -14,10 +14,11 @@ from corral.core.ports.answer_parsers import AnswerParserFactory, ToolCallFormat
 from corral.core.ports.authenticators import Authenticator
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.manifests import ManifestBlob, ManifestFormat
-from corral.core.ports.metadata import MetadataReader
+from corral.core.ports.metadata import JoinedWeights, MetadataReader, SplitPart
 from corral.core.ports.registries import Registry
 from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
+from corral.core.ports.web import SearchProvider
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.guarded_parsers import GuardedCallFormat, GuardedParsers
@@ -28,6 +29,7 @@ from corral.plugins.guarded_parts import (
     GuardedRegistry,
     GuardedSource,
 )
+from corral.plugins.guarded_search import GuardedSearch
 from corral.plugins.hook_checks import (
     check_address,
     check_converter,
@@ -47,6 +49,7 @@ from corral.plugins.hook_specs import (
     RegistrySpec,
     RouteSpec,
     RunnerSpec,
+    SearchProviderSpec,
     SourceSpec,
     StoreSpec,
     ToolCallFormatSpec,
@@ -66,6 +69,7 @@ __all__ = (
     "REGISTRIES",
     "ROUTES",
     "RUNNERS",
+    "SEARCH_PROVIDERS",
     "SOURCES",
     "STORES",
     "TOOL_CALL_FORMATS",
@@ -161,7 +165,8 @@ METADATA_READERS: Final[Factories[MetadataReaderSpec, MetadataReader]] = Factori
 factory returns a `MetadataReader`. The first one that recognizes a file reads it. Its methods get a
 `RandomAccess` (`name`, `size_bytes`, `read(offset_bytes, length_bytes)`): a local file, or a blob in a
 store, so that the header of a model in a remote store is read without fetching the weights.
-`RandomAccessFile(path)` opens a file as one, and `buffered(source)` makes a file object of one.""",
+`RandomAccessFile(path)` opens a file as one, and `buffered(source)` makes a file object of one. If weights of the
+format can be split into several files, the reader has the methods of a `SplitReader` as well.""",
     check_part=implements(MetadataReader),
     guard=partial(
         GuardedPart,
@@ -170,6 +175,8 @@ store, so that the header of a model in a remote store is read without fetching 
             "read": ModelMetadata,
             "describe": dict[str, object],
             "tensors": list[tuple[str, str, tuple[int, ...]]],
+            "part": SplitPart | None,
+            "join": JoinedWeights,
         },
         validates=True,
     ),
@@ -232,6 +239,18 @@ It is called in the event loop for every request, so it should remember for a se
     selected=True,
 )
 
+SEARCH_PROVIDERS: Final[Factories[SearchProviderSpec, SearchProvider]] = Factories(
+    plural="search_providers",
+    noun="search provider",
+    spec_type=SearchProviderSpec,
+    doc="""A service that searches the web: a `SearchProviderSpec`, whose factory returns a `SearchProvider`. The
+setting `web.search` selects one by its name; only that one is created, and it is contacted for searches only.
+`SearchProviderContract` in `corral.plugins.testing.search_provider` tests what a provider promises.""",
+    check_part=implements(SearchProvider),
+    guard=GuardedSearch,
+    selected=True,
+)
+
 ROUTES: Final[Targets[RouteSpec, Any]] = Targets(
     plural="routes",
     noun="route",
@@ -263,6 +282,7 @@ HOOKS: Final[tuple[HookKind[Any], ...]] = (
     ANSWER_PARSERS,
     TOOL_CALL_FORMATS,
     AUTHENTICATORS,
+    SEARCH_PROVIDERS,
     ROUTES,
     COMMANDS,
 )

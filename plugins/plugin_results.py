@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import UnionType
 from typing import Any, TypeVar, get_origin
 
 import msgspec
@@ -16,7 +17,7 @@ T = TypeVar("T")
 def checked(result: Any, wanted: type[T]) -> T:
     """The result, if it is an instance of this class. Raises `TypeError`."""
     if not isinstance(result, wanted):
-        raise TypeError(f"it returned {short_line(repr(result), 60)} instead of {wanted.__name__}")
+        raise TypeError(f"it returned {short_line(repr(result), 60)} instead of {getattr(wanted, '__name__', wanted)}")
     return result
 
 
@@ -25,5 +26,6 @@ def validated(result: Any, wanted: Any) -> Any:
 
     A Struct can be made with fields of any type. Raises `TypeError`, and `ValueError` that names the field.
     """
-    checked(result, get_origin(wanted) or wanted)
+    origin = get_origin(wanted)
+    checked(result, wanted if origin is UnionType else origin or wanted)
     return msgspec.convert(msgspec.to_builtins(result, builtin_types=(bytes,)), wanted, builtin_types=(bytes,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from corral.adapters.formats.gguf.header import HeaderFile
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
 from corral.core.random_access import RandomAccessFile
+from tests.checkpoints.files import write_safetensors
 
-__all__ = ("LAYER", "Pair", "merge", "random_factors", "write_lora")
+__all__ = ("LAYER", "Pair", "merge", "random_factors", "write_lora", "write_peft")
 
 LAYER = tuple(
     f"blk.0.{name}.weight" for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
@@ -71,3 +73,36 @@ def merge(base: Path, path: Path, adapters: Sequence[tuple[Mapping[str, Pair], f
             weights += (scale * product).astype("<f4").ravel()
     path.write_bytes(data)
     return path
+
+
+_MODULES = {
+    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+
+
+def write_peft(
+    folder: Path, factors: Mapping[str, Pair], config: Mapping[str, Any] = {}, *, heads: tuple[int, int] | None = (4, 1)
+) -> Path:
+    """The adapter as PEFT saves it. `heads` of queries and keys are those whose rows GGUF has in another order than the
+    checkpoint; None if it has the same."""
+    folder.mkdir()
+    tensors = dict[str, NDArray[np.float32]]()
+    for stem, (a, b) in factors.items():
+        *layer, target, _ = stem.split(".")
+        if target == "token_embd":
+            tensors |= {"embed_tokens.lora_embedding_A": a.T, "embed_tokens.lora_embedding_B": b}
+            continue
+        if heads is not None and target in ("attn_q", "attn_k"):
+            pairs = b.reshape(heads[target == "attn_k"], -1, 2, b.shape[1])
+            b = pairs.swapaxes(1, 2).reshape(b.shape)
+        module = f"layers.{layer[1]}.{_MODULES[target]}" if layer else "lm_head"
+        tensors |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
+    named = {
+        f"base_model.model.{'' if name.startswith('lm_') else 'model.'}{name}": one for name, one in tensors.items()
+    }
+    write_safetensors(folder / "adapter_model.safetensors", named)
+    rank = max(a.shape[0] for a, _ in factors.values())
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": 8, **config}))
+    return folder

@@ -31,6 +31,7 @@ from corral.adapters.formats.oci import (
     decode_manifest,
     decode_messages,
     digest_or_none,
+    digests_among,
     encode_manifest,
     encode_messages,
     layer_content,
@@ -92,6 +93,7 @@ class _Corral(msgspec.Struct, frozen=True, rename="camel"):
     """What Corral adds, under a key of its own."""
 
     converted_from: Word | None = None
+    joined_from: list[Word] = []
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -164,6 +166,7 @@ class ModelPackFormat:
             ),
             capabilities=facts.capabilities,
             converted_from=digest_or_none(config.corral.converted_from),
+            joined_from=digests_among(config.corral.joined_from),
         )
 
     def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
@@ -260,8 +263,9 @@ def _config(name: ModelName, model: Model, diff_ids: list[str]) -> dict[str, Any
         "quantization": model.quantization,
     }
     about = {"name": name.model, "family": model.family}
-    own = {"corral": {"convertedFrom": model.converted_from}} if model.converted_from else {}
-    return own | {
+    own = {"convertedFrom": model.converted_from, "joinedFrom": list(model.joined_from)}
+    kept = {key: value for key, value in own.items() if value}
+    return ({"corral": kept} if kept else {}) | {
         "descriptor": {key: text for key, text in about.items() if text},
         "config": {key: text for key, text in known.items() if text},
         "modelfs": {"type": "layers", "diffIds": diff_ids},

@@ -25,6 +25,7 @@ __all__ = (
     "decode_manifest",
     "decode_messages",
     "digest_or_none",
+    "digests_among",
     "encode_manifest",
     "encode_messages",
     "layer_content",
@@ -141,6 +142,11 @@ def digest_or_none(text: str | None) -> Digest | None:
         return parse_digest(text) if text else None
     except CorralError:
         return None
+
+
+def digests_among(texts: Iterable[str]) -> tuple[Digest, ...]:
+    """The digests in a config; malformed ones are left out."""
+    return tuple(found for text in texts if (found := digest_or_none(text)) is not None)
 
 
 def check_descriptors(descriptors: Iterable[Descriptor]) -> None:

@@ -16,6 +16,7 @@ from corral.adapters.formats.oci import (
     decode_manifest,
     decode_messages,
     digest_or_none,
+    digests_among,
     encode_manifest,
     encode_messages,
     layer_content,
@@ -78,6 +79,7 @@ class _Corral(msgspec.Struct, frozen=True):
     remote_replicas: Annotated[list[_Address], msgspec.Meta(max_length=256)] = []
     remote_api: Word | None = None
     converted_from: Word | None = None
+    joined_from: Annotated[list[Word], msgspec.Meta(max_length=65_535)] = []
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -172,6 +174,7 @@ class OllamaManifestFormat:
             parser=config.parser,
             remote=_remote(config),
             converted_from=digest_or_none(config.corral.converted_from),
+            joined_from=digests_among(config.corral.joined_from),
         )
 
     def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
@@ -250,7 +253,7 @@ def _written_texts(model: Model) -> list[tuple[str, bytes]]:
 def _config(model: Model, diff_ids: Sequence[str]) -> dict[str, Any]:
     remote = model.remote
     own: dict[str, Any] = {"remote_replicas": list(remote.replicas), "remote_api": remote.api} if remote else {}
-    own["converted_from"] = model.converted_from
+    own |= {"converted_from": model.converted_from, "joined_from": list(model.joined_from)}
     optional = {
         "requires": model.requires,
         "renderer": model.renderer,

@@ -1,4 +1,4 @@
-"""Chooses the files of a model among those of a repository: a GGUF file with its projector, or an ONNX folder."""
+"""Chooses the files of a model among those of a repository: a GGUF file with its projector, or a folder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 
 from corral.core.errors import InvalidModelFile, SourceError
+from corral.core.models.checkpoint_folders import checkpoint_paths
 from corral.core.models.digests import Digest
 from corral.core.models.folders import is_left_out, model_paths
+from corral.core.models.split_names import parse_part_name, whole_name
 from corral.core.values import Value
 
 __all__ = ("RepositoryFile", "chosen_folder", "chosen_gguf")
@@ -15,7 +17,6 @@ __all__ = ("RepositoryFile", "chosen_folder", "chosen_gguf")
 _ENDING = ".gguf"
 _USUAL = ("Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1", "Q5_K_M", "Q5_0", "Q6_K", "Q8_0", "F16", "BF16")
 _PROJECTORS = ("f16", "bf16", "q8_0", "f32")
-_PART = re.compile(r"-\d{5}-of-(\d{5})$")
 _SHOWN = 12
 
 
@@ -31,7 +32,7 @@ def chosen_gguf(files: Sequence[RepositoryFile], wanted: str, where: str) -> tup
     """The weights, and the projector beside them if there is one; empty if the repository has no GGUF file.
 
     `wanted` is a quantization, the path of a file, or empty for the usual one. Raises `SourceError` if it fits none or
-    several, `InvalidModelFile` for weights in several files.
+    several, or if parts of split weights are missing.
     """
     found = [file for file in files if file.path.lower().endswith(_ENDING)]
     projectors = [file for file in found if "mmproj" in _name(file.path).lower()]
@@ -43,19 +44,13 @@ def chosen_gguf(files: Sequence[RepositoryFile], wanted: str, where: str) -> tup
     shown = ", ".join(file.path for file in (chosen or weights)[:_SHOWN])
     if not chosen:
         raise SourceError(f"{where} has no {wanted}", f"it has {shown}")
-    parts = _PART.search(_stem(chosen[0].path))
-    if parts is not None:
-        raise InvalidModelFile(
-            f"{chosen[0].path} is one of {int(parts[1])} parts of a model",
-            "download them all, join them with llama-gguf-split --merge FIRST OUTPUT, and import OUTPUT",
-        )
-    if len(chosen) > 1:
+    if len({whole_name(file.path) for file in chosen}) > 1:
         raise SourceError(f"{where} has several files for {wanted or 'a model'}: {shown}", "add one to it: :FILE")
-    return (chosen[0], *_projector(projectors, chosen[0]))
+    return (*_with_siblings(chosen[0], found, where), *_projector(projectors, chosen[0]))
 
 
 def chosen_folder(files: Sequence[RepositoryFile], wanted: str, where: str) -> tuple[str, tuple[RepositoryFile, ...]]:
-    """A folder and the files in it that make up an ONNX model, as `corral import` would take them.
+    """A folder and the files in it that make up an ONNX model or a checkpoint, as `corral import` would take them.
 
     `wanted` is the folder's path, or empty for the repository itself or the only one in it. Raises `SourceError`.
     """
@@ -68,12 +63,15 @@ def chosen_folder(files: Sequence[RepositoryFile], wanted: str, where: str) -> t
         if file.path.startswith(above) and not is_left_out(file.path.removeprefix(above))
     }
     if not any(path.endswith(".onnx") for path in inside):
+        whole = {file.path.removeprefix(above): file for file in files if file.path.startswith(above)}
+        if checkpoint := checkpoint_paths(whole):
+            return folder, tuple(whole[path] for path in checkpoint)
         if folders:
             raise SourceError(f"{where} has several models", f"add one of these to it: {', '.join(folders[:_SHOWN])}")
         held = sorted({f"*.{_name(file.path).rpartition('.')[2]}" for file in files if "." in _name(file.path)})
         raise SourceError(
             f"{where} has no GGUF or ONNX files{f' in {folder}' if folder else ''}, but {', '.join(held[:_SHOWN])}",
-            "pull a repository with a GGUF or ONNX version of the model",
+            "pull a repository with a GGUF, ONNX or safetensors version of the model",
         )
     try:
         return folder, tuple(inside[path] for path in model_paths(sorted(inside), where))
@@ -81,10 +79,24 @@ def chosen_folder(files: Sequence[RepositoryFile], wanted: str, where: str) -> t
         raise SourceError(error.message, "add the folder of the model to it: :FOLDER") from error
 
 
+def _with_siblings(file: RepositoryFile, found: Sequence[RepositoryFile], where: str) -> list[RepositoryFile]:
+    """All parts of the weights that the file belongs to, in their order."""
+    name = parse_part_name(file.path)
+    if name is None:
+        return [file]
+    by_path = {one.path: one for one in found}
+    missing = [path for path in name.siblings if path not in by_path]
+    if missing:
+        raise SourceError(
+            f"{where} lacks {', '.join(missing[:_SHOWN])}, which belong to {file.path}", "pull another version of it"
+        )
+    return [by_path[path] for path in name.siblings]
+
+
 def _of_quantization(weights: Sequence[RepositoryFile], wanted: str) -> list[RepositoryFile]:
     if wanted:
         return [file for file in weights if _has(file.path, wanted)]
-    if len(weights) == 1:
+    if len({whole_name(file.path) for file in weights}) == 1:
         return list(weights)
     usual = ([file for file in weights if _has(file.path, one)] for one in _USUAL)
     return next((found for found in usual if found), list(weights))
@@ -92,7 +104,7 @@ def _of_quantization(weights: Sequence[RepositoryFile], wanted: str) -> list[Rep
 
 def _has(path: str, quantization: str) -> bool:
     """Whether the name of the file ends with it, or a folder is called so, in whatever case."""
-    quantization, stem = quantization.lower(), _PART.sub("", _stem(path)).lower()
+    quantization, stem = quantization.lower(), _stem(whole_name(path)).lower()
     ends = stem == quantization or re.search(rf"[-._]{re.escape(quantization)}$", stem) is not None
     return ends or quantization in _folder(path).lower().split("/")
 

@@ -48,8 +48,8 @@ def create(
     call = msgspec.structs.replace(_read(model, path), quantize=quantize, draft_quantize=draft_quantize)
     if draft_quantize and not call.draft_files:
         raise InvalidRequest("--draft-quantize requires a DRAFT model")
-    adapters = [adapter.files for adapter in call.adapters]
-    for files in (*adapters, call.draft_files, None if is_checkpoint(call.files or {}) else call.files):
+    converted = (call.files or {}, *(adapter.files for adapter in call.adapters))
+    for files in (call.draft_files, *(files for files in converted if not is_checkpoint(files))):
         refuse_unconverted(files)
     server = None if local else running_server(session, "creating the model in this process")
     with transfer_progress() as show:

@@ -16,6 +16,7 @@ from corral.api.cli.parameters import wrong_value
 from corral.api.cli.progress import transfer_progress
 from corral.api.cli.transfers import Transfers
 from corral.api.library import Corral
+from corral.core.catalog.joining import parts_in, siblings_of
 from corral.core.errors import Conflict, CorralError, InvalidName, InvalidRequest, ModelNotFound, NotFound
 from corral.core.models.checkpoint_folders import checkpoint_in
 from corral.core.models.file_addresses import FILE_SCHEME, is_web_file, path_of_address
@@ -142,8 +143,8 @@ def _same_files(path: Path, record: StoredModel) -> bool:
 def _files(path: Path) -> list[Path]:
     """The files that an import of `path` takes."""
     if not path.is_dir():
-        return [path]
-    return list(checkpoint_in(path).values()) or [Path(file.file) for file in scan_folder(path)]
+        return list(siblings_of(path))
+    return list(checkpoint_in(path).values()) or list(parts_in(path)) or [Path(file.file) for file in scan_folder(path)]
 
 
 def _digest(file: Path) -> str:
@@ -160,7 +161,7 @@ def _seal(path: Path) -> str:
 
     Raises what `scan_folder` raises.
     """
-    states = [(str(file.relative_to(path)), file.stat()) for file in _files(path)]
+    states = [(os.path.relpath(file, path), file.stat()) for file in _files(path)]
     text = "\n".join(f"{name} {state.st_size} {state.st_mtime_ns} {state.st_ino}" for name, state in states)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 

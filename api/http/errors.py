@@ -23,6 +23,7 @@ from corral.core.errors import (
     UpstreamError,
 )
 from corral.core.values import Value
+from corral.core.web_errors import WebDisabled, WebError, WebNotInstalled
 from corral.core.wording.clipping import clipped
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ STATUSES: Mapping[type[CorralError], int] = {
     EngineNotInstalled: 501,
     UpstreamError: 502,
     ServerBusy: 503,
+    WebDisabled: 403,
+    WebError: 502,
+    WebNotInstalled: 501,
     Cancelled: 499,
     CorralError: 500,
 }

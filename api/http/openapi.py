@@ -19,7 +19,8 @@ _PATH = "#/components/schemas/"
 _STATUSES = {
     400: "The request is not valid",
     401: "Nobody is signed in",
-    403: "The origin or host name is not allowed, or the model is at ollama.com, which this server never contacts",
+    403: "The origin or host name is not allowed, the model is at ollama.com, which this server never contacts, or the "
+    "web is not searched",
     404: "There is no such model",
     409: "The model was deleted while it was being prepared",
     408: "The request arrived too slowly",
@@ -28,7 +29,7 @@ _STATUSES = {
     499: "The client left before it had an answer",
     500: "The server, an option or the model failed",
     501: "No installed engine runs the model, or the transfer encoding is not supported",
-    502: "The server that runs the model failed or cannot be reached",
+    502: "The server that runs the model, or one of the web, failed or cannot be reached",
     503: "The server is busy",
     505: "The version of HTTP is not supported",
     508: "The request has passed through this server before",

@@ -12,7 +12,7 @@ from typing import Any, TypedDict, Unpack
 from corral.api.library.arguments import checked, checked_callback, checked_options, checked_path, refuse_unknown
 from corral.api.library.messages import spoken
 from corral.api.modelfile.create_calls import call_of
-from corral.api.modelfile.local_files import files_at, named_relatively
+from corral.api.modelfile.local_files import adapter_files_at, files_at, named_relatively
 from corral.api.modelfile.parsing import decode_modelfile, parse_modelfile
 from corral.core.catalog.create_calls import CreateCall, GivenAdapter, GivenFiles
 from corral.core.conversion.results import quantized_name
@@ -226,7 +226,7 @@ async def _adapters(given: Paths | Mapping[str, float]) -> tuple[GivenAdapter, .
     return tuple(
         [
             GivenAdapter(
-                files=await asyncio.to_thread(_files_at, [checked_path("adapters", path)]),
+                files=await asyncio.to_thread(_adapter_at, checked_path("adapters", path)),
                 scale=float(checked("adapters", scale, float, int)),
             )
             for path, scale in scaled
@@ -242,6 +242,10 @@ async def _found(argument: str, paths: Paths) -> GivenFiles | None:
 
 def _files_at(places: Sequence[str]) -> GivenFiles:
     return named_relatively(file for place in places for file in files_at(Path(place).expanduser()))
+
+
+def _adapter_at(place: str) -> GivenFiles:
+    return named_relatively(adapter_files_at(Path(place).expanduser()))
 
 
 def _licenses(license: object) -> tuple[str, ...]:

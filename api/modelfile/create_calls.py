@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.api.modelfile.instructions import Instruction, InvalidModelfile, Modelfile
-from corral.api.modelfile.local_files import files_at, is_certainly_a_path, named_relatively, resolved
+from corral.api.modelfile.local_files import adapter_files_at, files_at, is_certainly_a_path, named_relatively, resolved
 from corral.core.catalog.create_calls import CreateCall, GivenAdapter
 from corral.core.errors import InvalidRequest, NotFound
 from corral.core.models.names import ModelName
@@ -71,8 +71,10 @@ def _adapter(written: str, folder: Path) -> GivenAdapter:
     """A path, and a scale behind it unless all of it is the path of something."""
     path, _, last = written.rpartition(" ")
     if path and _NUMBER.fullmatch(last) and not resolved(written, folder).exists():
-        return GivenAdapter(files=named_relatively(files_at(resolved(path.rstrip(), folder))), scale=float(last))
-    return GivenAdapter(files=named_relatively(files_at(resolved(written, folder))))
+        return GivenAdapter(
+            files=named_relatively(adapter_files_at(resolved(path.rstrip(), folder))), scale=float(last)
+        )
+    return GivenAdapter(files=named_relatively(adapter_files_at(resolved(written, folder))))
 
 
 def retired_parameters(modelfile: Modelfile) -> tuple[str, ...]:

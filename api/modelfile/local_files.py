@@ -6,15 +6,17 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from corral.core.catalog.joining import siblings_of
 from corral.core.errors import InvalidRequest, NotFound
 from corral.core.models.checkpoint_folders import COMPANIONS, WEIGHTS, matching
 
-__all__ = ("files_at", "is_certainly_a_path", "named_relatively", "resolved")
+__all__ = ("adapter_files_at", "files_at", "is_certainly_a_path", "named_relatively", "resolved")
 
 _WEIGHTS = (WEIGHTS, "consolidated*.safetensors", "pytorch_model*.bin", "consolidated*.pth", "*.gguf",
             "*.bin")  # fmt: skip
 """In Ollama's order: the first of these that matches files decides what the model consists of."""
 
+_ADAPTER_WEIGHTS, _ADAPTER_SETTINGS = "*.safetensors", "adapter_config.json"
 _ENDINGS = (".gguf", ".safetensors", ".bin")
 
 
@@ -32,11 +34,12 @@ def is_certainly_a_path(written: str) -> bool:
 
 
 def files_at(path: Path) -> list[Path]:
-    """The file, or the files of the model in this folder. Raises `NotFound` and `InvalidRequest`."""
+    """The file with the other parts of its weights, if it is one of several, or the files of the model in this folder.
+    Raises `NotFound` and `InvalidRequest`."""
     if not path.exists():
         raise NotFound(f"there is no file or folder {path}", "paths begin in the folder of the Modelfile")
     if not path.is_dir():
-        return [path]
+        return list(siblings_of(path))
     for pattern in _WEIGHTS:
         if found := matching(path, pattern):
             nested = matching(path, f"*/{pattern}") if pattern == _WEIGHTS[0] else []
@@ -47,6 +50,16 @@ def files_at(path: Path) -> list[Path]:
         "no Modelfile or safetensors files found",
         f"{path} has no weights; a folder for another engine is imported: corral import FOLDER",
     )
+
+
+def adapter_files_at(path: Path) -> list[Path]:
+    """The file of an adapter in GGUF, or those of PEFT's in this folder, or beside this one. Raises as `files_at`."""
+    folder = path if path.is_dir() else path.parent
+    settings = folder / _ADAPTER_SETTINGS
+    weights = matching(path, _ADAPTER_WEIGHTS) if path.is_dir() else [path] * path.name.endswith(".safetensors")
+    if weights and path.exists() and settings.is_file():
+        return [*weights, settings]
+    return files_at(path)
 
 
 def named_relatively(files: Iterable[Path]) -> dict[str, Path]:

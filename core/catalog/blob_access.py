@@ -16,11 +16,11 @@ class BlobAccess:
     """The `RandomAccess` of a blob, used with ``with`` in the event loop, and read in a thread meanwhile.
 
     Small reads are served from a window. Raises what `BlobStore.read` raises, and `CancelledError` after the context
-    has ended, when nothing waits for the thread any longer.
+    has ended, when nothing waits for the thread any longer. `name` is for errors, by default the digest.
     """
 
-    def __init__(self, blobs: BlobStore, info: BlobInfo) -> None:
-        self.name = str(info.digest)
+    def __init__(self, blobs: BlobStore, info: BlobInfo, name: str = "") -> None:
+        self.name = name or str(info.digest)
         self.size_bytes = info.size_bytes
         self._blobs = blobs
         self._digest = info.digest

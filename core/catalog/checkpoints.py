@@ -46,6 +46,13 @@ class CheckpointConverter(Protocol):
         """
         ...
 
+    def converted_adapter(
+        self, name: ModelName, files: GivenFiles, weights: Digest, on_progress: Callable[[float], None]
+    ) -> AbstractAsyncContextManager[Path]:
+        """The LoRA adapter in GGUF that these files become, for weights in the store, deleted at the end of the
+        context. Otherwise as `converted`."""
+        ...
+
 
 def is_checkpoint(files: GivenFiles) -> bool:
     """Whether these files have to be converted first."""

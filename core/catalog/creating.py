@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from corral.core.catalog.adapter_fit import check_adapters
 from corral.core.catalog.checkpoints import given_checkpoint, is_checkpoint
-from corral.core.catalog.create_calls import CreateCall, GivenAdapter
+from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.given_files import GivenFileReader, check_paths, model_files
 from corral.core.catalog.info_overrides import with_info
 from corral.core.catalog.inspection import WeightsInspector
@@ -30,6 +28,7 @@ from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelFile, RemoteModel, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.models.remote_addresses import remote_address
+from corral.core.models.split_names import is_split_name
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.sources import FetchProgress, OnProgress
@@ -86,16 +85,20 @@ class ModelCreator:
         try:
             published = await until_published(partial(self._attempt, call, reader, on_progress))
         except BaseException:
-            await discard_blobs(reader.adopted, manifests=self._manifests, blobs=self._blobs)
+            await discard_blobs([*reader.adopted, *reader.made], manifests=self._manifests, blobs=self._blobs)
             raise
         for files in given:
             for file in (files or {}).values():
                 if not isinstance(file, Path):
                     await self._blobs.release(file)  # it goes with the model from now on
-        if is_checkpoint(call.files or {}):  # what was uploaded for the conversion
-            uploaded = [file for file in (call.files or {}).values() if not isinstance(file, Path)]
-            await discard_blobs(uploaded, manifests=self._manifests, blobs=self._blobs)
+        for files in given:
+            if is_checkpoint(files or {}) or any(map(is_split_name, files or {})):  # only needed for the result
+                uploaded = [file for file in (files or {}).values() if not isinstance(file, Path)]
+                await discard_blobs(uploaded, manifests=self._manifests, blobs=self._blobs)
         await self._publisher.delete_replaced(published)
+        needed = {file.digest for file in published.record.files}
+        unneeded = [digest for digest in (*reader.adopted, *reader.made) if digest not in needed]
+        await discard_blobs(unneeded, manifests=self._manifests, blobs=self._blobs)
         on_progress(FetchProgress(status="success"))
         return published.record
 
@@ -108,9 +111,7 @@ class ModelCreator:
             if layer.is_text and family is not None:
                 on_progress(FetchProgress(status=f"using autodetected template {family}"))
                 family = None
-            is_own = call.quantize or is_checkpoint(call.files or {})
-            made = is_own and layer.digest == (model.weights.digest if model.weights else None)
-            is_new = await self._blobs.stat(layer.digest) is None or (made and layer.digest in reader.adopted)
+            is_new = await self._blobs.stat(layer.digest) is None or layer.digest in reader.made
             on_progress(FetchProgress(status=f"{'creating new' if is_new else 'using existing'} layer {layer.digest}"))
         if family is not None:
             on_progress(FetchProgress(status=f"using autodetected template {family}"))
@@ -137,26 +138,10 @@ class ModelCreator:
         else:
             raise InvalidRequest("neither 'from' or 'files' was specified")
         for adapter in call.adapters:
-            model = _with_files(model, await self._adapter(call, model, adapter, reader, on_progress))
+            model = _with_files(model, [await self._weights.adapters.made(call, model, adapter, reader, on_progress)])
         if call.draft_files:
             model = _with_files(model, model_files(await reader.parts(call.draft_files, on_progress), "draft"))
         return model, family
-
-    async def _adapter(
-        self, call: CreateCall, model: Model, adapter: GivenAdapter, reader: GivenFileReader, on_progress: OnProgress
-    ) -> tuple[ModelFile, ...]:
-        if len(adapter.files) > 1:
-            raise InvalidRequest("only one adapter is currently supported")
-        if not math.isfinite(adapter.scale):
-            raise InvalidRequest(f"the scale of an adapter must be a number, not {adapter.scale}")
-        parts = await reader.parts(adapter.files, on_progress)
-        for part in parts:
-            if file_role(part.metadata) != "adapter":
-                raise InvalidRequest(f"{part.file_name} is no adapter: general.type of its header does not say so")
-        if model.weights is not None:
-            names = {part.blob.digest: part.file_name for part in parts}
-            await check_adapters(self._inspector, call.base or call.name.short, model.weights.digest, names)
-        return tuple(msgspec.structs.replace(file, scale=adapter.scale) for file in model_files(parts, "adapter"))
 
     async def _base(self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress) -> Model:
         record = await self._stored_base(call.base, on_progress)

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from corral.core.catalog.create_calls import GivenFiles
 from corral.core.catalog.inspection import WeightsInspector
-from corral.core.catalog.new_models import HOW_TO_JOIN, Part, file_role, split_count
+from corral.core.catalog.joining import PartJoiner
+from corral.core.catalog.new_models import Part, file_role
+from corral.core.catalog.part_groups import PartFile
 from corral.core.errors import BlobNotFound, InvalidModelFile, InvalidRequest, Unsupported
 from corral.core.models.digests import Digest
 from corral.core.models.model import FileRole, ModelFile
+from corral.core.models.split_names import whole_name
 from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
 from corral.core.ports.sources import FetchProgress, OnProgress
 
-__all__ = ("GivenFileReader", "check_paths", "model_files", "refuse_unconverted")
+__all__ = ("NO_DIGEST", "GivenFileReader", "check_paths", "model_files", "refuse_unconverted")
+
+NO_DIGEST = Digest("0" * 19)
+"""What Ollama's events about a blob that does not exist yet have."""
 
 
 def check_paths(files: GivenFiles | None) -> None:
@@ -53,27 +61,53 @@ def model_files(parts: Sequence[Part], role: FileRole | None = None) -> tuple[Mo
 
 
 class GivenFileReader:
-    """`adopted` collects what was added to the store, for whoever removes it if the model is not created after all."""
+    """`adopted` collects which files were added to the store, and `made` which blobs came out of them, for whoever
+    removes what no model needs in the end."""
 
     def __init__(self, *, blobs: BlobStore, local: LocalBlobs, inspector: WeightsInspector) -> None:
         self._blobs = blobs
         self._local = local
         self._inspector = inspector
+        self._joiner = PartJoiner(blobs=blobs, inspector=inspector)
         self.adopted: list[Digest] = []
+        self.made: list[Digest] = []
 
     async def parts(self, files: GivenFiles, on_progress: OnProgress) -> tuple[Part, ...]:
-        """The files in the order of their names. Raises `InvalidRequest` for a file that is no GGUF, `Unsupported` for
-        what has to be converted first, `InvalidModelFile` for one that is broken, and `BlobNotFound`.
+        """The files in the order of their names; the parts of a split one are joined, and come last. Raises
+        `InvalidRequest` for a file that is no GGUF, `Unsupported` for what has to be converted first,
+        `InvalidModelFile` for one that is broken or a part that is missing, and `BlobNotFound`.
         """
         refuse_unconverted(files)
-        stored = [(name, await self._stored(name, files[name], on_progress)) for name in sorted(files)]
+        for name, file in files.items():
+            if not isinstance(file, Path):
+                await self.require(name, file)
+        split = await self._joiner.groups([PartFile(name=name, place=files[name]) for name in sorted(files)])
+        parts_of_others = {file.name for group in split for file in group}
+        whole = [name for name in sorted(files) if name not in parts_of_others]
+        stored = [(name, await self._stored(name, files[name], on_progress)) for name in whole]
         parts = []
         for name, blob in stored:
             on_progress(FetchProgress(status="parsing GGUF"))
             parts.append(await self._part(name, blob))
+        for group in split:
+            for _ in group:
+                on_progress(FetchProgress(status="parsing GGUF"))
+            parts.append(await self._joined(group, on_progress))
         if not parts:
             raise InvalidRequest("unknown type")
         return tuple(parts)
+
+    async def _joined(self, group: Sequence[PartFile], on_progress: OnProgress) -> Part:
+        def report(done: int, total: int) -> None:
+            on_progress(
+                FetchProgress(status="validating GGUF model", digest=NO_DIGEST, total_bytes=total, completed_bytes=done)
+            )
+
+        blob = await self._joiner.join(group, report)
+        self.made.append(blob.digest)
+        part = await self._part(whole_name(group[0].name), blob)
+        digests = tuple(file.place for file in group if not isinstance(file.place, Path))
+        return msgspec.structs.replace(part, joined_from=digests)
 
     async def require(self, name: str, digest: Digest) -> BlobInfo:
         """The blob that was uploaded as the file `name`. Raises `BlobNotFound`."""
@@ -97,9 +131,4 @@ class GivenFileReader:
             raise InvalidModelFile(error.message.replace(blob.digest, name), error.remedy) from error
         if metadata is None:
             raise InvalidRequest("supplied file was not in GGUF format" if name.endswith(".gguf") else "unknown type")
-        if (count := split_count(metadata)) > 1:
-            raise Unsupported(
-                f"split GGUF {name!r} is one of {count} parts, which this version cannot create a model from",
-                HOW_TO_JOIN,
-            )
         return Part(file_name=name, blob=blob, metadata=metadata)

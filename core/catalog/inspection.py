@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from corral.core.catalog.blob_access import BlobAccess
+from corral.core.catalog.part_groups import PartFile
 from corral.core.containment import beside
 from corral.core.error_translation import map_errors
 from corral.core.errors import BlobNotFound, InvalidModelFile
@@ -15,7 +17,14 @@ from corral.core.lru import LruDict
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata
 from corral.core.ports.blobs import BlobInfo, BlobStore
-from corral.core.ports.metadata import MetadataCache, MetadataReader, RandomAccess
+from corral.core.ports.metadata import (
+    JoinedWeights,
+    MetadataCache,
+    MetadataReader,
+    RandomAccess,
+    SplitPart,
+    SplitReader,
+)
 from corral.core.random_access import RandomAccessFile
 from corral.core.wording.left_out import remarks
 
@@ -104,6 +113,55 @@ class WeightsInspector:
 
         return await asyncio.to_thread(work)
 
+    async def part(self, file: PartFile) -> SplitPart | None:
+        """Which part of split weights the file is; None if it is whole, or in no format that can be split.
+
+        Errors have the file's name.
+        """
+
+        def work(sources: Sequence[RandomAccess]) -> SplitPart | None:
+            reader = self._splitting(sources[0])
+            return None if reader is None else reader.part(sources[0])
+
+        return await self._of_files([file], work)
+
+    async def joined(self, parts: Sequence[PartFile]) -> JoinedWeights:
+        """The file that the parts are together, whose header is read as well. Errors have the parts' names."""
+
+        def work(sources: Sequence[RandomAccess]) -> JoinedWeights:
+            reader = self._splitting(sources[0])
+            if reader is None:
+                raise InvalidModelFile(f"{sources[0].name} changed while it was being read", "try again")
+            plan = reader.join(sources)
+            self._ask(_Planned(sources[0].name, plan), _read)
+            return plan
+
+        return await self._of_files(parts, work)
+
+    async def _of_files(self, files: Sequence[PartFile], work: Callable[[Sequence[RandomAccess]], T]) -> T:
+        with ExitStack() as opened:
+            sources: list[RandomAccess] = []
+            for file in files:
+                if isinstance(file.place, Path):
+                    found = await asyncio.to_thread(RandomAccessFile, file.place)
+                    found.name = file.name
+                    sources.append(opened.enter_context(found))
+                else:
+                    blob = await self._stat(file.place)
+                    sources.append(opened.enter_context(BlobAccess(self._blobs, blob, file.name)))
+
+            def answer() -> T:
+                with map_errors({Exception: InvalidModelFile}, f"{files[0].name}: the reader of its header failed"):
+                    return work(sources)
+
+            return await beside(answer)
+
+    def _splitting(self, source: RandomAccess) -> SplitReader | None:
+        """The reader that knows the file, if its format can be split. Blocking."""
+        reader = next((reader for reader in self._readers if reader.recognises(source)), None)
+        splits = all(callable(getattr(reader, method, None)) for method in ("part", "join"))
+        return cast(SplitReader, reader) if splits else None  # a plugin's is wrapped, so that its class says nothing
+
     async def _of_blob(self, info: BlobInfo, question: Callable[[MetadataReader, RandomAccess], T]) -> T | None:
         # Not in the event loop's pool of threads: stores use it, and its threads could all be waiting for them.
         with BlobAccess(self._blobs, info) as source:
@@ -128,6 +186,18 @@ class WeightsInspector:
                 "import or pull the model again",
             )
         return info
+
+
+class _Planned:
+    """The `RandomAccess` of weights that are not written yet: only their header can be read."""
+
+    def __init__(self, name: str, plan: JoinedWeights) -> None:
+        self.name = name
+        self.size_bytes = plan.size_bytes
+        self._header = plan.header
+
+    def read(self, offset_bytes: int, length_bytes: int) -> bytes:
+        return self._header[offset_bytes : offset_bytes + length_bytes]
 
 
 def _read(reader: MetadataReader, source: RandomAccess) -> ModelMetadata:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corral.core.errors import InvalidModelFile, StorageError
+from corral.core.models.digests import Digest
 from corral.core.models.folder_facts import FACT_FILES, folder_facts
 from corral.core.models.folders import FolderFile
 from corral.core.models.model import FileRole, Model, ModelFile, ModelMetadata, parameter_size_text
@@ -14,26 +15,22 @@ from corral.core.ports.blobs import BlobInfo
 from corral.core.values import Value
 
 __all__ = (
-    "HOW_TO_JOIN",
     "Part",
     "file_model",
     "file_role",
     "folder_model",
     "folder_name",
-    "split_count",
     "weights_among",
 )
 
-HOW_TO_JOIN = "join them first: llama-gguf-split --merge FIRST OUTPUT"
-"""The remedy for a model in several parts."""
-
 
 class Part(Value, frozen=True, kw_only=True):
-    """A file that is in the blob store, and what its header says."""
+    """A file that is in the blob store, and what its header says. `joined_from` are the parts that it was made of."""
 
     file_name: str
     blob: BlobInfo
     metadata: ModelMetadata
+    joined_from: tuple[Digest, ...] = ()
 
 
 def weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
@@ -45,9 +42,6 @@ def weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
             f"a model needs exactly one weights file, but this has {len(weights)}: {found or 'nothing'}",
             "import a single file with corral import FILE",
         )
-    file_name, metadata = files[weights[0]]
-    if (parts := split_count(metadata)) > 1:
-        raise InvalidModelFile(f"{file_name} is one of {parts} parts of a model", HOW_TO_JOIN)
     return weights[0]
 
 
@@ -62,6 +56,7 @@ def file_model(parts: Sequence[Part], weights: Part) -> Model:
         quantization=metadata.file_type,
         context_length=metadata.context_length,
         embedding_length=metadata.embedding_length,
+        joined_from=weights.joined_from,
         files=tuple(
             ModelFile(
                 role=file_role(part.metadata), media_type="", digest=part.blob.digest, size_bytes=part.blob.size_bytes
@@ -95,9 +90,3 @@ def file_role(metadata: ModelMetadata) -> FileRole:
     if kind in ("projector", "mmproj") or metadata.architecture == "clip" or (sees and not metadata.block_count):
         return "projector"
     return "adapter" if kind == "adapter" else "weights"
-
-
-def split_count(metadata: ModelMetadata) -> int:
-    """Of how many files the model consists; 1 for one that is whole."""
-    count = metadata.keys.get("split.count", 1)
-    return count if isinstance(count, int) else 1

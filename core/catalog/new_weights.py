@@ -10,8 +10,9 @@ import msgspec
 
 from corral.core.catalog.checkpoints import CheckpointConverter
 from corral.core.catalog.create_calls import CreateCall, GivenFiles
-from corral.core.catalog.given_files import GivenFileReader
+from corral.core.catalog.given_files import NO_DIGEST, GivenFileReader
 from corral.core.catalog.inspection import WeightsInspector
+from corral.core.catalog.new_adapters import AdapterMaker
 from corral.core.catalog.new_models import Part, file_model
 from corral.core.catalog.quantizing import Quantizer, check_quantization, known_quantization
 from corral.core.errors import NotFound, Unsupported
@@ -22,13 +23,12 @@ from corral.core.ports.sources import FetchProgress, OnProgress
 
 __all__ = ("WeightsMaker",)
 
-_NO_DIGEST = Digest("0" * 19)  # what Ollama's events about a blob that does not exist yet have
 _CONVERSION = Digest("0" * 18 + "1")  # programs show one bar for each digest
 
 
 class WeightsMaker:
-    """What it adds to the store is in `GivenFileReader.adopted`. Without a `quantizer` or `checkpoints`, it refuses
-    weights that would have to be quantized or converted."""
+    """`adapters` makes those of a new model. What both add to the store is in `GivenFileReader.made`. Without a
+    `quantizer` or `checkpoints`, it refuses weights that would have to be quantized or converted."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class WeightsMaker:
         inspector: WeightsInspector,
         local: LocalBlobs,
     ) -> None:
+        self.adapters = AdapterMaker(checkpoints=checkpoints, inspector=inspector, local=local)
         self._quantizer = quantizer
         self._checkpoints = checkpoints
         self._inspector = inspector
@@ -73,7 +74,7 @@ class WeightsMaker:
             if model is unstored:
                 on_progress(FetchProgress(status="verifying conversion"))
                 stored = await self._local.adopt(made.path)
-                reader.adopted.append(stored.digest)
+                reader.made.append(stored.digest)
                 own = msgspec.structs.replace(unstored.files[0], digest=stored.digest)
                 model = msgspec.structs.replace(unstored, files=(own,), converted_from=made.source)
         return model, metadata
@@ -109,9 +110,9 @@ class WeightsMaker:
             requantize=call.requantize,
             importance_matrix=call.importance_matrix,
             path=path,
-            on_progress=_shares(status, _NO_DIGEST, weights.size_bytes, on_progress),
+            on_progress=_shares(status, NO_DIGEST, weights.size_bytes, on_progress),
         )
-        reader.adopted.append(quantized.digest)
+        reader.made.append(quantized.digest)
         on_progress(FetchProgress(status="verifying conversion"))
         found = await self._inspector.metadata(quantized.digest)
         return msgspec.structs.replace(
@@ -119,6 +120,7 @@ class WeightsMaker:
             quantization=found.file_type if found is not None and found.file_type else kind,
             files=tuple(quantized if file == weights else file for file in model.files),
             converted_from=weights.digest,
+            joined_from=(),
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from corral.core.catalog.fetching import BlobFetcher
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
+from corral.core.catalog.lookup import ModelLookup
 from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.registries import Registries
 from corral.core.catalog.registry_pulls import RegistryPuller
@@ -44,6 +45,7 @@ class ModelPuller:
         policy: TransferPolicy,
         importer: ModelImporter,
         local: LocalBlobs,
+        lookup: ModelLookup,
     ) -> None:
         fetcher = BlobFetcher(blobs, policy)
         self._from_source = SourcePuller(
@@ -53,9 +55,19 @@ class ModelPuller:
             local=local,
             inspector=inspector,
             fetcher=fetcher,
+            weights=importer.weights,
+            lookup=lookup,
             left_out=left_out,
         )
-        self._from_registry = RegistryPuller(publisher=publisher, blobs=blobs, formats=formats, fetcher=fetcher)
+        self._from_registry = RegistryPuller(
+            publisher=publisher,
+            blobs=blobs,
+            formats=formats,
+            fetcher=fetcher,
+            manifests=manifests,
+            inspector=inspector,
+            lookup=lookup,
+        )
         self._sources = {source.scheme: source for source in sources}
         self._registries = registries
         self._importer = importer

@@ -50,6 +50,7 @@ class ModelTransfers:
             policy=policy,
             importer=importer,
             local=local,
+            lookup=lookup,
         )
         self.pusher = ModelPusher(
             lookup=lookup, inspector=inspector, blobs=blobs, formats=formats, registries=registries, policy=policy

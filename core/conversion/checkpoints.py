@@ -16,10 +16,17 @@ from corral.core.catalog.checkpoints import CHECKPOINT_SUFFIX, ConvertedCheckpoi
 from corral.core.catalog.create_calls import GivenFiles
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.results import require_able, typed_parameters
-from corral.core.errors import InvalidModelFile, InvalidRequest, PluginError, StorageError, Unsupported
+from corral.core.errors import (
+    EngineNotInstalled,
+    InvalidModelFile,
+    InvalidRequest,
+    PluginError,
+    StorageError,
+    Unsupported,
+)
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, digest_of
-from corral.core.models.model import FileRole, ModelFile, StoredModel
+from corral.core.models.model import FileRole, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.quantization_types import QuantizationType
 from corral.core.ports.blobs import LocalBlobs
@@ -28,6 +35,7 @@ from corral.core.regular_files import open_regular, read_regular
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import LocalFile
 from corral.core.specs.installation import Installation
+from corral.core.wording.pip_lines import install_line
 
 __all__ = ("CheckpointConversion",)
 
@@ -93,6 +101,32 @@ class CheckpointConversion:
                 )
             yield ConvertedCheckpoint(path=folder / result.files[0].path, source=_source(weights))
 
+    @asynccontextmanager
+    async def converted_adapter(
+        self, name: ModelName, files: GivenFiles, weights: Digest, on_progress: OnLoadProgress
+    ) -> AsyncIterator[Path]:
+        spec = next((spec for spec in reversed(self._converters) if spec.convert_adapter is not None), None)
+        if spec is None or spec.convert_adapter is None:
+            raise Unsupported("no converter here turns adapters in safetensors into GGUF")
+        missing = self._installation.missing(spec)
+        if missing:
+            raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", install_line(spec))
+        async with AsyncExitStack() as stack:
+            own = [LocalFile(role="weights", path=str(await stack.enter_async_context(self._local.local(weights))))]
+            for inside, file in files.items():
+                path = file if isinstance(file, Path) else await stack.enter_async_context(self._local.local(file))
+                role: FileRole = "adapter" if inside.endswith(CHECKPOINT_SUFFIX) else "config"
+                own.append(LocalFile(role=role, path=str(path), name=inside))
+            found, _ = await _weights(files, {file.name: Path(file.path) for file in own if file.name}, _ignore)
+            folder = await stack.enter_async_context(self._local.scratch())
+            job = msgspec.structs.replace(spec, convert=spec.convert_adapter, estimate=_room_for_adapter)
+            record = _record(name, found, "adapter")
+            parameters = typed_parameters(spec, self._settings.get(spec.name, {}))
+            result = await self._converting.into(
+                folder, job, record, None, own, parameters, on_progress, role="adapter"
+            )
+            yield folder / next(file.path for file in result.files if file.role == "adapter")
+
     def _spec(self, architecture: str) -> ConverterSpec:
         """The converter of the architecture; of several, the one that was registered last: a plugin's own."""
         for spec in reversed(self._converters):
@@ -103,6 +137,15 @@ class CheckpointConversion:
             f'unsupported architecture "{architecture[:100]}"',  # Ollama's text
             f"checkpoints of these can be converted: {', '.join(known) or 'none'}",
         )
+
+
+def _ignore(share: float) -> None:
+    pass
+
+
+def _room_for_adapter(record: StoredModel, metadata: ModelMetadata | None, parameters: Any) -> Mapping[str, int]:
+    """Factors of 16 bits become 32."""
+    return {"disk": 2 * record.size_bytes}
 
 
 def _architecture(paths: Mapping[str, Path]) -> str:

@@ -16,7 +16,7 @@ from corral.core.conversion.results import check_files
 from corral.core.error_translation import map_errors
 from corral.core.errors import JobFailed, OutOfMemory, OutOfSpace, PluginError
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
+from corral.core.models.model import FileRole, ModelFile, ModelMetadata, StoredModel
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.jobs import JobRunner
 from corral.core.ports.manifests import ManifestStore
@@ -100,13 +100,16 @@ class Converting:
         files: Sequence[LocalFile],
         parameters: Mapping[str, Any],
         on_progress: OnLoadProgress,
+        *,
+        role: FileRole = "weights",
     ) -> ConvertResult:
-        """As `run`, but what the converter makes is left in `folder`, which is empty before."""
+        """As `run`, but what the converter makes is left in `folder`, which is empty before. One of its files must have
+        this role."""
         await asyncio.to_thread(self._require_room, folder, spec, record, metadata, parameters)
         on_progress(0.0)
         request = ConvertRequest(model=record.name.short, files=tuple(files), folder=str(folder), parameters=parameters)
         result = await self._answer(spec, request, on_progress)
-        await asyncio.to_thread(check_files, result, folder, spec)
+        await asyncio.to_thread(check_files, result, folder, spec, role)
         return result
 
     async def discard(self, digests: Iterable[Digest]) -> None:

@@ -13,7 +13,7 @@ from corral.core.containment import contained
 from corral.core.error_translation import map_errors
 from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
 from corral.core.models.manifest_or_weights import completed
-from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
+from corral.core.models.model import FileRole, Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName, split_quantization
 from corral.core.models.paths import check_together
 from corral.core.specs.converters import ConverterSpec, ConvertResult
@@ -64,11 +64,11 @@ def require_able(
         raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", install_line(spec))
 
 
-def check_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> None:
-    """Raises `PluginError` unless each file of a result is a plain file inside the folder, and one has weights."""
+def check_files(result: ConvertResult, folder: Path, spec: ConverterSpec, role: FileRole = "weights") -> None:
+    """Raises `PluginError` unless each file of a result is a plain file inside the folder, and one has this role."""
     fault = None
-    if not any(file.role == "weights" for file in result.files):
-        fault = "it wrote no weights"
+    if not any(file.role == role for file in result.files):
+        fault = f"it wrote no {role}"
     try:
         check_together(file.path for file in result.files)
     except StorageError as error:

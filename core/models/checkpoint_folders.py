@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-__all__ = ("COMPANIONS", "WEIGHTS", "checkpoint_in", "matching")
+__all__ = ("COMPANIONS", "WEIGHTS", "checkpoint_in", "checkpoint_paths", "matching")
 
 WEIGHTS = "model*.safetensors"
 """The pattern of the files with its tensors, in the folder and below it, as in Ollama."""
@@ -16,17 +17,31 @@ COMPANIONS = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model", "*
 _FOR_AN_ENGINE = ("genai_config.json", "*.onnx", "onnx/*.onnx")
 
 
+def checkpoint_paths(paths: Iterable[str]) -> Sequence[str]:
+    """Those of the paths in a folder, with ``/`` between parts, that make up its checkpoint; empty if it has none, or
+    if it has a model that an engine runs as it is."""
+    known = [path for path in paths if path.count("/") < 2]
+    weights = [path for path in known if _fits(path, WEIGHTS)]
+    if not weights or "config.json" not in known or any(_fits(path, one) for path in known for one in _FOR_AN_ENGINE):
+        return ()
+    patterns = (WEIGHTS, f"*/{WEIGHTS}", *COMPANIONS)
+    return [path for pattern in patterns for path in sorted(known) if _fits(path, pattern)]
+
+
 def checkpoint_in(folder: Path) -> Mapping[str, Path]:
-    """The files of the checkpoint in a folder, by their names there; empty if it has none, or if it has a model that an
-    engine runs as it is. Blocking."""
-    weights = matching(folder, WEIGHTS)
-    if not weights or not (folder / "config.json").is_file() or any(matching(folder, one) for one in _FOR_AN_ENGINE):
-        return {}
-    patterns = (f"*/{WEIGHTS}", *COMPANIONS)
-    files = [*weights, *(file for pattern in patterns for file in matching(folder, pattern))]
-    return {file.relative_to(folder).as_posix(): file for file in files}
+    """The files of the checkpoint in a folder, by their names there; empty if there is none. Blocking."""
+    found = [*matching(folder, "*"), *matching(folder, "*/*")]
+    files = {file.relative_to(folder).as_posix(): file for file in found}
+    return {path: files[path] for path in checkpoint_paths(files)}
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:
     """The files in a folder that match, sorted. Blocking."""
     return sorted(file for file in folder.glob(pattern) if file.is_file())
+
+
+def _fits(path: str, pattern: str) -> bool:
+    """Whether each part of the path matches that of the pattern; hidden files match none."""
+    parts, wanted = path.split("/"), pattern.split("/")
+    same_depth = len(parts) == len(wanted) and not any(part.startswith(".") for part in parts)
+    return same_depth and all(fnmatchcase(part, one) for part, one in zip(parts, wanted, strict=True))

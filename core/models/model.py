@@ -81,7 +81,7 @@ class Model(Value, frozen=True, kw_only=True):
     the manifest has them, empty if it has none; `base_name` is that of the model that it was made from. `renderer`
     and `parser` name the parts of Ollama's program that write and read the model's chats there.
     An upstream model has `remote`, and no weights. `converted_from` is the digest of the weights that these were made
-    from, by a conversion or quantization.
+    from, by a conversion or quantization; `joined_from` are those of the parts that they came in.
     """
 
     format: str = ""
@@ -104,6 +104,7 @@ class Model(Value, frozen=True, kw_only=True):
     parser: str | None = None
     remote: RemoteModel | None = None
     converted_from: Digest | None = None
+    joined_from: tuple[Digest, ...] = ()
 
     def files_of(self, role: FileRole) -> tuple[ModelFile, ...]:
         return tuple(file for file in self.files if file.role == role)

@@ -250,7 +250,7 @@ def _unfit(spec: EngineSpec, model: Model, metadata: ModelMetadata | None) -> st
             return "an adapter is not a model of its own"
         parts = metadata.keys.get("split.count")
         if isinstance(parts, int) and parts > 1:
-            return f"the weights are one of {parts} parts; join them with llama-gguf-split --merge"
+            return f"the weights are one of {parts} parts; importing or pulling the model again joins them"
     return None
 
 

@@ -70,7 +70,9 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
     bytes that the conversion takes, of ``disk`` and by device; without it, as much disk as the weights is assumed.
     `architectures` are those of the checkpoints in safetensors that it turns into GGUF, as ``config.json`` names them;
     the models that `match` and `estimate` get of these have the format ``safetensors`` and the architecture as their
-    family, and no metadata. `requirement`, `module`, `needs` and `install_hint` are as in `EngineSpec`.
+    family, and no metadata. `convert_adapter` is the import path of a function like `convert` that turns LoRA adapters
+    in safetensors into GGUF: it gets their files in the roles ``adapter`` and ``config``, and the weights that they are
+    for. `requirement`, `module`, `needs` and `install_hint` are as in `EngineSpec`.
     """
 
     name: str
@@ -79,6 +81,7 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
     match: Callable[[Model, ModelMetadata | None], Match]
     version: int = 1
     architectures: tuple[str, ...] = ()
+    convert_adapter: str | None = None
     parameters: type[msgspec.Struct] | None = None
     estimate: Callable[[StoredModel, ModelMetadata | None, Any], Mapping[str, int]] | None = None
     requirement: str | None = None

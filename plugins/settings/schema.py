@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from corral.adapters.web.settings import WebSettings
 from corral.plugins.settings.types import Address, Duration
 
 __all__ = (
@@ -208,6 +209,7 @@ class Settings(TopSettings, frozen=True, kw_only=True):
     scheduler: SchedulerSection = SchedulerSection()
     log: LogSettings = LogSettings()
     cli: CliSettings = CliSettings()
+    web: WebSettings = WebSettings()
     plugins: PluginsSettings = PluginsSettings()
     models: Mapping[str, ModelSettings] = {}
     engines: Mapping[str, Mapping[str, Any]] = {}
@@ -221,6 +223,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "scheduler": SchedulerSection,
     "log": LogSettings,
     "cli": CliSettings,
+    "web": WebSettings,
     "plugins": PluginsSettings,
 }
 """The sections of Corral itself, in the order in which they are shown."""

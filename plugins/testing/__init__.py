@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from corral.plugins.testing.registry import RegistryContract
     from corral.plugins.testing.runner import RunnerContract
     from corral.plugins.testing.running_model import RunningModelContract
+    from corral.plugins.testing.search_provider import SearchProviderContract
     from corral.plugins.testing.step_engine import StepEngineContract
     from corral.plugins.testing.store_upkeep import StoreUpkeepContract
     from corral.plugins.testing.tool_call_format import ToolCallFormatContract
@@ -61,6 +62,7 @@ __all__ = (
     "RegistryContract",
     "RunnerContract",
     "RunningModelContract",
+    "SearchProviderContract",
     "StepEngineContract",
     "StoreUpkeepContract",
     "ToolCallFormatContract",
@@ -87,6 +89,7 @@ _HOMES = {
     "RegistryContract": "registry",
     "RunnerContract": "runner",
     "RunningModelContract": "running_model",
+    "SearchProviderContract": "search_provider",
     "StepEngineContract": "step_engine",
     "StoreUpkeepContract": "store_upkeep",
     "ToolCallFormatContract": "tool_call_format",

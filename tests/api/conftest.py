@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from litestar import Router
 
@@ -63,6 +64,7 @@ from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
+from corral.core.web.access import WebAccess
 from corral.plugins.testing.registry import MemoryRegistry
 
 MODELS = ("smol:q4", "other")
@@ -225,10 +227,13 @@ def running_server(
     runner: str = "thread",
     registry: Registry | None = None,
     scheduler: SchedulerSettings | None = None,
+    web: WebAccess | None = None,
     **settings: Any,
 ) -> Iterator[LiveServer]:
     engine = {"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine
     world = World(engine, engines, root, runner, registry, scheduler)
+    if web is not None:
+        world.runtime = msgspec.structs.replace(world.runtime, web=web)
     ready = threading.Event()
     found: list[Any] = []
 

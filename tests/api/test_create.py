@@ -22,7 +22,9 @@ from corral.core.models.references import Reference, parse_reference
 from corral.core.ports.registries import RemoteManifest
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
 from corral.plugins.testing.registry import MemoryRegistry, push_model
+from tests.split_gguf import split_gguf
 from tests.tiny_llama import write_tiny_llama
+from tests.tiny_lora import random_factors, write_peft
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
 WEIGHTS = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": CHATML})
@@ -34,7 +36,7 @@ SQUARE = gguf_bytes(tensors=[TensorEntry(MATRIX, (8, 4))])
 FACTORS = (TensorEntry(f"{MATRIX}.lora_a", (8, 4)), TensorEntry(f"{MATRIX}.lora_b", (4, 4), 0, 64))
 LORA = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
 ADAPTER, SECOND = (gguf_bytes({**LORA, "adapter.lora.alpha": alpha}, FACTORS) for alpha in (1.0, 2.0))
-PART = gguf_bytes({**SMALL_MODEL, "split.count": 3})
+PART = gguf_bytes({**SMALL_MODEL, "split.count": 3, "split.no": 0})
 TRUNCATED = gguf_bytes(tensors=[TensorEntry("w", size_bytes=128, data=b"short")])
 SEED = b'{"seed":1}\n'
 STOP = '{"num_ctx":2048,"stop":["\\u003c|a|\\u003e"],"temperature":0.5}\n'
@@ -229,6 +231,32 @@ def test_with_adapters(api: httpx.Client, server: Any) -> None:
     assert [line.rpartition("sha256-")[2].partition(" ")[2] for line in lines] == ["", "0.5", "-2"]
 
 
+def test_with_an_adapter_of_peft(api: httpx.Client, server: Any, tmp_path: Path) -> None:
+    """Both files of a LoRA in safetensors are converted for the base, as one adapter; the uploads are gone afterwards,
+    and an adapter that cannot be converted creates nothing."""
+    base = write_tiny_llama(tmp_path / "tiny.gguf", "F32")
+    folder = write_peft(tmp_path / "peft", random_factors(base))
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    created(api, "tiny-base", files=uploaded(api, tiny_gguf=base.read_bytes()))
+
+    def files() -> dict[str, Digest]:
+        found = {name: (folder / name).read_bytes() for name in names}
+        for data in found.values():
+            assert api.post(f"/api/blobs/{digest_of(data)}", content=data).status_code in (200, 201)
+        return {name: digest_of(data) for name, data in found.items()}
+
+    given = files()
+    statuses = created(api, "tiny-tuned", **{"from": "tiny-base"}, adapters=given)
+    [layer] = [file for file in shown(api, "tiny-tuned")["corral"]["files"] if file["role"] == "adapter"]
+    assert (statuses[0], f"creating new layer {layer['digest']}" in statuses) == ("converting adapter", True)
+    assert all(api.head(f"/api/blobs/{digest}").status_code == 404 for digest in given.values())
+    (folder / names[0]).write_text('{"peft_type": "LORA", "lora_alpha": 8, "use_dora": true}')
+    status, error = refused(api, **{"from": "tiny-base"}, adapters=files(), stream=False)
+    assert (status, "use_dora is True: DoRA" in error) == (400, True), error
+    status, error = refused(api, **{"from": "tiny-base"}, adapters={names[1]: files()[names[1]]}, stream=False)
+    assert (status, "adapter_config.json is missing" in error) == (400, True), error
+
+
 def test_an_adapter_that_does_not_fit(api: httpx.Client) -> None:
     """It is refused, with an error that names both, and nothing is created."""
     created(api, "square", files=uploaded(api, square_gguf=SQUARE))
@@ -308,6 +336,28 @@ def test_what_is_refused(api: httpx.Client, body: Any, status: int, text: str) -
     assert found[1].startswith(text)
 
 
+def test_split_weights(api: httpx.Client, tmp_path: Path) -> None:
+    """One ``parsing GGUF`` for each part, then they are copied into one file, as Ollama does."""
+    whole = gguf_bytes({**SMALL_MODEL, "general.name": "Split", "tokenizer.chat_template": CHATML})
+    (tmp_path / "m.gguf").write_bytes(whole)
+    parts = split_gguf(tmp_path / "m.gguf", 2, first_is_empty=True)
+    for part in parts:
+        assert api.post(f"/api/blobs/{digest_of(part.read_bytes())}", content=part.read_bytes()).status_code == 201
+    files = {part.name: digest_of(part.read_bytes()) for part in parts}
+    statuses = created(api, "split", files=files)
+    assert [status for at, status in enumerate(statuses) if status not in statuses[at + 1 :]] == [
+        "parsing GGUF",
+        "validating GGUF model",
+        "verifying conversion",
+        f"creating new layer {digest_of(whole)}",
+        "using autodetected template chatml",
+        "writing manifest",
+        "success",
+    ]
+    assert statuses[:2] == ["parsing GGUF", "parsing GGUF"]
+    assert shown(api, "split")["model_info"]["general.architecture"] == "llama"
+
+
 @pytest.mark.parametrize(
     ("name", "data", "text"),
     [
@@ -316,7 +366,18 @@ def test_what_is_refused(api: httpx.Client, body: Any, status: int, text: str) -
         ("empty.gguf", b"", "supplied file was not in GGUF format"),
         ("cut.gguf", WEIGHTS[:200], "cut.gguf: "),
         ("cut.gguf", WEIGHTS[:-64], "cut.gguf: "),
-        ("part-00001-of-00003.gguf", PART, "split GGUF 'part-00001-of-00003.gguf' is one of 3 parts"),
+        ("part-00001-of-00003.gguf", PART, 'split GGUF "part-00001-of-00003.gguf" has 1 shards, expected 3'),
+        ("part.gguf", PART, 'split GGUF "part.gguf" must use llama.cpp split filename pattern'),
+        (
+            "part-00001-of-00002.gguf",
+            PART,
+            'split GGUF "part-00001-of-00002.gguf" filename count 2 does not match metadata count 3',
+        ),
+        (
+            "part-00001-of-00003.gguf",
+            gguf_bytes({**SMALL_MODEL, "split.count": 3}),
+            'split GGUF "part-00001-of-00003.gguf" is missing split.no metadata',
+        ),
         (
             "mmproj.gguf",
             PROJECTOR,

@@ -10,7 +10,7 @@ import numpy as np
 from corral.adapters.formats.gguf.vocabulary import byte_level_text
 from tests.checkpoints.files import Floats, write_checkpoint
 
-__all__ = ("CHATML", "write_tiny_checkpoint")
+__all__ = ("CHATML", "llama_config", "llama_shapes", "tokenizer_files", "write_tiny_checkpoint")
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -29,9 +29,17 @@ def write_tiny_checkpoint(
     **config: Any,
 ) -> Path:
     """The folder. `width` and `layers` say how large the model is, `rows` how many tokens it has."""
-    heads, kv_heads = 4, 2
-    kv_width = width // heads * kv_heads
     random = np.random.default_rng(seed)
+    shapes = llama_shapes(width, layers, rows)
+    tensors: dict[str, Floats] = {
+        name: random.standard_normal(shape, np.float32) * np.float32(0.125) for name, shape in shapes.items()
+    }
+    stated = llama_config(width, layers, rows) | {"architectures": [architecture], **config}
+    return write_checkpoint(folder, stated, tensors, tokenizer_files(), dtype=dtype, files=files)
+
+
+def llama_shapes(width: int, layers: int, rows: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a llama with four heads, two of them for keys and values, whose output is the token table."""
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (rows, width), "model.norm.weight": (width,)}
     for layer in range(layers):
         shapes |= {
@@ -39,8 +47,8 @@ def write_tiny_checkpoint(
             for name, shape in {
                 "input_layernorm": (width,),
                 "self_attn.q_proj": (width, width),
-                "self_attn.k_proj": (kv_width, width),
-                "self_attn.v_proj": (kv_width, width),
+                "self_attn.k_proj": (width // 2, width),
+                "self_attn.v_proj": (width // 2, width),
                 "self_attn.o_proj": (width, width),
                 "post_attention_layernorm": (width,),
                 "mlp.gate_proj": (2 * width, width),
@@ -48,24 +56,24 @@ def write_tiny_checkpoint(
                 "mlp.down_proj": (width, 2 * width),
             }.items()
         }
-    tensors: dict[str, Floats] = {
-        name: random.standard_normal(shape, np.float32) * np.float32(0.125) for name, shape in shapes.items()
-    }
-    stated = {
-        "architectures": [architecture],
+    return shapes
+
+
+def llama_config(width: int, layers: int, rows: int) -> dict[str, Any]:
+    """The content of its ``config.json``."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
         "hidden_act": "silu",
         "num_hidden_layers": layers,
         "max_position_embeddings": 128,
         "hidden_size": width,
         "intermediate_size": 2 * width,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
         "rms_norm_eps": 1e-5,
         "vocab_size": rows,
         "tie_word_embeddings": True,
-        **config,
     }
-    return write_checkpoint(folder, stated, tensors, tokenizer_files(), dtype=dtype, files=files)
 
 
 def tokenizer_files() -> dict[str, dict[str, Any]]:

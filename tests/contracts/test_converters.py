@@ -8,10 +8,12 @@ import pytest
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFORMERS
 from corral.adapters.converters.onnx.spec import CONVERTER as ONNX
+from corral.adapters.converters.safetensors.spec import CONVERTER as GGUF
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZE
 from corral.core.specs.engines import LocalFile
 from corral.plugins.testing import ConverterContract
 from corral.plugins.testing.broken.converters import CONVERTERS, SoundConverter
+from tests.checkpoints.tiny import write_tiny_checkpoint
 from tests.contracts.broken_parts import Outcomes, outcomes_of, promises
 from tests.tiny_llama import write_tiny_llama
 
@@ -66,6 +68,17 @@ class TestQuantize(ConverterContract):
         pytest.importorskip("llama_cpp")
         file = tmp_path_factory.getbasetemp() / "tiny-to-quantize.gguf"
         return (LocalFile(role="weights", path=str(file if file.exists() else write_tiny_llama(file))),)
+
+
+class TestGguf(ConverterContract):
+    spec = GGUF
+    refused = _OTHERS
+
+    @pytest.fixture
+    def files(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalFile, ...]:
+        folder = tmp_path_factory.getbasetemp() / "tiny-checkpoint"
+        files = (folder if folder.exists() else write_tiny_checkpoint(folder, files=2)).iterdir()
+        return tuple(LocalFile(role="weights", path=str(file), name=file.name) for file in files)
 
 
 @pytest.fixture(scope="module")

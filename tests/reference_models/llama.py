@@ -28,7 +28,7 @@ def logits(config: Mapping[str, Any], tensors: Tensors, tokens: Sequence[int]) -
     weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     heads, eps = config["num_attention_heads"], config["rms_norm_eps"]
     width = config.get("head_dim") or config["hidden_size"] // heads
-    frequencies = _frequencies(config, width)
+    frequencies, amplitude = _frequencies(config, width), _amplitude(config)
     seen = visible(len(tokens))
 
     def linear(x: Array, name: str) -> Array:
@@ -47,7 +47,8 @@ def logits(config: Mapping[str, Any], tensors: Tensors, tokens: Sequence[int]) -
         q = projected(normed, f"{at}.self_attn.q_proj", heads, f"{at}.self_attn.q_norm.weight")
         k = projected(normed, f"{at}.self_attn.k_proj", config["num_key_value_heads"], f"{at}.self_attn.k_norm.weight")
         v = projected(normed, f"{at}.self_attn.v_proj", config["num_key_value_heads"], None)
-        mixed = attention(rotated(q, frequencies), rotated(k, frequencies), v, seen, 1 / math.sqrt(width))
+        q, k = rotated(q, frequencies, amplitude), rotated(k, frequencies, amplitude)
+        mixed = attention(q, k, v, seen, 1 / math.sqrt(width))
         x = x + linear(mixed, f"{at}.self_attn.o_proj")
         normed = rms_norm(x, weights[f"{at}.post_attention_layernorm.weight"], eps)
         gate = ACTIVATIONS[config["hidden_act"]](linear(normed, f"{at}.mlp.gate_proj"))
@@ -66,9 +67,35 @@ def _frequencies(config: Mapping[str, Any], width: int) -> Array:
     if scaling["rope_type"] == "linear":
         slower: Array = found / scaling["factor"]
         return slower
+    if scaling["rope_type"] == "yarn":
+        return _yarn(found, config, scaling)
     assert scaling["rope_type"] == "llama3"
     turns = scaling["original_max_position_embeddings"] * found / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     share = np.clip((turns - low) / (high - low), 0, 1)
     scaled: Array = found * (share + (1 - share) / scaling["factor"])
     return scaled
+
+
+def _yarn(found: Array, config: Mapping[str, Any], scaling: Mapping[str, Any]) -> Array:
+    """As in YaRN (Peng et al., 2023), section 3.2: dimensions that turn often stay, those that turn seldom are slowed
+    down, and those between are mixed by their place."""
+    trained, pairs = scaling["original_max_position_embeddings"], len(found)
+
+    def place(turns: float) -> float:
+        """The pair of dimensions that turns so often within the trained length."""
+        return pairs * math.log(trained / (turns * 2 * math.pi)) / math.log(config["rope_theta"])
+
+    low = max(math.floor(place(scaling.get("beta_fast", 32.0))), 0)
+    high = min(math.ceil(place(scaling.get("beta_slow", 1.0))), 2 * pairs - 1)
+    slowed = np.clip((np.arange(pairs) - low) / max(high - low, 0.001), 0, 1)
+    mixed: Array = found * (1 - slowed) + found / scaling["factor"] * slowed
+    return mixed
+
+
+def _amplitude(config: Mapping[str, Any]) -> float:
+    """By which YaRN multiplies rotated queries and keys."""
+    scaling = config.get("rope_scaling") or {}
+    if scaling.get("rope_type") != "yarn":
+        return 1.0
+    return float(scaling.get("attention_factor", 0.1 * math.log(scaling["factor"]) + 1))

@@ -27,10 +27,23 @@ CLIENTS = {
     "adapters/engines/upstream/endpoint.py": "the address that an upstream model names",
     "adapters/registries/oci/connection_pool.py": "the registry that a reference names",
     "adapters/registries/oci/large_reads.py": "nowhere: it makes the same connections faster",
+    "adapters/web/checked_connections.py": "the address of a page, checked, if a setting allows fetching",
+    "adapters/web/exchange.py": "the page or the search service that a setting allows",
+    "adapters/web/page_fetcher.py": "nowhere: it names the type of the sockets",
     "api/cli/client.py": "the server that the user has named",
     "api/http/listening.py": "its own port, to say who has taken it",
 }
-CLIENT_MODULES = {"http.client", "urllib.request", "httpx", "requests", "aiohttp", "ftplib", "smtplib", "webbrowser"}
+CLIENT_MODULES = {
+    "http.client",
+    "urllib.request",
+    "httpx",
+    "httpcore",
+    "requests",
+    "aiohttp",
+    "ftplib",
+    "smtplib",
+    "webbrowser",
+}
 
 
 def sources(part: str) -> list[Path]:

@@ -190,7 +190,7 @@ def test_a_given_name_wins_and_replaces(store: Store, weights: Path) -> None:
         (gguf_bytes()[:-200], "truncated"),
         (gguf_bytes({"general.architecture": "clip"}), "needs exactly one weights file"),
         (gguf_bytes({"general.architecture": "llama", "general.type": "adapter"}), "needs exactly one weights file"),
-        (gguf_bytes({**SMALL_MODEL, "split.count": 3, "split.no": 0}), "one of 3"),
+        (gguf_bytes({**SMALL_MODEL, "split.count": 3, "split.no": 0}), "must use llama.cpp split filename pattern"),
     ],
 )
 def test_a_file_that_is_no_model_is_refused(store: Store, tmp_path: Path, data: bytes, complaint: str) -> None:

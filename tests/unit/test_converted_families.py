@@ -18,9 +18,10 @@ pytest.importorskip("llama_cpp")
 from tokenizers import Tokenizer
 
 from corral.adapters.converters.safetensors.convert import convert
-from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.requests.prompts import TextPart
 from corral.core.specs.converters import ConvertRequest
@@ -172,11 +173,8 @@ class Case:
         self.tensors = weights(self.config)
         self.forward = forward
         self.tokenizer = tokenizer
-        self.others: dict[str, Any] = {
-            "tokenizer.json": tokenizer,
-            "tokenizer_config.json": settings or {},
-            **(others or {}),
-        }
+        own = {"tokenizer.json": tokenizer, "tokenizer_config.json": settings or {}}
+        self.others: dict[str, Any] = own | dict(others or {})
         self.files = files
 
     def write(self, folder: Path) -> Path:
@@ -205,6 +203,7 @@ _LLAMA3_SCALING = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 CASES = {
     "llama": Case(
@@ -216,6 +215,16 @@ CASES = {
         files=3,
     ),
     "qwen2": Case(of_qwen(2), decoder_weights, llama.logits, _QWEN_TOKENIZER, settings=_QWEN_SETTINGS),
+    "qwen2 with YaRN": Case(
+        of_qwen(2, rope_scaling=_YARN), decoder_weights, llama.logits, _QWEN_TOKENIZER, settings=_QWEN_SETTINGS
+    ),
+    "qwen3 with another YaRN": Case(
+        of_qwen(3, rope_scaling={**_YARN, "attention_factor": 0.8, "beta_fast": 16.0, "beta_slow": 2.0}),
+        decoder_weights,
+        llama.logits,
+        _QWEN_TOKENIZER,
+        settings=_QWEN_SETTINGS,
+    ),
     "qwen3": Case(of_qwen(3, head_dim=12), decoder_weights, llama.logits, _QWEN_TOKENIZER, settings=_QWEN_SETTINGS),
     "mistral": Case(
         {**of_llama(), "architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": None},

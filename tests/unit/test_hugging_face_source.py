@@ -11,20 +11,26 @@ from typing import Any
 
 import pytest
 
+from corral.adapters.converters.safetensors.spec import CONVERTER
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.registries.memory import MemoryRegistry
+from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.sources.hugging_face import HuggingFaceSource
 from corral.adapters.sources.hugging_face_choice import RepositoryFile, chosen_gguf
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.transfer_policy import TransferPolicy
-from corral.core.errors import InvalidModelFile, InvalidRequest, SourceError
+from corral.core.conversion.checkpoints import CheckpointConversion
+from corral.core.conversion.converting import Converting
+from corral.core.errors import InvalidRequest, SourceError, Unsupported
 from corral.core.models.model import StoredModel
 from corral.plugins.testing.fake_hub import serve_repository
 from corral.plugins.testing.fake_web_server import FakeWebServer
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
+from tests.checkpoints.tiny import write_tiny_checkpoint
 
 GGUF = gguf_bytes()
 OTHER = gguf_bytes({**SMALL_MODEL, "general.name": "Other"})
@@ -61,6 +67,14 @@ class Shop:
             sources=[HuggingFaceSource(environment=self.environment)],
             registries=registries,
             default_registry=default,
+            checkpoints=CheckpointConversion(
+                converting=Converting(
+                    manifests=self.manifests, blobs=self.blobs, local=self.blobs, jobs=ProcessJobs(), free_memory=dict
+                ),
+                local=self.blobs,
+                converters=[CONVERTER],
+                installation=InstalledPackages(),
+            ),
             policy=TransferPolicy(pause_s=0.0),
         )
         return asyncio.run(catalog.pull(reference))
@@ -104,8 +118,8 @@ def test_what_cannot_be_chosen() -> None:
     assert "a.Q8_0.gguf" in str(caught.value.remedy)
     with pytest.raises(SourceError, match="several files for Q4_0"):
         chosen_gguf(listed("a-Q4_0.gguf", "b-Q4_0.gguf"), "Q4_0", "o/r")
-    with pytest.raises(InvalidModelFile, match="one of 2 parts"):
-        chosen_gguf(listed("a-Q4_0-00001-of-00002.gguf", "a-Q4_0-00002-of-00002.gguf"), "Q4_0", "o/r")
+    with pytest.raises(SourceError, match=r"lacks a-Q4_0-00002-of-00002.gguf"):
+        chosen_gguf(listed("a-Q4_0-00001-of-00002.gguf"), "Q4_0", "o/r")
 
 
 def test_a_gguf_with_its_projector(shop: Shop, server: FakeWebServer) -> None:
@@ -127,10 +141,42 @@ def test_an_onnx_folder(shop: Shop, server: FakeWebServer, either_store: tuple[A
     assert not [request for request in server.seen if "safetensors" in request.path]
 
 
+def test_a_checkpoint_is_converted(
+    shop: Shop, server: FakeWebServer, either_store: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """A repository with nothing but safetensors gives what importing its folder would; what was fetched is not kept."""
+    shop.blobs, shop.manifests = either_store
+    folder = write_tiny_checkpoint(tmp_path / "tiny", files=2)
+    served = {f"sub/{file.name}": file.read_bytes() for file in folder.iterdir()}
+    serve_repository(server, "o/r", {**served, "sub/README.md": b"left out", "sub/pytorch_model.bin": b"left out"})
+    record = shop.pull("hf://o/r:sub")
+    assert (record.format, record.family, record.quantization, record.name.short) == (
+        "gguf",
+        "llama",
+        "F16",
+        "sub:latest",
+    )
+    assert record.converted_from is not None
+    assert not [request for request in server.seen if "README" in request.path or ".bin" in request.path]
+
+    async def left() -> int:
+        return len([info async for info in shop.blobs.list()])
+
+    assert asyncio.run(left()) == 2  # the weights, and the config of the manifest
+
+
+def test_a_checkpoint_that_nobody_converts(shop: Shop, server: FakeWebServer, tmp_path: Path) -> None:
+    """The error names its architecture; what the hub gave no digest for is not kept."""
+    folder = write_tiny_checkpoint(tmp_path / "tiny", architecture="CrowForCausalLM")
+    serve_repository(server, "o/r", {file.name: file.read_bytes() for file in folder.iterdir()})
+    with pytest.raises(Unsupported, match="CrowForCausalLM"):
+        shop.pull("hf://o/r")
+
+
 def test_a_repository_without_a_model(shop: Shop, server: FakeWebServer) -> None:
     """The error says what it has, and nothing is fetched."""
-    serve_repository(server, "o/r", {"model.safetensors": b"x", "config.json": b"{}"})
-    with pytest.raises(SourceError, match=r"no GGUF or ONNX files, but \*\.json, \*\.safetensors"):
+    serve_repository(server, "o/r", {"pytorch_model.bin": b"x", "config.json": b"{}"})
+    with pytest.raises(SourceError, match=r"no GGUF or ONNX files, but \*\.bin, \*\.json"):
         shop.pull("hf://o/r")
 
 

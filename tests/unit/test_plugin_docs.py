@@ -413,3 +413,24 @@ def test_the_tool_call_format(module: ModuleType) -> None:
     assert failures(Calls, module.AngleCalls, promises(Calls) - parsers) == set()
     chat = ChatRequest(messages=(), tools=TOOLS)
     assert failures(Calls, lambda: module.AngleCalls().open(chat, RenderedChat(prompt=())), parsers) == set()
+
+
+@pytest.mark.parametrize("module", [("corral_almanac", "Search providers")], indirect=True)
+def test_the_search_provider(module: ModuleType) -> None:
+    """A setting that names it is all that the web needs; its results arrive, and so do its errors."""
+    manager = PluginManager()
+    manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
+    manager.register(module, "almanac")
+    layers = read_layers("", environment={"CORRAL_WEB_SEARCH": "almanac", "CORRAL_STORE": "memory"})
+
+    async def search() -> list[str]:
+        assembly = await assemble(layers, manager=manager)
+        try:
+            assert assembly.runtime.web.can_fetch
+            return [result.url for result in await assembly.runtime.web.search("frost", 2)]
+        finally:
+            await assembly.aclose()
+
+    assert asyncio.run(search()) == ["https://almanac.example/sowing", "https://almanac.example/frost"]
+    with pytest.raises(plugins.WebError, match="the almanac is empty"):
+        asyncio.run(module.Almanac({}).search("frost", 2))

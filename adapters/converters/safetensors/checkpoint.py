@@ -19,7 +19,7 @@ __all__ = ("Checkpoint",)
 
 _SUFFIX = ".safetensors"
 _INDEX = "model.safetensors.index.json"
-_LIMIT_BYTES = 128 * 1024 * 1024  # the largest tokenizers take 40 MB
+_LIMIT_BYTES = 64 * 1024 * 1024  # the largest tokenizers take 40 MB
 
 
 class Checkpoint:

@@ -51,7 +51,7 @@ def convert_checkpoint(
     files = {file.name: Path(file.path) for file in request.files if file.name is not None}
     with Checkpoint(files) as checkpoint:
         family = _family(checkpoint, families)
-        plan = list(family.tensors(checkpoint))
+        plan = _plan(checkpoint, family)
         _check_all_used(checkpoint, family, plan)
         kind = _kind(checkpoint, plan, parameters)
         types = [kind if _may_be_short(checkpoint, tensor) else "F32" for tensor in plan]
@@ -101,6 +101,16 @@ def _family(checkpoint: Checkpoint, families: Mapping[str, CheckpointFamily | st
         found: CheckpointFamily = getattr(import_module(module), name)
         return found
     return family
+
+
+def _plan(checkpoint: Checkpoint, family: CheckpointFamily) -> list[PlannedTensor]:
+    """All tensors. Ends at the first whose source is missing, so that an absurd number of layers costs nothing."""
+    plan = []
+    for tensor in family.tensors(checkpoint):
+        for name in tensor.sources:
+            checkpoint.tensors.shape(name)
+        plan.append(tensor)
+    return plan
 
 
 def _kind(checkpoint: Checkpoint, plan: Sequence[PlannedTensor], parameters: GgufParameters) -> str:

@@ -43,6 +43,7 @@ CONVERTER = ConverterSpec(
     summary="safetensors to GGUF, in 16 or 32 bits",
     convert="corral.adapters.converters.safetensors.convert:convert",
     architectures=tuple(FAMILIES),
+    convert_adapter="corral.adapters.converters.safetensors.lora.convert:convert_adapter",
     match=_match,
     estimate=_estimate,
     parameters=GgufParameters,

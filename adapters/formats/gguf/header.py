@@ -59,9 +59,13 @@ class Tensor(NamedTuple):
 
 
 class Header(NamedTuple):
+    """`pair_spans` says where each key-value is in the file: (start, end) in bytes."""
+
     version: int
     pairs: Mapping[str, Any]
     tensors: tuple[Tensor, ...]
+    alignment: int
+    pair_spans: Mapping[str, tuple[int, int]]
 
 
 class HeaderFile:
@@ -79,18 +83,21 @@ class HeaderFile:
         self._check_count(tensor_count, _MIN_TENSOR_BYTES, "tensors", _TENSORS_LIMIT)
         self._text_bytes = self._string_count = 0
         pairs: dict[str, Any] = {}
+        spans: dict[str, tuple[int, int]] = {}
         for _ in range(pair_count):
+            start = self._at.offset_bytes
             key = self._text(_KEY_LIMIT_BYTES, "a key")
             if not key:
                 raise self._at.error("a key is empty")
             if key in pairs:
                 raise self._at.error(f"the key {key!r} occurs twice")
             pairs[key] = self._value(key)
+            spans[key] = start, self._at.offset_bytes
         alignment = pairs.get(_ALIGNMENT, 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             raise self._at.error(f"{_ALIGNMENT} is {alignment!r}, not a power of two")
         found = [self._tensor() for _ in range(tensor_count)]
-        return Header(version, pairs, self._placed(found, alignment))
+        return Header(version, pairs, self._placed(found, alignment), alignment, spans)
 
     def _placed(self, found: list[Tensor], alignment: int) -> tuple[Tensor, ...]:
         """The tensors with their offsets in the file. Each must begin where the one before it ends, as in llama.cpp:

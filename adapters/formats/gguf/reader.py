@@ -8,12 +8,14 @@ from typing import Any
 
 from corral.adapters.formats.gguf.fill_in_the_middle import fim_ids
 from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
+from corral.adapters.formats.gguf.joining import COUNT, join_parts, part_of
 from corral.adapters.formats.gguf.lora import check_lora
 from corral.adapters.formats.gguf.native_traps import refuse_traps
 from corral.adapters.formats.gguf.tables import FILE_TYPES, POOLING_TYPES, STRING
 from corral.adapters.formats.magic import begins_with
 from corral.core.errors import InvalidModelFile
 from corral.core.models.model import ModelMetadata
+from corral.core.ports.metadata import JoinedWeights, SplitPart
 from corral.core.random_access import RandomAccess
 
 __all__ = ("GgufReader",)
@@ -52,7 +54,7 @@ _SHOWN_BYTES_LIMIT = 1 << 26
 
 
 class GgufReader:
-    """The `MetadataReader` of GGUF versions 2 and 3, little endian. Stateless; safe for many threads."""
+    """Reads GGUF versions 2 and 3, little endian: `MetadataReader`, `SplitReader`. Stateless; safe for many threads."""
 
     @property
     def format(self) -> str:
@@ -86,6 +88,12 @@ class GgufReader:
 
     def tensors(self, source: RandomAccess) -> list[tuple[str, str, tuple[int, ...]]]:
         return [(tensor.name, tensor.type_name, tensor.shape) for tensor in HeaderFile(source).header().tensors]
+
+    def part(self, source: RandomAccess) -> SplitPart | None:
+        return part_of(source)
+
+    def join(self, sources: Sequence[RandomAccess]) -> JoinedWeights:
+        return join_parts(sources)
 
 
 class _Room:
@@ -135,6 +143,10 @@ def _metadata(
 ) -> ModelMetadata:
     pairs = header.pairs
     architecture = _text(pairs, _ARCHITECTURE)
+    if not architecture and (parts := _integer(pairs, COUNT)):
+        raise InvalidModelFile(
+            f"{file_name}: it is one of {parts} parts of a model", "import the model: that joins its parts"
+        )
     if not architecture:
         raise InvalidModelFile(f"{file_name}: it has no general.architecture, so no engine can run it")
     _check(file_name, header, architecture)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from corral.adapters.formats.gguf.header import MAGIC
 from corral.adapters.formats.gguf.tables import ARRAY, STRING, TENSOR_TYPES
 
-__all__ = ("ALIGNMENT", "NewTensor", "gguf_header", "padding")
+__all__ = ("ALIGNMENT", "NewTensor", "assembled_header", "gguf_header", "padding")
 
 ALIGNMENT = 32
 """The alignment in bytes of a file without ``general.alignment``."""
@@ -34,10 +34,18 @@ def gguf_header(version: int, pairs: Mapping[str, Any], tensors: Sequence[NewTen
     A value's type follows from the Python type: bool, str, float (32 bits), int (32 bits if it fits, unsigned unless
     negative), and lists of one of them; bytes in a list are written as a string. A list of ints is a list of int32.
     """
-    parts = [struct.pack("<4sIQQ", MAGIC, version, len(tensors), len(pairs))]
-    for key, value in pairs.items():
-        type_id = _type_id(value)
-        parts += (_string(key.encode()), struct.pack("<I", type_id), _value(type_id, value))
+    encoded = [
+        _string(key.encode()) + struct.pack("<I", type_id := _type_id(value)) + _value(type_id, value)
+        for key, value in pairs.items()
+    ]
+    return assembled_header(version, encoded, tensors)
+
+
+def assembled_header(
+    version: int, pairs: Sequence[bytes], tensors: Sequence[NewTensor], alignment: int = ALIGNMENT
+) -> bytes:
+    """As `gguf_header`, of key-values as they are in a file, for data that is padded to `alignment`."""
+    parts = [struct.pack("<4sIQQ", MAGIC, version, len(tensors), len(pairs)), *pairs]
     offset_bytes = 0
     for tensor in tensors:
         parts += (
@@ -45,14 +53,14 @@ def gguf_header(version: int, pairs: Mapping[str, Any], tensors: Sequence[NewTen
             struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape),
             struct.pack("<IQ", _TYPE_IDS[tensor.type_name], offset_bytes),
         )
-        offset_bytes += tensor.size_bytes + padding(tensor.size_bytes)
+        offset_bytes += tensor.size_bytes + padding(tensor.size_bytes, alignment)
     header = b"".join(parts)
-    return header + bytes(padding(len(header)))
+    return header + bytes(padding(len(header), alignment))
 
 
-def padding(size_bytes: int) -> int:
-    """The number of bytes up to the next multiple of `ALIGNMENT`."""
-    return -size_bytes % ALIGNMENT
+def padding(size_bytes: int, alignment: int = ALIGNMENT) -> int:
+    """The number of bytes up to the next multiple of `alignment`."""
+    return -size_bytes % alignment
 
 
 def _type_id(value: Any) -> int:

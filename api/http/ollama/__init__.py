@@ -11,14 +11,13 @@ from corral.api.http.ollama.cloud import (
     forget_key,
     recommendations,
     sign_out,
-    web_fetch,
-    web_search,
 )
 from corral.api.http.ollama.create import create
 from corral.api.http.ollama.embeddings import embed, embeddings
 from corral.api.http.ollama.inference import chat, generate
 from corral.api.http.ollama.models import copy, delete, list_models, list_running, root, show, version
 from corral.api.http.ollama.transfers import pull, push
+from corral.api.http.ollama.web import web_fetch, web_search
 
 __all__ = ("router",)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from corral.api.http.ollama import bodies, cloud, create_body, replies, transfer_bodies
+from corral.api.http.ollama import bodies, create_body, replies, transfer_bodies, web
 from corral.api.http.schemas import DocumentedSchema
 from corral.core.requests.option_values import OptionKind
 from corral.core.requests.options import OPTIONS
@@ -94,12 +94,12 @@ SCHEMAS: Mapping[type[Any], DocumentedSchema] = {
     transfer_bodies.PullBody: DocumentedSchema(name="PullRequest", required=("model",)),
     transfer_bodies.PushBody: DocumentedSchema(name="PushRequest", required=("model",)),
     bodies.CopyBody: DocumentedSchema(name="CopyRequest", required=("source", "destination")),
-    cloud.WebSearchBody: DocumentedSchema(
+    web.WebSearchBody: DocumentedSchema(
         name="WebSearchRequest",
         required=("query",),
         fields={"max_results": {"type": "integer", "minimum": 1, "maximum": 10, "default": 5}},
     ),
-    cloud.WebFetchBody: DocumentedSchema(
+    web.WebFetchBody: DocumentedSchema(
         name="WebFetchRequest", required=("url",), fields={"url": {"type": "string", "format": "uri"}}
     ),
     bodies.DeleteBody: DocumentedSchema(name="DeleteRequest", required=("model",)),

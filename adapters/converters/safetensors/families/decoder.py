@@ -16,6 +16,8 @@ from corral.core.errors import InvalidModelFile, Unsupported
 
 __all__ = ("DecoderFamily",)
 
+_LONGEST_HEAD = 65_536  # far beyond any model's: its frequencies are computed one by one
+
 Change = Callable[..., NDArray[Any]]
 
 
@@ -73,8 +75,10 @@ class DecoderFamily:
         """The length of a head of the attention."""
         heads, hidden = config.count("num_attention_heads"), config.count("hidden_size")
         size = config.count("head_dim", max(1, hidden // heads))
-        if size % 2 or ("head_dim" not in config and hidden % heads):
-            raise InvalidModelFile(f"config.json: {heads} heads cannot share a width of {hidden}", "fetch it again")
+        if size % 2 or size > _LONGEST_HEAD or ("head_dim" not in config and hidden % heads):
+            raise InvalidModelFile(
+                f"config.json: {heads} heads of {size} cannot share a width of {hidden}", "fetch it again"
+            )
         return size
 
     # ── CheckpointFamily ──────────────────────────────────────────────────────────────────────────────────────────

@@ -21,7 +21,8 @@ class LlamaFamily(DecoderFamily):
             return None
         heads = config.count("num_attention_heads")
         count = heads if target == "attn_q" else config.count("num_key_value_heads", heads)
-        return lambda rows: as_pairs(rows, count)
+        size = self.head_size(config)
+        return lambda rows: as_pairs(rows, count, size)
 
     def own_keys(self, config: Config) -> dict[str, Any]:
         if config.number("partial_rotary_factor", 1.0) != 1.0:
@@ -29,12 +30,14 @@ class LlamaFamily(DecoderFamily):
         return {}
 
 
-def as_pairs(rows: NDArray[Any], heads: int) -> NDArray[Any]:
+def as_pairs(rows: NDArray[Any], heads: int, head_size: int) -> NDArray[Any]:
     """Rows of Q or K whose first half of each head is rotated with the second, in the order of rotated pairs, which
     llama.cpp expects of llama."""
-    if not heads or rows.shape[0] % (2 * heads):
-        raise InvalidModelFile(f"{rows.shape[0]} rows of Q or K cannot be shared by {heads} heads", "fetch it again")
-    halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+    if rows.shape[0] != heads * head_size:
+        raise InvalidModelFile(
+            f"config.json: {rows.shape[0]} rows of Q or K are not {heads} heads of {head_size}", "fetch it again"
+        )
+    halves = rows.reshape(heads, 2, head_size // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 

@@ -42,13 +42,12 @@ def rope_keys(config: Config, head_size: int) -> dict[str, Any]:
     if kind == "yarn":
         trained = config.count("max_position_embeddings")
         keys["rope.scaling.original_context_length"] = scaling.count("original_max_position_embeddings", trained)
-        for name, key in {
-            "attention_factor": "attn_factor",
-            "beta_fast": "beta_fast",
-            "beta_slow": "beta_slow",
-        }.items():
+        for name in ("beta_fast", "beta_slow"):
             if name in scaling:
-                keys[f"rope.scaling.yarn_{key}"] = scaling.number(name)
+                keys[f"rope.scaling.yarn_{name}"] = scaling.number(name)
+        if "attention_factor" in scaling:  # llama.cpp multiplies it by the usual one
+            usual = 0.1 * math.log(scaling.number("factor")) + 1
+            keys["rope.scaling.attn_factor"] = scaling.number("attention_factor") / usual
     return keys
 
 

@@ -1,0 +1,1 @@
+"""LoRA adapters of PEFT: what their settings mean, and the GGUF that they become."""
