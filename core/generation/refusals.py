@@ -28,6 +28,7 @@ __all__ = (
     "refuse_unserved",
     "require_capability",
     "require_features",
+    "require_rendering",
     "require_task",
     "settled_thinking",
     "unlimited_thinking",
@@ -95,6 +96,16 @@ def require_task(lease: Lease, task: Task, name: str, wanted: str) -> None:
     if task not in lease.model.info.tasks:
         remedy = f"it runs on {lease.engine}, which cannot do this; corral show lists the engines that can run it"
         raise Unsupported(f'"{name}" does not support {wanted}', remedy)
+
+
+def require_rendering(lease: Lease, request: ChatRequest | CompletionRequest, name: str) -> None:
+    """Raises `Unsupported` if the request's prompt is not made here."""
+    if isinstance(request, ChatRequest):
+        if "chat" in lease.model.info.tasks:
+            raise Unsupported(f'"{name}" runs on {lease.engine}, which renders its chats itself')
+        require_task(lease, "completion", name, "chat")
+    else:
+        require_task(lease, "completion", name, "generate")
 
 
 def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> None:

@@ -18,7 +18,6 @@ from msgspec import UnsetType
 
 from corral.core.access.limits import RateLimits
 from corral.core.access.rules import require_model, require_scope
-from corral.core.errors import EngineError, Unsupported
 from corral.core.generation.answer_checks import schema_to_check, with_format_check
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
@@ -27,12 +26,14 @@ from corral.core.generation.completing import completed, prompt_of
 from corral.core.generation.embedding import embed_texts
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.parsing import parsed
+from corral.core.generation.prompt_counting import counted_tokens, prefilled_tokens
 from corral.core.generation.prompting import shown_text
 from corral.core.generation.refusals import (
     refuse_embedding_model,
     refuse_unserved,
     require_capability,
     require_features,
+    require_rendering,
     require_task,
     settled_thinking,
     with_enforceable_budget,
@@ -57,7 +58,7 @@ from corral.core.requests.calls import (
     UnloadCall,
 )
 from corral.core.requests.options import ResolvedOptions
-from corral.core.requests.outputs import Embedded, Finished, Vectors
+from corral.core.requests.outputs import Embedded, Vectors
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
@@ -155,9 +156,7 @@ class InferenceService:
         """
         asked = await self._asked(call)
         async with self._lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
-            if isinstance(asked.request, ChatRequest) and "chat" in lease.model.info.tasks:
-                raise Unsupported(f'"{call.model}" runs on {lease.engine}, which renders its chats itself')
-            require_task(lease, "completion", call.model, asked.task)
+            require_rendering(lease, asked.request, call.model)
             prompt = await prompt_of(asked.view, lease.model, asked.request, self._formats)
             return prompt, await shown_text(prompt, lease.model)
 
@@ -165,27 +164,13 @@ class InferenceService:
         """How many tokens the prompt of this chat has, all of it, whether or not it fits into the context.
 
         Loads the model if need be. Raises what `chat` raises, and `Unsupported` if chats are not rendered here.
-        A chat with images is computed, without an answer: only the engine knows how many tokens they take.
         """
-        asked = await self._asked(call)
         if any(message.images for message in call.messages):
-            return await self._prefilled_tokens(call)
+            return await prefilled_tokens(self.chat, call)
+        asked = await self._asked(call)
         async with self._lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
-            if isinstance(asked.request, ChatRequest) and "chat" in lease.model.info.tasks:
-                raise Unsupported(f'"{call.model}" runs on {lease.engine}, which renders its chats itself')
-            require_task(lease, "completion", call.model, asked.task)
-            context = msgspec.structs.replace(asked.request.context, truncate=False)
-            whole = msgspec.structs.replace(asked.request, context=context)
-            [ids] = await lease.model.tokenize([await prompt_of(asked.view, lease.model, whole, self._formats)])
-            return len(ids)
-
-    async def _prefilled_tokens(self, call: ChatCall) -> int:
-        options = {**call.options, "num_predict": 0}
-        async with await self.chat(msgspec.structs.replace(call, options=options, truncate=False)) as generation:
-            async for output in generation:
-                if isinstance(output, Finished):
-                    return output.usage.prompt_tokens
-        raise EngineError("the prompt was not computed to its end", "see the server's log")
+            require_rendering(lease, asked.request, call.model)
+            return await counted_tokens(asked.view, lease.model, asked.request, self._formats)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""

@@ -57,7 +57,7 @@ def caller() -> Iterator[anthropic.Anthropic]:
 
 
 def message(client: anthropic.Anthropic, **fields: Any) -> Any:
-    return client.messages.create(**{"model": MODEL, "max_tokens": 100, "messages": HELLO, **fields})
+    return client.messages.create(**{"model": MODEL, "max_tokens": 400, "messages": HELLO, **fields})
 
 
 def test_an_answer(client: anthropic.Anthropic) -> None:
@@ -110,7 +110,7 @@ def test_tools_are_called(caller: anthropic.Anthropic) -> None:
         assert [call.input for call in calls] == [{"city": "Paris"}] * 2
         results = [{"type": "tool_result", "tool_use_id": call.id, "content": "sunny"} for call in calls]
         messages += [{"role": "assistant", "content": answer.content}, {"role": "user", "content": results}]
-    with caller.messages.stream(model="caller", max_tokens=99, messages=messages, tools=[TOOL]) as stream:
+    with caller.messages.stream(model="caller", max_tokens=400, messages=messages, tools=[TOOL]) as stream:
         final = stream.get_final_message()
     assert [block.type for block in final.content] == ["text", "tool_use", "tool_use"]
     assert [block.input for block in final.content if block.type == "tool_use"] == [{"city": "Paris"}] * 2
@@ -132,7 +132,7 @@ def test_thinking() -> None:
             assert [block.type for block in whole.content] == ["thinking", "text"]
             assert (whole.content[0].thinking, whole.content[1].text) == ("hm hm\n", "yes")
             assert 0 < whole.usage.output_tokens_details.thinking_tokens < whole.usage.output_tokens
-            with client.messages.stream(model="thinker", max_tokens=99, messages=HELLO) as stream:
+            with client.messages.stream(model="thinker", max_tokens=400, messages=HELLO) as stream:
                 assert [block.type for block in stream.get_final_message().content] == ["thinking", "text"]
             off = message(client, model="thinker", thinking={"type": "disabled"})
             assert [block.type for block in off.content] == ["text"]
@@ -154,12 +154,12 @@ def test_structured_output(client: anthropic.Anthropic) -> None:
 def test_what_has_no_effect_is_named(shared_server: Any, client: anthropic.Anthropic) -> None:
     """Fields that nothing uses stand in a header and in the answer; marks for the cache need none to work."""
     shared_server.call(lambda runtime: shared_server.world.add("handy", data=WEIGHTS))
-    block = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
+    block: Any = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
     response = client.messages.with_raw_response.create(
         model="handy",
         max_tokens=50,
-        system=[block],  # type: ignore[list-item]
-        messages=[{"role": "user", "content": [block]}],  # type: ignore[list-item]
+        system=[block],
+        messages=[{"role": "user", "content": [block]}],
         metadata={"user_id": "me"},
         service_tier="auto",
         tools=[{**TOOL, "input_examples": [{"city": "Bonn"}]}],

@@ -11,11 +11,11 @@ from corral.api.http.anthropic.dialect import ANTHROPIC, new_id
 from corral.api.http.anthropic.replies import (
     Block,
     MessageReply,
+    MessageUsage,
     OutputTokensDetails,
     TextBlock,
     ThinkingBlock,
     ToolUseBlock,
-    UsageReply,
 )
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError
@@ -206,7 +206,7 @@ class MessageWriter:
             )
         )
 
-    def _usage(self, finished: Finished) -> UsageReply:
+    def _usage(self, finished: Finished) -> MessageUsage:
         usage = finished.usage
         return _usage(usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens, self._thinking.count)
 
@@ -225,8 +225,8 @@ def _call_block(call: ToolCall, arguments: Any) -> ToolUseBlock:
     return ToolUseBlock(id=call.id or new_id("toolu"), name=call.name, input=arguments)
 
 
-def _usage(prompt: int, cached: int, generated: int, thinking: int = 0) -> UsageReply:
-    return UsageReply(
+def _usage(prompt: int, cached: int, generated: int, thinking: int = 0) -> MessageUsage:
+    return MessageUsage(
         input_tokens=prompt - cached,
         cache_read_input_tokens=cached,
         output_tokens=generated,

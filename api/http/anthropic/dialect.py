@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import msgspec
 
-from corral.api.http.anthropic.replies import ErrorDetail, ErrorEnvelope, ModelInfo, ModelPage
+from corral.api.http.anthropic.replies import AnthropicError, AnthropicErrorDetail, AnthropicModel, ModelPage
 from corral.api.http.error_texts import text_of
 from corral.api.http.errors import JSON, ApiError, ErrorReply, shown_text
 from corral.api.http.model_listing import ListingDialect
@@ -38,7 +38,7 @@ _encode = msgspec.json.Encoder().encode
 
 class AnthropicDialect(ListingDialect):
     name: ClassVar[str] = "anthropic"
-    error = ErrorEnvelope
+    error = AnthropicError
     claims: ClassVar[Mapping[str, str]] = {"/v1/models": "anthropic-version"}
 
     def body(self, problem: ApiError) -> bytes:
@@ -67,8 +67,8 @@ class AnthropicDialect(ListingDialect):
 
     def _enveloped(self, problem: ApiError, request_id: str) -> bytes:
         kind = problem.kind or _KINDS.get(problem.status, "api_error")
-        detail = ErrorDetail(type=kind, message=shown_text(problem.text))
-        return _encode(ErrorEnvelope(error=detail, request_id=request_id))
+        detail = AnthropicErrorDetail(type=kind, message=shown_text(problem.text))
+        return _encode(AnthropicError(error=detail, request_id=request_id))
 
 
 def new_id(kind: str) -> str:
@@ -76,9 +76,9 @@ def new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(12)}"
 
 
-def _model(record: StoredModel, id: str) -> ModelInfo:
+def _model(record: StoredModel, id: str) -> AnthropicModel:
     changed = datetime.fromtimestamp(int(record.modified_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return ModelInfo(id=id, display_name=id, created_at=changed, max_input_tokens=record.context_length)
+    return AnthropicModel(id=id, display_name=id, created_at=changed, max_input_tokens=record.context_length)
 
 
 ANTHROPIC = AnthropicDialect()

@@ -8,18 +8,18 @@ from typing import Any, Literal
 import msgspec
 
 __all__ = (
+    "AnthropicError",
+    "AnthropicErrorDetail",
+    "AnthropicModel",
     "Block",
-    "ErrorDetail",
-    "ErrorEnvelope",
     "MessageReply",
-    "ModelInfo",
+    "MessageUsage",
     "ModelPage",
     "OutputTokensDetails",
     "TextBlock",
     "ThinkingBlock",
     "TokenCount",
     "ToolUseBlock",
-    "UsageReply",
 )
 
 
@@ -27,22 +27,22 @@ class AnthropicReply(msgspec.Struct, frozen=True, kw_only=True):
     """Base of responses."""
 
 
-class ErrorDetail(AnthropicReply, frozen=True, kw_only=True):
+class AnthropicErrorDetail(AnthropicReply, frozen=True, kw_only=True):
     """What went wrong."""
 
     type: str
     message: str
 
 
-class ErrorEnvelope(AnthropicReply, frozen=True, kw_only=True):
+class AnthropicError(AnthropicReply, frozen=True, kw_only=True):
     """What every error is wrapped in; `request_id` is that of the header ``request-id``."""
 
     type: str = "error"
-    error: ErrorDetail
+    error: AnthropicErrorDetail
     request_id: str
 
 
-class ModelInfo(AnthropicReply, frozen=True, kw_only=True):
+class AnthropicModel(AnthropicReply, frozen=True, kw_only=True):
     """A model of the store. `created_at` is when it was last changed."""
 
     type: str = "model"
@@ -56,7 +56,7 @@ class ModelInfo(AnthropicReply, frozen=True, kw_only=True):
 class ModelPage(AnthropicReply, frozen=True, kw_only=True):
     """All models: there is never another page."""
 
-    data: list[ModelInfo]
+    data: list[AnthropicModel]
     has_more: bool = False
     first_id: str | None = None
     last_id: str | None = None
@@ -91,7 +91,7 @@ class OutputTokensDetails(AnthropicReply, frozen=True, kw_only=True):
     thinking_tokens: int = 0
 
 
-class UsageReply(AnthropicReply, frozen=True, kw_only=True):
+class MessageUsage(AnthropicReply, frozen=True, kw_only=True):
     """`input_tokens` are those that were computed, `cache_read_input_tokens` those that were in memory already: their
     sum is the length of the prompt.
     """
@@ -113,7 +113,7 @@ class MessageReply(AnthropicReply, frozen=True, kw_only=True):
     content: list[Block]
     stop_reason: str | None = None
     stop_sequence: str | None = None
-    usage: UsageReply
+    usage: MessageUsage
     corral: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 

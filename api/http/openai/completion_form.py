@@ -11,9 +11,9 @@ from msgspec import UNSET
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError
 from corral.api.http.openai.dialect import OPENAI
-from corral.api.http.remarks import Remarks
 from corral.api.http.openai.replies import CompletionLogprobs, TextChoice, TextCompletion, UsageReply
 from corral.api.http.openai.several import OfChoice
+from corral.api.http.remarks import Remarks
 from corral.api.http.sse import COMMENT, DONE, EVENT_STREAM, event
 from corral.core.models.model import StoredModel
 from corral.core.requests.outputs import Delta, Finished, Output, Started, TokenLogprob

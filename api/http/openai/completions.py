@@ -13,9 +13,9 @@ from corral.api.http.openai.answering import MODEL_REQUIRED, MOST_TOP_LOGPROBS, 
 from corral.api.http.openai.bodies import CompletionBody
 from corral.api.http.openai.completion_form import CompletionForm
 from corral.api.http.openai.options import options_of
-from corral.api.http.remarks import Remarks
 from corral.api.http.openai.replies import TextCompletion
 from corral.api.http.prologue import INFERENCE_STATUSES, begin
+from corral.api.http.remarks import Remarks
 from corral.core.requests.calls import GenerateCall
 
 __all__ = ("completions",)

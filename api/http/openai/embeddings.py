@@ -12,9 +12,9 @@ from corral.api.http.errors import JSON, ApiError
 from corral.api.http.model_body import MOST_INPUTS, require_few
 from corral.api.http.openai.answering import MODEL_REQUIRED, NOT_FOUND
 from corral.api.http.openai.bodies import OpenAIEmbeddingBody
-from corral.api.http.remarks import Remarks
 from corral.api.http.openai.replies import EmbeddingList
 from corral.api.http.prologue import INFERENCE_STATUSES, begin
+from corral.api.http.remarks import Remarks
 from corral.core.errors import InvalidEmbedding, PromptTooLong
 from corral.core.requests.calls import EmbedCall
 from corral.core.requests.outputs import Vectors

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlunsplit
 
 import msgspec
 import numpy as np
@@ -38,6 +39,7 @@ _TENSOR = re.compile(
 )
 _LAYER = re.compile(r"(?:model\.)?layers\.(?P<number>\d+)\.(?P<part>.+)")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}")
+_HUB = "huggingface.co"
 _EMBEDDING = "token_embd"
 
 
@@ -189,7 +191,7 @@ def _keys(family: DecoderFamily, settings: LoraSettings, alpha: float) -> dict[s
     if settings.base:
         base = {"general.base_model.count": 1, "general.base_model.0.name": settings.base.rpartition("/")[2][:100]}
     if _REPOSITORY.fullmatch(settings.base):
-        base["general.base_model.0.repo_url"] = f"https://huggingface.co/{settings.base}"
+        base["general.base_model.0.repo_url"] = urlunsplit(("https", _HUB, settings.base, "", ""))
     return {
         "general.architecture": family.architecture,
         "general.type": "adapter",
