@@ -9,4 +9,4 @@ from corral.api.http.openai.models import get_model, list_models
 
 __all__ = ("router",)
 
-router = Router(path="/v1", route_handlers=[list_models, get_model], opt={"dialect": OPENAI})
+router = Router(path="/v1", route_handlers=[list_models, get_model], opt={"dialect": OPENAI, "scope": "infer"})
