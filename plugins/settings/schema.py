@@ -110,8 +110,8 @@ class SchedulerSection(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=1,
-            description="How many requests of one key may wait for a model to load, or for a free stream of a loaded model."
-            " Without keys, all requests count together.",
+            description="How many requests of one key may wait for a model to load, or for a free stream of a "
+            "loaded model. Without keys, all requests count together.",
         ),
     ] = 512
 
