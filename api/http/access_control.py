@@ -10,7 +10,7 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from corral.api.http.admission import Admission, refusal_headers
+from corral.api.http.admission import Door, refusal_headers
 from corral.api.http.callers import keep_caller
 from corral.api.http.dialects import Dialects
 from corral.api.http.errors import ApiError, ErrorReply, asked_of
@@ -32,7 +32,7 @@ _LOOP = "this server has already handled the request: an upstream model leads ba
 class AccessControl:
     """Wraps the whole application, because Litestar's middleware only sees requests for known paths."""
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings, dialects: Dialects, admission: Admission) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings, dialects: Dialects, admission: Door) -> None:
         self._app = app
         self._admission = admission
         self._dialects = dialects

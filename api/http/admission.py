@@ -21,7 +21,7 @@ from corral.core.errors import CorralError
 from corral.core.ports.authenticators import Authenticator, Credentials
 from corral.core.requests.principal import EVERYONE, Principal
 
-__all__ = ("OPEN", "Admission", "refusal_headers", "require_route_scope", "scope_of")
+__all__ = ("OPEN", "Door", "refusal_headers", "require_route_scope", "scope_of")
 
 _log = logging.getLogger("corral.http")
 
@@ -54,7 +54,7 @@ def refusal_headers(error: CorralError) -> dict[str, str]:
     return {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
 
 
-class Admission:
+class Door:
     """The door of a server. Without an `authenticator`, everyone is let in as `EVERYONE`."""
 
     def __init__(self, authenticator: Authenticator | None, limits: RateLimits) -> None:

@@ -9,7 +9,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 
 from corral.api.http.access_control import AccessControl
-from corral.api.http.admission import Admission, require_route_scope
+from corral.api.http.admission import Door, require_route_scope
 from corral.api.http.body import BodyTooLarge, refuse_body
 from corral.api.http.body_memory import BodyMemory
 from corral.api.http.dialects import Dialect, Dialects
@@ -75,7 +75,7 @@ def create_app(
                 dialects.add(router.path, dialect)
         except Exception as error:  # a plugin's handlers may be anything
             _log.error("skipping the routes under %s: %s", router.path, short_line(error))
-    admission = Admission(authenticator, runtime.limits)
+    admission = Door(authenticator, runtime.limits)
     admission.read_routes(app)
     app.asgi_handler = AccessControl(bodies.wrapped(app.asgi_handler), settings, dialects, admission)
     return app

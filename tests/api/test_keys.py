@@ -274,7 +274,9 @@ def test_requests_at_once_end_with_their_clients(keyed: Keyed) -> None:
     key = keyed.key("single", parallel=1)
     endless = CHAT | {"stream": True, "options": {"num_predict": -1, "ignore_eos": True}}
     sent = {"x-api-key": key}
+    keyed.within(lambda: keyed.server.active() == 0)
     with httpx.stream("POST", f"{keyed.url}/api/chat", json=endless, headers=sent, timeout=60) as answer:
+        assert answer.status_code == 200
         next(answer.iter_lines())
         assert keyed.ask("GET", "/api/tags", key).status_code == 429
     keyed.within(lambda: keyed.ask("GET", "/api/tags", key).status_code == 200)
