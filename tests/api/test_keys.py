@@ -272,7 +272,7 @@ def test_tokens_are_charged(keyed: Keyed) -> None:
 def test_requests_at_once_end_with_their_clients(keyed: Keyed) -> None:
     """The place of a request is free again when it was answered, and when its client has left."""
     key = keyed.key("single", parallel=1)
-    endless = CHAT | {"stream": True, "options": {"num_predict": -1, "ignore_eos": True}}
+    endless = CHAT | {"stream": True, "options": {"num_predict": 4000, "ignore_eos": True, "stop": []}}
     sent = {"x-api-key": key}
     keyed.within(lambda: keyed.server.active() == 0)
     with httpx.stream("POST", f"{keyed.url}/api/chat", json=endless, headers=sent, timeout=60) as answer:
