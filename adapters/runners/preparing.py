@@ -89,7 +89,9 @@ class Preparing:
         if text_work is not None:
             steps, characters = text_work
             begun = _taken_up(preparation, steps)
-            preparation._stages.append(lambda one: self._text_threads.begin(one, begun, characters))
+            preparation._stages.append(
+                lambda one: self._text_threads.begin(one, begun, characters, request.caller.principal.name)
+            )
         if needs_engine:
             preparation._stages.append(self._begin_engine)
         if masked:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar, cast
+
+from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("Steps", "TextThreads")
 
@@ -27,10 +28,13 @@ class TextThreads(Generic[T]):
         self._short = _Lane(name, answer)
         self._long = _Lane(f"{name} of long texts", answer)
 
-    def begin(self, key: object, steps: Steps[T], characters: int) -> None:
-        """The result of `steps` goes to `answer`, unless `give_up(key)` or `close` comes first. Thread-safe."""
+    def begin(self, key: object, steps: Steps[T], characters: int, owner: str = "") -> None:
+        """The result of `steps` goes to `answer`, unless `give_up(key)` or `close` comes first. Thread-safe.
+
+        Owners take turns, and so do the texts of each.
+        """
         lane = self._short if characters <= _SHORT_CHARACTERS else self._long
-        lane.add(key, steps)
+        lane.add(key, steps, owner)
 
     def give_up(self, key: object) -> None:
         """Cancels the work with this key: it ends with its current turn. An unknown key does nothing."""
@@ -50,16 +54,16 @@ class _Lane(Generic[T]):
         self._name = name
         self._answer = answer
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[object, Steps[T]]] = deque()
+        self._waiting: FairQueue[tuple[object, Steps[T], str]] = FairQueue(lambda item: item[2])
         self._running: object | None = None
         self._started = False
         self._closed = False
 
-    def add(self, key: object, steps: Steps[T]) -> None:
+    def add(self, key: object, steps: Steps[T], owner: str) -> None:
         with self._changed:
             if self._closed:
                 return
-            self._waiting.append((key, steps))
+            self._waiting.append((key, steps, owner))
             self._changed.notify()
             if not self._started:
                 self._started = True
@@ -67,7 +71,10 @@ class _Lane(Generic[T]):
 
     def remove(self, key: object) -> None:
         with self._changed:
-            self._waiting = deque(item for item in self._waiting if item[0] != key)
+            for item in self._waiting:
+                if item[0] == key:
+                    self._waiting.remove(item)
+                    break
             if self._running == key:
                 self._running = None
 
@@ -84,7 +91,7 @@ class _Lane(Generic[T]):
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
-                key, steps = self._waiting.popleft()
+                key, steps, owner = self._waiting.popleft()
                 self._running = key
             results: list[T] = []
             try:
@@ -95,7 +102,7 @@ class _Lane(Generic[T]):
                 wanted = self._running == key
                 self._running = None
                 if wanted and not results:
-                    self._waiting.append((key, steps))
+                    self._waiting.append((key, steps, owner))
             if wanted:
                 for result in results:
                     self._answer(result)

@@ -15,7 +15,7 @@ from corral.api.cli.parameters import Registered
 from corral.api.cli.session import Session
 from corral.core.errors import CorralError, SettingsError
 from corral.core.wording.pip_lines import pip_line
-from corral.plugins.assembly import ENGINES, RUNNERS, Address, ServerSettings, assemble
+from corral.plugins.assembly import ENGINES, RUNNERS, Address, Assembly, ServerSettings, assemble
 
 if TYPE_CHECKING:
     from corral.api.http.settings import HttpSettings
@@ -71,11 +71,16 @@ def serve(
 
     async def run() -> None:
         assembly = await assemble(session.layers, default_runner="process", manager=session.manager)
+        authenticator = None
         pruning = asyncio.create_task(_prune(assembly.runtime)) if settings.prune else None
         try:
-            app = create_app(assembly.runtime, assembly.routers(), http)
+            authenticator = await assembly.authenticator()
+            await _say_who_may_come(assembly, http)
+            app = create_app(assembly.runtime, assembly.routers(), http, authenticator)
             await serve_app(app, http, on_ready=_ready)
         finally:
+            if authenticator is not None:
+                await authenticator.aclose()
             if pruning is not None:
                 pruning.cancel()
                 await asyncio.gather(pruning, return_exceptions=True)
@@ -120,6 +125,20 @@ def _names_port(host: str) -> bool:
         return urlsplit(host if "://" in host else f"//{host}").port is not None
     except ValueError:
         return False
+
+
+async def _say_who_may_come(assembly: Assembly, http: HttpSettings) -> None:
+    """Logs what whoever starts a server should know about who can use it. Raises `StorageError` for broken keys."""
+    from corral.api.http.origins import is_loopback
+
+    auth = assembly.settings.server.auth
+    if auth == "off" and http.unix_socket is None and not is_loopback(http.host):
+        _log.warning(
+            'everyone who reaches %s may use this server, and change its models: server.auth = "keys" asks for keys',
+            http.host,
+        )
+    elif auth == "keys" and not await assembly.runtime.keys.list():
+        _log.warning("nobody has a key yet: corral keys create NAME makes one")
 
 
 async def _prune(runtime: Runtime) -> None:

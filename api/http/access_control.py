@@ -1,4 +1,4 @@
-"""What every request goes through, even if no route is found: host and origin checks, CORS, and the request log."""
+"""What every request goes through, even if no route is found: host and origin checks, CORS, who sends it, the log."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from corral.api.http.admission import Door, refusal_headers
+from corral.api.http.callers import keep_caller
 from corral.api.http.dialects import Dialects
 from corral.api.http.errors import ApiError, ErrorReply, asked_of
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
-from corral.core.requests.caller import ANONYMOUS, PASSED_HEADER, Caller, servers_in
+from corral.core.errors import CorralError
+from corral.core.requests.caller import PASSED_HEADER, Caller, servers_in
+from corral.core.requests.principal import Principal
 from corral.core.scheduling.resident import SHUTTING_DOWN
 
-__all__ = ("AccessControl", "caller_of")
+__all__ = ("AccessControl",)
 
 _PREFLIGHT_AGE_S = 12 * 3600
 _PASSED = PASSED_HEADER.encode()
-_KEY = "corral.caller"
 _LOOP = "this server has already handled the request: an upstream model leads back to it"
 
 
 class AccessControl:
     """Wraps the whole application, because Litestar's middleware only sees requests for known paths."""
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings, dialects: Dialects) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings, dialects: Dialects, admission: Door) -> None:
         self._app = app
+        self._admission = admission
         self._dialects = dialects
         self._origins = OriginRules(settings.origins)
         self._name = uuid.uuid4().hex
@@ -71,8 +75,13 @@ class AccessControl:
             elif self._name in passed:
                 await _fail(watched, self._dialects.reply(*asked_of(scope), ApiError(508, _LOOP)))
             else:
-                scope["state"][_KEY] = Caller(passed=(*passed, self._name))
-                await self._app(scope, receive, watched)
+                principal = await self._admission.principal(scope)
+                keep_caller(scope, Caller(principal=principal, passed=(*passed, self._name)))
+                await self._admitted(principal, extra, scope, receive, watched)
+        except CorralError as error:  # of those who may not come in
+            reply = self._dialects.reply(*asked_of(scope), error)
+            extra += [(name.encode(), value.encode()) for name, value in refusal_headers(error).items()]
+            await _fail(watched, reply)
         except asyncio.CancelledError:  # the server is stopping, and the grace period is over
             if log.status is not None:
                 raise
@@ -81,11 +90,21 @@ class AccessControl:
         finally:
             log.write()
 
+    async def _admitted(
+        self, principal: Principal, extra: list[tuple[bytes, bytes]], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Lets the application answer, within the limits of the principal. Raises `TooManyRequests`.
 
-def caller_of(scope: Scope) -> Caller:
-    """Who sent this request. Anonymous if it did not come through `AccessControl`."""
-    caller = scope["state"].get(_KEY)
-    return caller if isinstance(caller, Caller) else ANONYMOUS
+        `extra` gets the headers that say what is left of them.
+        """
+        try:
+            self._admission.enter(principal)
+        finally:
+            extra += self._admission.headers(scope, principal)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._admission.leave(principal)
 
 
 _PREFLIGHT_HEADERS = [

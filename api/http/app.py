@@ -9,6 +9,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 
 from corral.api.http.access_control import AccessControl
+from corral.api.http.admission import Door, require_route_scope
 from corral.api.http.anthropic import router as anthropic_router
 from corral.api.http.body import BodyTooLarge, refuse_body
 from corral.api.http.body_memory import BodyMemory
@@ -21,6 +22,7 @@ from corral.api.http.openai import router as openai_router
 from corral.api.http.openapi import openapi_json
 from corral.api.http.settings import HttpSettings
 from corral.core.containment import short_line
+from corral.core.ports.authenticators import Authenticator
 from corral.core.runtime import Runtime
 
 __all__ = ("create_app",)
@@ -33,12 +35,20 @@ of plugins do; all other paths are Ollama's.
 """
 
 
-def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpSettings | None = None) -> Litestar:
-    """The ASGI application. The runtime stays the caller's to close.
+def create_app(
+    runtime: Runtime,
+    routers: Sequence[Router] = (),
+    settings: HttpSettings | None = None,
+    authenticator: Authenticator | None = None,
+) -> Litestar:
+    """The ASGI application. Runtime and authenticator stay the caller's to close.
 
     Routers find the runtime as ``request.app.state.runtime``. Their routes are cancelled when the client leaves. A
     router that cannot be mounted because its path is taken, or whose ``opt["dialect"]`` is no `Dialect`, is logged and
     left out. Whatever a router raises is answered in the error envelope of its dialect.
+
+    Without an `authenticator`, everyone may use all routes. With one, a route needs what its ``opt["scope"]`` says:
+    ``open``, ``infer`` or ``manage``, otherwise ``admin``.
     """
     settings = settings or HttpSettings()
     bodies = BodyMemory(settings.max_body_bytes)
@@ -51,6 +61,7 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
         state=State({"runtime": runtime, "bodies": bodies, "dialects": dialects}),
         exception_handlers={**EXCEPTION_HANDLERS, BodyTooLarge: refuse_body},
         on_shutdown=[bodies.close],
+        guards=[require_route_scope],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,
@@ -65,5 +76,7 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
                 dialects.add(router.path, dialect)
         except Exception as error:  # a plugin's handlers may be anything
             _log.error("skipping the routes under %s: %s", router.path, short_line(error))
-    app.asgi_handler = AccessControl(bodies.wrapped(app.asgi_handler), settings, dialects)
+    admission = Door(authenticator, runtime.limits)
+    admission.read_routes(app)
+    app.asgi_handler = AccessControl(bodies.wrapped(app.asgi_handler), settings, dialects, admission)
     return app

@@ -9,6 +9,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.types import Scope
 
+from corral.core.access_errors import Forbidden, TooManyRequests, Unauthenticated
 from corral.core.errors import (
     Cancelled,
     Conflict,
@@ -47,6 +48,9 @@ JSON = "application/json; charset=utf-8"
 STATUSES: Mapping[type[CorralError], int] = {
     InvalidRequest: 400,
     InvalidOption: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    TooManyRequests: 429,
     NotFound: 404,
     Unsupported: 400,
     Conflict: 409,

@@ -7,13 +7,13 @@ from typing import Any
 
 from litestar import Request, Response
 
+from corral.api.http.callers import models_of
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import JSON, ApiError, asked_of, dialects_of
 from corral.api.http.naming import read_name, without_selector
 from corral.api.http.request_log import request_log
 from corral.core.errors import ModelNotFound
 from corral.core.models.model import StoredModel
-from corral.core.runtime import Runtime
 
 __all__ = ("ListingDialect", "answer_model", "answer_models")
 
@@ -32,16 +32,14 @@ class ListingDialect(Dialect):
 
 async def answer_models(request: Request[Any, Any, Any], default: ListingDialect) -> Response[bytes]:
     """All models, as the caller's dialect lists them, or as `default` does."""
-    runtime: Runtime = request.app.state.runtime
-    return Response(_dialect(request, default).model_list(await runtime.catalog.list()), media_type=JSON)
+    return Response(_dialect(request, default).model_list(await models_of(request).list()), media_type=JSON)
 
 
 async def answer_model(request: Request[Any, Any, Any], typed: str, default: ListingDialect) -> Response[bytes]:
     """One model; its name may contain slashes. Raises `ApiError` 404 if it is not in the store."""
-    runtime: Runtime = request.app.state.runtime
     request_log(request.scope).model = typed
     try:
-        record = await runtime.catalog.get(read_name(without_selector(typed)))
+        record = await models_of(request).get(read_name(without_selector(typed)))
     except ModelNotFound as error:
         raise ApiError(404, f"model '{typed}' not found", code=error.code, param="model") from error
     return Response(_dialect(request, default).model(record, typed), media_type=JSON)

@@ -9,6 +9,7 @@ import msgspec
 from litestar import Litestar, Request, Response, get
 from litestar.routes import HTTPRoute
 
+from corral.api.http.admission import OPEN, scope_of
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import JSON
 from corral.api.http.schemas import DocumentedSchema
@@ -18,13 +19,14 @@ __all__ = ("openapi_json",)
 _PATH = "#/components/schemas/"
 _STATUSES = {
     400: "The request is not valid",
-    401: "Nobody is signed in",
-    403: "The origin or host name is not allowed, the model is at ollama.com, which this server never contacts, or the "
-    "web is not searched",
+    401: "The request has no valid key, or nobody is signed in",
+    403: "The key lacks the scope, the origin or host name is not allowed, the model is at ollama.com, which this "
+    "server never contacts, or the web is not searched",
     404: "There is no such model",
     409: "The model was deleted while it was being prepared",
     408: "The request arrived too slowly",
     413: "The body is too large",
+    429: "The limits of the key are reached",
     431: "The head of the request is too large",
     499: "The client left before it had an answer",
     500: "The server, an option or the model failed",
@@ -36,9 +38,14 @@ _STATUSES = {
 }
 _OF_ALL_ROUTES = (400, 403, 408, 431, 500, 501, 503, 505, 508)
 _WITH_A_BODY = (413, 499)
+_WITH_A_KEY = (401, 429)
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of this server"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key"},
+}
 
 
-@get("/openapi.json", operation_id="openapi")
+@get("/openapi.json", operation_id="openapi", opt={"scope": OPEN})
 async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
     """This server's API, plugins' routes included."""
     state = request.app.state
@@ -73,7 +80,7 @@ def _document(app: Litestar) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Corral", "version": app.state.runtime.version},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": _SCHEMES},
     }
 
 
@@ -128,11 +135,19 @@ def _operation(handler: Any, path: str, dialect: Dialect, names: dict[type[Any],
     if dialect.error is not None:
         failure["content"] = {"application/json": {"schema": {"$ref": _PATH + names[dialect.error]}}}
     has_body = body is not None or is_binary
-    statuses = (*_OF_ALL_ROUTES, *(_WITH_A_BODY if has_body else ()), *handler.opt.get("statuses", ()))
+    is_open = scope_of(handler) == OPEN
+    statuses = (
+        *_OF_ALL_ROUTES,
+        *(() if is_open else _WITH_A_KEY),
+        *(_WITH_A_BODY if has_body else ()),
+        *handler.opt.get("statuses", ()),
+    )
     failures = {str(status): {"description": _STATUSES.get(status, "Refused"), **failure} for status in statuses}
     told = handler.opt.get("successes", {200: ""} if handler.opt.get("succeeds", True) else {})
     successes = {str(status): {**success, **({"description": text} if text else {})} for status, text in told.items()}
     operation: dict[str, Any] = {"responses": {**successes, **dict(sorted(failures.items()))}}
+    operation["security"] = [] if is_open else [{name: []} for name in _SCHEMES]
+    operation["x-corral-scope"] = scope_of(handler)
     if parameters := re.findall(r"\{(\w+)\}", path):
         operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters

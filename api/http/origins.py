@@ -34,6 +34,10 @@ ALLOWED_HEADERS = ",".join(
         "Accept",
         "X-Requested-With",
         "OpenAI-Beta",
+        "X-Api-Key",
+        "Anthropic-Version",
+        "Anthropic-Beta",
+        "Anthropic-Dangerous-Direct-Browser-Access",
         *(f"x-stainless-{name}" for name in _STAINLESS),
     )
 )

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from litestar import Request
 
-from corral.api.http.access_control import caller_of
+from corral.api.http.callers import caller_of, models_of
 from corral.api.http.disconnect import CancelOnDisconnect
 from corral.api.http.go_json import Body
 from corral.api.http.request_log import request_log
@@ -20,9 +20,9 @@ ResultT = TypeVar("ResultT")
 
 
 class Received(Generic[BodyT]):
-    """The decoded body, who sent it, the runtime that answers it, and its line in the log."""
+    """The decoded body, who sent it, the runtime and the models that answer it, and its line in the log."""
 
-    __slots__ = ("_request", "body", "caller", "log", "runtime")
+    __slots__ = ("_request", "body", "caller", "log", "models", "runtime")
 
     def __init__(self, request: Request[Any, Any, Any], body: BodyT) -> None:
         self._request = request
@@ -30,6 +30,7 @@ class Received(Generic[BodyT]):
         self.caller = caller_of(request.scope)
         self.log = request_log(request.scope)
         self.runtime: Runtime = request.app.state.runtime
+        self.models = models_of(request)
 
     async def unless_client_leaves(self, work: Awaitable[ResultT]) -> ResultT:
         """The result of `work`, which is cancelled if the client goes away. Raises `Cancelled` then."""

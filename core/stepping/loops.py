@@ -6,7 +6,6 @@ import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Generator
 from typing import cast
 
@@ -17,6 +16,7 @@ from corral.core.ports.tokens import RequestMask
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Output
 from corral.core.requests.requests import Request
 from corral.core.stepping.answer_driver import RequestDriver, driver_for
+from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("EngineLoop", "GeneratorLoop", "Outcome", "StepLoop", "error_info")
 
@@ -192,7 +192,7 @@ class StepLoop(EngineLoop):
 
 
 class GeneratorLoop(EngineLoop):
-    """The loop of a `GeneratorEngine`: one request at a time, in order of arrival, one output per step.
+    """The loop of a `GeneratorEngine`: one request at a time, those who ask in turns, one output per step.
 
     If a generator returns without `EngineFinished`, the reason is ``stop``.
     """
@@ -200,7 +200,9 @@ class GeneratorLoop(EngineLoop):
     def __init__(self, engine: GeneratorEngine, *, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         super().__init__(engine, clock_ns)
         self._engine = engine
-        self._waiting: deque[tuple[int, Request, RequestDriver]] = deque()
+        self._waiting: FairQueue[tuple[int, Request, RequestDriver]] = FairQueue(
+            lambda item: item[1].caller.principal.name
+        )
         self._running: tuple[int, RequestDriver, Generator[EngineOutput | None, None, None]] | None = None
 
     def _take(self, request_id: int, request: Request, driver: RequestDriver, prepared: Prepared | None) -> None:
@@ -210,7 +212,10 @@ class GeneratorLoop(EngineLoop):
         if self._running is not None and self._running[0] == request_id:
             self._end()
         else:
-            self._waiting = deque(item for item in self._waiting if item[0] != request_id)
+            for item in self._waiting:
+                if item[0] == request_id:
+                    self._waiting.remove(item)
+                    return
 
     def _busy(self) -> bool:
         return self._running is not None or bool(self._waiting)
@@ -218,7 +223,7 @@ class GeneratorLoop(EngineLoop):
     def _step(self, outcomes: list[Outcome]) -> None:
         if self._running is None and not self._waiting:
             return
-        request_id = self._running[0] if self._running is not None else self._waiting[0][0]
+        request_id = self._running[0] if self._running is not None else self._waiting.first()[0]
         try:
             outcomes.extend((request_id, item) for item in self._next_outputs())
         except Exception as error:

@@ -110,7 +110,9 @@ class SchedulerSection(msgspec.Struct, frozen=True, kw_only=True):
     max_queue: Annotated[
         int,
         Meta(
-            ge=1, description="How many requests may wait for a model to load, or for a free stream of a loaded model."
+            ge=1,
+            description="How many requests of one key may wait for a model to load, or for a free stream of a "
+            "loaded model. Without keys, all requests count together.",
         ),
     ] = 512
 

@@ -56,6 +56,7 @@ from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
 from corral.core.models.model import Model, ModelFile
 from corral.core.models.names import parse_name
+from corral.core.ports.authenticators import Authenticator
 from corral.core.ports.registries import Registry
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
@@ -228,6 +229,7 @@ def running_server(
     registry: Registry | None = None,
     scheduler: SchedulerSettings | None = None,
     web: WebAccess | None = None,
+    authenticator: Authenticator | None = None,
     **settings: Any,
 ) -> Iterator[LiveServer]:
     engine = {"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine
@@ -248,7 +250,9 @@ def running_server(
         await world.add(MODELS[1], system="You are other.", messages=(Message(role="user", content="hi"),))
         await world.add("embedder", capabilities=("embedding",))
         http = HttpSettings(host="127.0.0.1", port=0, shutdown_grace_s=shutdown_grace_s, **settings)
-        task = asyncio.ensure_future(serve(create_app(world.runtime, routers, http), http, on_ready=on_ready))
+        task = asyncio.ensure_future(
+            serve(create_app(world.runtime, routers, http, authenticator), http, on_ready=on_ready)
+        )
         found.extend((asyncio.get_running_loop(), task))
         try:
             await task

@@ -154,6 +154,7 @@ def test_structured_output(client: anthropic.Anthropic) -> None:
 def test_what_has_no_effect_is_named(shared_server: Any, client: anthropic.Anthropic) -> None:
     """Fields that nothing uses stand in a header and in the answer; marks for the cache need none to work."""
     shared_server.call(lambda runtime: shared_server.world.add("handy", data=WEIGHTS))
+    tools: Any = [{**TOOL, "input_examples": [{"city": "Bonn"}]}]
     block: Any = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
     response = client.messages.with_raw_response.create(
         model="handy",
@@ -162,7 +163,7 @@ def test_what_has_no_effect_is_named(shared_server: Any, client: anthropic.Anthr
         messages=[{"role": "user", "content": [block]}],
         metadata={"user_id": "me"},
         service_tier="auto",
-        tools=[{**TOOL, "input_examples": [{"city": "Bonn"}]}],
+        tools=tools,
         extra_body={"options": {"mirostat": 2}},
     )
     named = {"metadata", "service_tier", "tools.input_examples", "mirostat"}

@@ -23,14 +23,17 @@ from corral import plugins
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.runners.thread import ThreadRunner
 from corral.api.http.app import create_app
+from corral.core.access.limits import RateLimits
 from corral.core.errors import ModelNotFound, PromptTooLong, ServerBusy
 from corral.core.models.digests import digest_of
 from corral.core.models.model import StoredModel, TemplateText
 from corral.core.models.names import parse_name
+from corral.core.ports.authenticators import Credentials
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.calls import GenerateCall
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta
+from corral.core.requests.principal import Principal
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, SamplingParams
 from corral.core.requests.think_tags import ThinkTags
@@ -296,7 +299,7 @@ def test_the_api_with_its_own_errors(module: ModuleType) -> None:
         async def generate(self, call: GenerateCall) -> None:
             raise {"nothing": ModelNotFound, "long": PromptTooLong, "busy": ServerBusy}[call.model](call.model)
 
-    app = create_app(cast("Any", SimpleNamespace(inference=Inference())), [module.router])
+    app = create_app(cast("Any", SimpleNamespace(inference=Inference(), limits=RateLimits())), [module.router])
 
     async def ask() -> list[tuple[int, dict[str, Any]]]:
         async with AsyncTestClient(app, base_url="http://127.0.0.1") as client:
@@ -320,6 +323,33 @@ def test_the_api_with_its_own_errors(module: ModuleType) -> None:
     assert [status for status, _ in answers] == [404, 413, 503, 500, 422, 400, 404, 405, 403]
     assert all(error["code"] == status and error["message"] for status, error in answers)
     assert answers[4][1]["message"] == "to whom?"
+
+
+@pytest.mark.parametrize("module", [("corral_badges", "Authenticators")], indirect=True)
+def test_the_authenticator(module: ModuleType) -> None:
+    """It is what `server.auth` selects, with its settings, and knows whom the proxy names."""
+    manager = PluginManager()
+    manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
+    manager.register(module, "badges")
+    own = {"authenticators.badges.proxy_secret": "s3cret", "authenticators.badges.managers": ["ann"]}
+
+    async def ask(**headers: str) -> Principal | None:
+        layers = read_layers("", environment={}, flags=own | {"server.auth": "badges", "store": "memory"})
+        assembly = await assemble(layers, default_runner="thread", manager=manager)
+        authenticator = await assembly.authenticator()
+        assert authenticator is not None
+        sent = {f"x-{name.replace('_', '-')}": value for name, value in headers.items()}
+        try:
+            return await authenticator.authenticate(Credentials(headers=sent))
+        finally:
+            await authenticator.aclose()
+            await assembly.aclose()
+
+    ann = asyncio.run(ask(badge_user="ann", proxy_secret="s3cret"))
+    bob = asyncio.run(ask(badge_user="bob", proxy_secret="s3cret"))
+    assert (ann and ann.scopes, bob and bob.scopes) == ({"infer", "manage"}, {"infer"})
+    assert asyncio.run(ask(badge_user="ann", proxy_secret="guess")) is None
+    assert asyncio.run(ask(badge_user="ann")) is None
 
 
 def test_every_suite_is_documented() -> None:

@@ -13,7 +13,6 @@ import random
 import signal
 import struct
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -37,6 +36,7 @@ from corral.core.requests.outputs import (
     Vectors,
 )
 from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, ignored_options
+from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("FakeEngine",)
 
@@ -68,7 +68,7 @@ class FakeEngine:
         self._options = options
         self._tokenizer = FakeTokenizer()
         self._answer = None if options.answer is None else self._tokenizer.text_ids(options.answer)
-        self._waiting: deque[tuple[int, _Sequence]] = deque()
+        self._waiting: FairQueue[tuple[int, _Sequence]] = FairQueue(lambda item: item[1].request.caller.principal.name)
         self._running: dict[int, _Sequence] = {}
         self._embedding: dict[int, EmbedRequest] = {}
         self._generated = 0
@@ -97,7 +97,10 @@ class FakeEngine:
     def abort_request(self, request_id: int) -> None:
         self._embedding.pop(request_id, None)
         if self._running.pop(request_id, None) is None:
-            self._waiting = deque(item for item in self._waiting if item[0] != request_id)
+            for item in self._waiting:
+                if item[0] == request_id:
+                    self._waiting.remove(item)
+                    return
 
     def has_unfinished_requests(self) -> bool:
         return bool(self._running or self._waiting or self._embedding)

@@ -1,4 +1,4 @@
-"""Gives waiting requests a stream, in order, and the longest prefix of their prompts that is kept anywhere."""
+"""Gives waiting requests a stream, in turns, and the longest prefix of their prompts that is kept anywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from corral.adapters.engines.llama_cpp.prefix_tiers import PrefixSource, PrefixT
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.adapters.engines.llama_cpp.streams import Streams
+from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("Admission",)
 
@@ -27,7 +28,7 @@ class Admission:
         streams: Streams,
         tiers: PrefixTiers,
         computation: Computation,
-        waiting: deque[LlamaSequence],
+        waiting: FairQueue[LlamaSequence],
         prefilling: deque[LlamaSequence],
     ) -> None:
         self._context = context
@@ -54,7 +55,7 @@ class Admission:
         """Whether the next request has a stream to go to that has room for its prompt."""
         if not self._waiting or not self._streams.any_idle or (answering and self._computation.in_debt):
             return False
-        return len(self._waiting[0].prompt) <= self._context.cells
+        return len(self._waiting.first().prompt) <= self._context.cells
 
     def _begin(self, sequence: LlamaSequence) -> None:
         sequence.began_ns = time.perf_counter_ns()

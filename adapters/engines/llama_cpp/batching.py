@@ -25,6 +25,7 @@ from corral.core.errors import CorralError, EngineError
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import ContextShifted, EngineFailed, EngineFinished, EngineOutput, FinishReason
 from corral.core.requests.requests import CompletionRequest
+from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("Completions", "Outputs")
 
@@ -61,7 +62,7 @@ class Completions:
         self._settling = Settling(streams, computation)
         self._background = background
         self.sequences = sequences
-        self._waiting: deque[LlamaSequence] = deque()
+        self._waiting: FairQueue[LlamaSequence] = FairQueue(lambda one: one.request.caller.principal.name)
         self._prefilling: deque[LlamaSequence] = deque()
         self._generating: list[LlamaSequence] = []
         self._admission = Admission(context, streams, tiers, computation, self._waiting, self._prefilling)
@@ -93,7 +94,7 @@ class Completions:
             if not self._generating and all(one.held_up for one in self._prefilling):
                 self._tiers.wait(_READING_S)
         elif self.busy and len(outputs) == told:  # all wait for more cells
-            blocked = self._generating[0] if self._generating else self._waiting[0]
+            blocked = self._generating[0] if self._generating else self._waiting.first()
             error = self._growing.wait(blocked.cells_next)
             if error is not None:
                 self._fail(blocked, error, outputs)

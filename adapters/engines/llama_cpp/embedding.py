@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +17,7 @@ from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError, InvalidRequest, PromptTooLong
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
 from corral.core.requests.requests import EmbedRequest
+from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("LlamaEmbedder",)
 
@@ -25,8 +25,9 @@ _TOKENS_AT_ONCE = 512
 
 
 class _Job:
-    def __init__(self, request_id: int, inputs: list[list[int]]) -> None:
+    def __init__(self, request_id: int, owner: str, inputs: list[list[int]]) -> None:
         self.request_id = request_id
+        self.owner = owner
         self.inputs = inputs
         self.vectors: list[npt.NDArray[np.float32]] = []
         self.computed = 0  # tokens of the next input that are already in memory
@@ -69,11 +70,12 @@ class LlamaEmbedder:
         self._context: LlamaContext | None = None
         self._batch = Batch(0)
         self._used_at_s = 0.0
-        self._jobs: deque[_Job] = deque()
+        self._jobs: FairQueue[_Job] = FairQueue(lambda job: job.owner)
+        self._job: _Job | None = None  # whose turn it is
 
     @property
     def busy(self) -> bool:
-        return bool(self._jobs)
+        return bool(self._jobs) or self._job is not None
 
     def add(self, request_id: int, request: EmbedRequest) -> None:
         limit = min(request.num_ctx or self._limit, self._limit)
@@ -87,26 +89,32 @@ class LlamaEmbedder:
             if not tokens:
                 raise InvalidRequest("the input is empty, and this model adds no tokens of its own", "omit it")
             inputs.append(tokens)
-        self._jobs.append(_Job(request_id, inputs))
+        self._jobs.append(_Job(request_id, request.caller.principal.name, inputs))
 
     def abort(self, request_id: int) -> None:
-        self._jobs = deque(job for job in self._jobs if job.request_id != request_id)
+        if self._job is not None and self._job.request_id == request_id:
+            self._job = None
+            return
+        for job in self._jobs:
+            if job.request_id == request_id:
+                self._jobs.remove(job)
+                return
 
     def step(self, outputs: list[tuple[int, EngineOutput]]) -> None:
-        if not self._jobs:
+        if not self.busy:
             return
-        job = self._jobs[0]
+        job = self._jobs.popleft() if self._job is None else self._job
+        self._job = None
         try:
             self._compute(job)
         except CorralError as error:
-            self._jobs.popleft()
             outputs.append((job.request_id, EngineFailed(error=error.info)))
             return
         if job.computed:
-            return
-        self._jobs.rotate(-1)
-        if len(job.vectors) == len(job.inputs):
-            self._jobs.pop()
+            self._job = job
+        elif len(job.vectors) < len(job.inputs):
+            self._jobs.append(job)
+        else:
             dimensions = len(job.vectors[0]) if job.vectors else 0
             data = b"".join(vector.astype("<f4").tobytes() for vector in job.vectors)
             vectors = Vectors(dimensions=dimensions, float32=data)

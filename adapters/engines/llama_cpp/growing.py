@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from corral.adapters.engines.llama_cpp.context_creation import ContextCreation, close_soon
@@ -21,6 +21,7 @@ from corral.adapters.engines.llama_cpp.recent_needs import RecentNeeds
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.core.errors import OutOfMemory
+from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("FIRST_CELLS", "KEPT_S", "ContextGrowth", "cell_levels", "stream_levels")
 
@@ -100,7 +101,7 @@ class ContextGrowth:
 
     # ── While requests run ────────────────────────────────────────────────────────────────────────────────────────
 
-    def step(self, running: Sequence[LlamaSequence], waiting: Collection[LlamaSequence]) -> None:
+    def step(self, running: Sequence[LlamaSequence], waiting: FairQueue[LlamaSequence]) -> None:
         """Call before each step. They may get less than they need, or get it later."""
         first = islice(waiting, self._stream_needs.most)
         cells = max((sequence.cells_soon for sequence in (*running, *first)), default=1)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from corral.core.stepping.fair_queue import FairQueue
+
 __all__ = ("Batcher", "EmbeddingJob")
 
 _LEAST_TOKENS, _MOST_TOKENS = 64, 16_384
@@ -16,8 +18,9 @@ _LEAST_TOKENS, _MOST_TOKENS = 64, 16_384
 class EmbeddingJob:
     """One request. Its longest texts are computed first, so that those of a batch need little padding."""
 
-    def __init__(self, request_id: int, texts: Sequence[list[int]]) -> None:
+    def __init__(self, request_id: int, texts: Sequence[list[int]], owner: str = "") -> None:
         self.request_id = request_id
+        self.owner = owner
         self.texts = texts
         self.vectors: dict[int, npt.NDArray[np.float32]] = {}  # by the text's index
         self._waiting = deque(sorted(range(len(texts)), key=lambda place: -len(texts[place])))
@@ -41,12 +44,15 @@ class EmbeddingJob:
 
 
 class Batcher:
-    """Jobs take turns in leading. A step should take `step_s`; earlier steps show how many tokens that allows."""
+    """Owners take turns in leading, and so do the jobs of each.
+
+    A step should take `step_s`; earlier steps show how many tokens that allows.
+    """
 
     def __init__(self, step_s: float, tokens_per_s: float) -> None:
         self._step_s = step_s
         self._tokens_per_s = tokens_per_s
-        self._jobs: deque[EmbeddingJob] = deque()
+        self._jobs: FairQueue[EmbeddingJob] = FairQueue(lambda job: job.owner)
 
     @property
     def jobs(self) -> tuple[EmbeddingJob, ...]:
@@ -57,7 +63,10 @@ class Batcher:
         self._jobs.append(job)
 
     def remove(self, request_id: int) -> None:
-        self._jobs = deque(job for job in self._jobs if job.request_id != request_id)
+        for job in self._jobs:
+            if job.request_id == request_id:
+                self._jobs.remove(job)
+                return
 
     def next(self) -> list[tuple[EmbeddingJob, int]]:
         """The texts of the next step, by job and index; at least one if any are left.
@@ -66,8 +75,8 @@ class Batcher:
         """
         if not self._jobs:
             return []
-        lead = self._jobs[0]
-        self._jobs.rotate(-1)
+        lead = self._jobs.popleft()
+        self._jobs.append(lead)
         longest = lead.longest
         room = max(1, self._budget() // longest) if longest else 0
         chosen: list[tuple[EmbeddingJob, int]] = []

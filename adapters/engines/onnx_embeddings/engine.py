@@ -52,7 +52,7 @@ class OnnxEmbeddingsEngine:
             texts = [self._fitted(text, min(limits), cut=request.truncate) for text in texts]
         if not all(texts):
             raise InvalidRequest("the input is empty, and this model adds no tokens of its own", "omit it")
-        self._batcher.add(EmbeddingJob(request_id, texts))
+        self._batcher.add(EmbeddingJob(request_id, texts, request.caller.principal.name))
 
     def step(self) -> Sequence[tuple[int, EngineOutput]]:
         chosen = self._batcher.next()

@@ -22,6 +22,7 @@ from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason
 from corral.core.requests.requests import CompletionRequest, Request
+from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("OnnxGenaiEngine",)
 
@@ -82,7 +83,7 @@ class OnnxGenaiEngine:
         self._num_ctx = num_ctx
         self._piece = piece
         self._tokens = ModelTokens.of(tokenizer.vocabulary(), size=tokenizer.size, control_id=tokenizer.control_id)
-        self._waiting: deque[_Sequence] = deque()
+        self._waiting: FairQueue[_Sequence] = FairQueue(lambda one: one.request.caller.principal.name)
         self._prefilling: deque[_Sequence] = deque()
         self._generating: list[_Sequence] = []
 

@@ -9,4 +9,6 @@ from corral.api.http.anthropic.routes import count_tokens, create_message
 
 __all__ = ("router",)
 
-router = Router(path="/v1/messages", route_handlers=[create_message, count_tokens], opt={"dialect": ANTHROPIC})
+router = Router(
+    path="/v1/messages", route_handlers=[create_message, count_tokens], opt={"dialect": ANTHROPIC, "scope": "infer"}
+)

@@ -9,6 +9,7 @@ from typing import Any
 from litestar import Request, post, route
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from corral.api.http.callers import models_of
 from corral.api.http.disconnect import CancelOnDisconnect
 from corral.api.http.errors import ApiError
 from corral.core.catalog.uploads import BlobUploads
@@ -21,7 +22,9 @@ _PATH = "/api/blobs/{digest:str}"
 """A digest has no slash, so that it is one segment of the path."""
 
 
-@route(_PATH, http_method=["HEAD"], status_code=200, operation_id="headBlob", opt={"statuses": (404,)})
+@route(
+    _PATH, http_method=["HEAD"], status_code=200, operation_id="headBlob", opt={"scope": "manage", "statuses": (404,)}
+)
 async def has_blob(request: Request[Any, Any, Any]) -> ASGIApp:
     """Whether the store has a blob: 200 or 404. If so, it stays while this server runs."""
     if not await _uploads(request).has(_digest(request)):
@@ -33,7 +36,11 @@ async def has_blob(request: Request[Any, Any, Any]) -> ASGIApp:
     _PATH,
     status_code=201,
     operation_id="createBlob",
-    opt={"binary": True, "successes": {201: "The blob is stored", 200: "The store had it; the body was ignored"}},
+    opt={
+        "scope": "manage",
+        "binary": True,
+        "successes": {201: "The blob is stored", 200: "The store had it; the body was ignored"},
+    },
 )
 async def create_blob(request: Request[Any, Any, Any]) -> ASGIApp:
     """Stores the body as a blob; it is written while it arrives, and may be of any size."""
@@ -49,8 +56,7 @@ async def create_blob(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 def _uploads(request: Request[Any, Any, Any]) -> BlobUploads:
-    uploads: BlobUploads = request.app.state.runtime.catalog.uploads
-    return uploads
+    return models_of(request).uploads
 
 
 def _digest(request: Request[Any, Any, Any]) -> Digest:

@@ -42,25 +42,29 @@ class RecommendationsReply(Reply, frozen=True, kw_only=True):
     recommendations: tuple[Recommendation, ...]
 
 
-@get("/api/status", operation_id="status", opt={"reply": CloudStatusReply})
+@get("/api/status", operation_id="status", opt={"scope": "infer", "reply": CloudStatusReply})
 async def cloud_status(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Says that ollama.com is not used."""
     return Response(msgspec.json.encode(CloudStatusReply(cloud=CloudState())), media_type=JSON)
 
 
-@get("/api/experimental/model-recommendations", operation_id="recommendations", opt={"reply": RecommendationsReply})
+@get(
+    "/api/experimental/model-recommendations",
+    operation_id="recommendations",
+    opt={"scope": "infer", "reply": RecommendationsReply},
+)
 async def recommendations(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Recommends nothing: the list is ollama.com's."""
     return Response(msgspec.json.encode(RecommendationsReply(recommendations=())), media_type=JSON)
 
 
-@post("/api/me", operation_id="me", opt={"succeeds": False})
+@post("/api/me", operation_id="me", opt={"scope": "admin", "succeeds": False})
 async def account(request: Request[Any, Any, Any]) -> ASGIApp:
     """Knows no account."""
     raise ApiError(503, "account unavailable")
 
 
-@post("/api/signout", operation_id="signOut", opt={"succeeds": False, "statuses": (401,)})
+@post("/api/signout", operation_id="signOut", opt={"scope": "admin", "succeeds": False, "statuses": (401,)})
 async def sign_out(request: Request[Any, Any, Any]) -> ASGIApp:
     """Nobody is signed in."""
     raise ApiError(401, _NOT_SIGNED_IN)
@@ -70,7 +74,7 @@ async def sign_out(request: Request[Any, Any, Any]) -> ASGIApp:
     "/api/user/keys/{key:str}",
     status_code=200,
     operation_id="forgetKey",
-    opt={"succeeds": False, "statuses": (401,)},
+    opt={"scope": "admin", "succeeds": False, "statuses": (401,)},
 )
 async def forget_key(request: Request[Any, Any, Any]) -> ASGIApp:
     """The older form of signing out."""

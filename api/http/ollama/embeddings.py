@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
     "/api/embed",
     status_code=200,
     operation_id="embed",
-    opt={"body": EmbedBody, "reply": EmbedReply, "statuses": INFERENCE_STATUSES},
+    opt={"scope": "infer", "body": EmbedBody, "reply": EmbedReply, "statuses": INFERENCE_STATUSES},
 )
 async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     """Computes one vector of length 1 per input, in order. Without input, only loads the model."""
@@ -70,7 +70,7 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     "/api/embeddings",
     status_code=200,
     operation_id="embeddings",
-    opt={"body": EmbeddingBody, "reply": EmbeddingReply, "statuses": INFERENCE_STATUSES},
+    opt={"scope": "infer", "body": EmbeddingBody, "reply": EmbeddingReply, "statuses": INFERENCE_STATUSES},
 )
 async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Computes the vector of one text, not normalised. Without a prompt, only loads the model."""

@@ -40,7 +40,13 @@ _MOST_TOP_LOGPROBS = 20
     "/api/generate",
     status_code=200,
     operation_id="generate",
-    opt={"body": GenerateBody, "reply": GenerateReply, "ndjson": True, "statuses": INFERENCE_STATUSES},
+    opt={
+        "scope": "infer",
+        "body": GenerateBody,
+        "reply": GenerateReply,
+        "ndjson": True,
+        "statuses": INFERENCE_STATUSES,
+    },
 )
 async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
     """Completes a prompt. Without one, loads the model, or unloads it if `keep_alive` is 0."""
@@ -55,7 +61,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         try:
             refuse_beside_raw(body.raw, body.template, body.system, body.context)
         except InvalidRequest:
-            await begun.runtime.catalog.get(begun.name)
+            await begun.models.get(begun.name)
             raise
         if not body.prompt and not body.images:
             return await _load(begun, writer, "generate", ("insert",) if body.suffix else ())
@@ -85,7 +91,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
     "/api/chat",
     status_code=200,
     operation_id="chat",
-    opt={"body": ChatBody, "reply": ChatReply, "ndjson": True, "statuses": INFERENCE_STATUSES},
+    opt={"scope": "infer", "body": ChatBody, "reply": ChatReply, "ndjson": True, "statuses": INFERENCE_STATUSES},
 )
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answers a conversation. Without messages, loads the model, or unloads it if `keep_alive` is 0."""
@@ -163,7 +169,7 @@ async def _constraint(begun: InferenceRequest[BodyT]) -> Constraint | None:
     try:
         return read_format(begun.body.format)
     except InvalidOption:
-        await begun.runtime.catalog.get(begun.name)
+        await begun.models.get(begun.name)
         raise
 
 

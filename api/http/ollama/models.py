@@ -10,7 +10,9 @@ from litestar import Request, Response, get, post, route
 from litestar import delete as delete_route
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from corral.api.http.admission import OPEN
 from corral.api.http.body import read_json
+from corral.api.http.callers import models_of
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.naming import read_name, without_selector
 from corral.api.http.ollama.bodies import CopyBody, DeleteBody, ShowBody
@@ -49,33 +51,43 @@ _LEFT_OUT_OF_INFO = ("general.name", "tokenizer.chat_template")
 _encode = msgspec.json.Encoder().encode
 
 
-@route("/", http_method=["GET", "HEAD"], status_code=200, operation_id="root")
+@route("/", http_method=["GET", "HEAD"], status_code=200, operation_id="root", opt={"scope": OPEN})
 async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answers people and health checks."""
     return _respond(request, b"Ollama is running", "text/plain; charset=utf-8")
 
 
 @route(
-    "/api/version", http_method=["GET", "HEAD"], status_code=200, operation_id="version", opt={"reply": VersionReply}
+    "/api/version",
+    http_method=["GET", "HEAD"],
+    status_code=200,
+    operation_id="version",
+    opt={"scope": OPEN, "reply": VersionReply},
 )
 async def version(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Ollama's version, whose API this is, and Corral's own. A server without the second is not Corral."""
     return _respond(request, _encode(VersionReply(version=OLLAMA_VERSION, corral=_runtime(request).version)))
 
 
-@route("/api/tags", http_method=["GET", "HEAD"], status_code=200, operation_id="list", opt={"reply": ListReply})
+@route(
+    "/api/tags",
+    http_method=["GET", "HEAD"],
+    status_code=200,
+    operation_id="list",
+    opt={"scope": "infer", "reply": ListReply},
+)
 async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The models of the store, newest first."""
     catalog = _runtime(request).catalog
-    models = [await _listed(catalog, record) for record in await catalog.list()]
+    models = [await _listed(catalog, record) for record in await models_of(request).list()]
     return _respond(request, _encode(ListReply(models=models)))
 
 
-@get("/api/ps", operation_id="ps", opt={"reply": ProcessReply})
+@get("/api/ps", operation_id="ps", opt={"scope": "infer", "reply": ProcessReply})
 async def list_running(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The models in memory; the one that stays longest comes first."""
     runtime = _runtime(request)
-    models = [await _running(runtime.catalog, loaded) for loaded in runtime.scheduler.loaded()]
+    models = [await _running(runtime.catalog, loaded) for loaded in models_of(request).loaded()]
     return _respond(request, _encode(ProcessReply(models=models)))
 
 
@@ -83,7 +95,7 @@ async def list_running(request: Request[Any, Any, Any]) -> Response[bytes]:
     "/api/show",
     status_code=200,
     operation_id="show",
-    opt={"body": ShowBody, "reply": ShowReply, "statuses": (404,)},
+    opt={"scope": "infer", "body": ShowBody, "reply": ShowReply, "statuses": (404,)},
 )
 async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Everything that is known about a model. If the weights cannot be read, `model_info` is empty."""
@@ -94,7 +106,7 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
     name = read_name(without_selector(body.subject, cloud_text="remote model details are unavailable"))
     runtime = _runtime(request)
     try:
-        record = await runtime.catalog.get(name)
+        record = await models_of(request).get(name)
     except ModelNotFound as error:
         raise ApiError(404, f"model '{name.short}' not found") from error
     # Copilot Chat shows this key as the model's name.
@@ -102,7 +114,7 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
     return _respond(request, _encode(await _shown(runtime, record, body, body.subject if is_copilot else None)))
 
 
-@post("/api/copy", status_code=200, operation_id="copy", opt={"body": CopyBody, "statuses": (404,)})
+@post("/api/copy", status_code=200, operation_id="copy", opt={"scope": "manage", "body": CopyBody, "statuses": (404,)})
 async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     """Gives a model a second name."""
     body = await read_json(request, CopyBody)
@@ -110,13 +122,18 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     source = read_name(body.source, f'source "{body.source}" is invalid')
     destination = read_name(body.destination, f'destination "{body.destination}" is invalid')
     try:
-        await _runtime(request).catalog.copy(source, destination)
+        await models_of(request).copy(source, destination)
     except ModelNotFound as error:
         raise ApiError(404, f'model "{body.source}" not found') from error
     return _nothing
 
 
-@delete_route("/api/delete", status_code=200, operation_id="delete", opt={"body": DeleteBody, "statuses": (403, 404)})
+@delete_route(
+    "/api/delete",
+    status_code=200,
+    operation_id="delete",
+    opt={"scope": "manage", "body": DeleteBody, "statuses": (403, 404)},
+)
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Removes a name and the blobs that only it used. If the model is loaded, it stays so until its keep-alive ends."""
     body = await read_json(request, DeleteBody)
@@ -125,7 +142,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
         raise ApiError(400, "model is required")
     name = read_name(body.subject, f'name "{body.subject}" is invalid')
     try:
-        await _runtime(request).delete(name)
+        await models_of(request).delete(name)
     except ModelNotFound as error:
         raise ApiError(404, f"model '{body.subject}' not found") from error
     return _nothing

@@ -8,6 +8,7 @@ from litestar import Request, post
 from litestar.types import ASGIApp
 
 from corral.api.http.body import read_json
+from corral.api.http.callers import models_of
 from corral.api.http.errors import ApiError
 from corral.api.http.naming import read_name, without_selector
 from corral.api.http.ollama.replies import StatusReply
@@ -15,7 +16,6 @@ from corral.api.http.ollama.status_events import StatusEvents
 from corral.api.http.ollama.transfer_bodies import PullBody, PushBody
 from corral.api.http.ollama.transfer_stage import TransferStage
 from corral.api.http.request_log import request_log
-from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import InvalidName
 from corral.core.models.names import parse_name
 from corral.core.ports.sources import OnProgress
@@ -27,7 +27,7 @@ __all__ = ("pull", "push")
     "/api/pull",
     status_code=200,
     operation_id="pull",
-    opt={"body": PullBody, "reply": StatusReply, "ndjson": True, "statuses": (409,)},
+    opt={"scope": "manage", "body": PullBody, "reply": StatusReply, "ndjson": True, "statuses": (409,)},
 )
 async def pull(request: Request[Any, Any, Any]) -> ASGIApp:
     """Fetches a model from a registry or a source."""
@@ -37,12 +37,12 @@ async def pull(request: Request[Any, Any, Any]) -> ASGIApp:
     name = None if "://" in reference else read_name(reference)
     if body.destination:
         name = read_name(body.destination, f'destination "{body.destination}" is invalid')
-    catalog: ModelCatalog = request.app.state.runtime.catalog
+    models = models_of(request)
 
     async def work(on_progress: OnProgress) -> StatusReply:
         stage = TransferStage(on_progress)
         with stage.translating():
-            record = await catalog.pull(reference, name, stage.report, insecure=body.insecure)
+            record = await models.pull(reference, name, stage.report, insecure=body.insecure)
         return StatusReply(status="success", model=record.name.short)
 
     return StatusEvents(work, stream=body.stream)
@@ -52,7 +52,7 @@ async def pull(request: Request[Any, Any, Any]) -> ASGIApp:
     "/api/push",
     status_code=200,
     operation_id="push",
-    opt={"body": PushBody, "reply": StatusReply, "ndjson": True, "statuses": (409,)},
+    opt={"scope": "manage", "body": PushBody, "reply": StatusReply, "ndjson": True, "statuses": (409,)},
 )
 async def push(request: Request[Any, Any, Any]) -> ASGIApp:
     """Publishes a model in a registry."""
@@ -65,12 +65,12 @@ async def push(request: Request[Any, Any, Any]) -> ASGIApp:
         name = parse_name(typed)
     except InvalidName as error:
         raise ApiError(500, f"unqualified name: {typed}") from error
-    catalog: ModelCatalog = request.app.state.runtime.catalog
+    models = models_of(request)
 
     async def work(on_progress: OnProgress) -> StatusReply:
         stage = TransferStage(on_progress)
         with stage.translating():
-            digest = await catalog.push(
+            digest = await models.push(
                 name,
                 body.destination,
                 stage.report,

@@ -56,7 +56,7 @@ class WebFetchReply(Reply, frozen=True, kw_only=True):
     ["/api/web_search", "/api/experimental/web_search"],
     status_code=200,
     operation_id="webSearch",
-    opt={"body": WebSearchBody, "reply": WebSearchReply, "statuses": _STATUSES},
+    opt={"scope": "infer", "body": WebSearchBody, "reply": WebSearchReply, "statuses": _STATUSES},
 )
 async def web_search(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Searches the web, if a setting says through whom."""
@@ -73,7 +73,7 @@ async def web_search(request: Request[Any, Any, Any]) -> Response[bytes]:
     ["/api/web_fetch", "/api/experimental/web_fetch"],
     status_code=200,
     operation_id="webFetch",
-    opt={"body": WebFetchBody, "reply": WebFetchReply, "statuses": _STATUSES},
+    opt={"scope": "infer", "body": WebFetchBody, "reply": WebFetchReply, "statuses": _STATUSES},
 )
 async def web_fetch(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Fetches a page of the web, if a setting allows it: its title, its text and its links."""

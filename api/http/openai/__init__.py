@@ -15,5 +15,5 @@ __all__ = ("router",)
 router = Router(
     path="/v1",
     route_handlers=[chat_completions, completions, openai_embeddings, list_models, get_model],
-    opt={"dialect": OPENAI},
+    opt={"dialect": OPENAI, "scope": "infer"},
 )

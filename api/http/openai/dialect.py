@@ -26,7 +26,12 @@ _KINDS: Mapping[int, str] = {
     422: "invalid_request_error",
     429: "rate_limit_error",
 }
-_CODES: Mapping[str, str] = {PromptTooLong.code: "context_length_exceeded", "unknown_path": "unknown_url"}
+_CODES: Mapping[str, str] = {
+    PromptTooLong.code: "context_length_exceeded",
+    "unknown_path": "unknown_url",
+    "unauthenticated": "invalid_api_key",
+    "too_many_requests": "rate_limit_exceeded",
+}
 """Codes for which OpenAI has names of its own."""
 
 _PLAIN_CODES = frozenset({CorralError.code, InvalidRequest.code})
