@@ -269,18 +269,23 @@ def test_tokens_are_charged(keyed: Keyed) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", second.headers["anthropic-ratelimit-tokens-reset"])
 
 
-def test_requests_at_once_end_with_their_clients(keyed: Keyed) -> None:
+def test_requests_at_once_end_with_their_clients(start_server: Callable[..., Any], tmp_path: Path) -> None:
     """The place of a request is free again when it was answered, and when its client has left."""
-    key = keyed.key("single", parallel=1)
-    endless = CHAT | {"stream": True, "options": {"num_predict": 4000, "ignore_eos": True, "stop": []}}
-    sent = {"x-api-key": key}
-    keyed.within(lambda: keyed.server.active() == 0)
-    with httpx.stream("POST", f"{keyed.url}/api/chat", json=endless, headers=sent, timeout=60) as answer:
-        assert answer.status_code == 200
-        next(answer.iter_lines())
-        assert keyed.ask("GET", "/api/tags", key).status_code == 429
-    keyed.within(lambda: keyed.ask("GET", "/api/tags", key).status_code == 200)
-    assert keyed.ask("GET", "/api/tags", key).status_code == 200
+    file = KeyFile(tmp_path / "keys.json")
+    authenticator = KeyAuthenticator(KeysSettings(file=str(file.path)))
+    with start_server(engine={"answer": "word " * 5000, "step_delay_s": 0.01}, authenticator=authenticator) as server:
+        keyed = Keyed(server, file)
+        key = keyed.key("single", parallel=1)
+        endless = CHAT | {"stream": True, "options": {"num_predict": 4000}}
+        with httpx.stream(
+            "POST", f"{keyed.url}/api/chat", json=endless, headers={"x-api-key": key}, timeout=60
+        ) as answer:
+            assert answer.status_code == 200
+            lines = answer.iter_lines()
+            next(lines)
+            assert keyed.ask("GET", "/api/tags", key).status_code == 429
+        keyed.within(lambda: keyed.ask("GET", "/api/tags", key).status_code == 200)
+        assert keyed.ask("GET", "/api/tags", key).status_code == 200
 
 
 def test_the_official_client_sends_its_key(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:

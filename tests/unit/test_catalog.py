@@ -189,7 +189,7 @@ def test_a_given_name_wins_and_replaces(store: Store, weights: Path) -> None:
         (b"Once upon a time", "text beginning with"),
         (gguf_bytes()[:-200], "truncated"),
         (gguf_bytes({"general.architecture": "clip"}), "needs exactly one weights file"),
-        (gguf_bytes({"general.architecture": "llama", "general.type": "adapter"}), "needs exactly one weights file"),
+        (gguf_bytes({"general.architecture": "llama", "general.type": "adapter"}), "only adapters of the type 'lora'"),
         (gguf_bytes({**SMALL_MODEL, "split.count": 3, "split.no": 0}), "must use llama.cpp split filename pattern"),
     ],
 )

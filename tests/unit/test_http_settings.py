@@ -29,7 +29,7 @@ def test_every_setting_reaches_the_server() -> None:
         reader_timeout=Duration("0"),
         shutdown_grace=Duration("7s"),
     )
-    for name in ServerSettings.__struct_fields__:
+    for name in {*ServerSettings.__struct_fields__} - {"auth"}:  # whoever assembles the server chooses who asks
         one = msgspec.structs.replace(ServerSettings(), **{name: getattr(changed, name)})
         assert http_settings(one) != HttpSettings(), name
 

@@ -88,7 +88,8 @@ def test_every_builtin_target_can_be_built(kind: Factories[Any, Any]) -> None:
     manager = PluginManager()
     manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
     for spec in manager.specs(kind):
-        if getattr(spec, "registry", None) is None:  # one on a registry is made in tests/contracts/remote_stores.py
+        # One on a registry is made in tests/contracts/remote_stores.py; SearXNG is nowhere unless a setting says where.
+        if getattr(spec, "registry", None) is None and spec.name != "searxng":
             kind.check_part(spec.name, build(spec))
 
 

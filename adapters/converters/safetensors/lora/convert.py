@@ -41,6 +41,13 @@ _LAYER = re.compile(r"(?:model\.)?layers\.(?P<number>\d+)\.(?P<part>.+)")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}")
 _HUB = "huggingface.co"
 _EMBEDDING = "token_embd"
+_COUNTS = {
+    "hidden_size": "embedding_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+}
+"""What of a configuration tells how rows are rearranged, and the keys of GGUF for it."""
 
 
 class _Pair(NamedTuple):
@@ -109,9 +116,9 @@ def _family(pairs: Mapping[str, Any]) -> tuple[DecoderFamily, Config]:
             continue
         known.append(family.architecture)
         if family.architecture == architecture:
-            heads = f"{architecture}.attention.head_count"
-            counts = {"num_attention_heads": pairs.get(heads), "num_key_value_heads": pairs.get(f"{heads}_kv")}
-            return family, Config(counts, "the header of the weights")
+            counts = {name: pairs.get(f"{architecture}.{key}") for name, key in _COUNTS.items()}
+            stated = {name: count for name, count in counts.items() if count is not None}
+            return family, Config(stated, "the header of the weights")
     raise Unsupported(
         f"adapters for the architecture {architecture[:100]!r} are not converted",
         f"those for {', '.join(known)} are; convert it with convert_lora_to_gguf.py of llama.cpp",
