@@ -42,6 +42,13 @@ def connected(url: str) -> anthropic.Anthropic:
 
 
 @pytest.fixture(scope="module")
+def shared_server() -> Iterator[Any]:
+    """One of this file's own: models stay loaded in it that tests of others do not expect."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def client(shared_server: Any) -> Iterator[anthropic.Anthropic]:
     with connected(shared_server.url) as client:
         yield client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +24,7 @@ from corral.api.http.anthropic.calls import (
 )
 from corral.api.http.anthropic.replies import MessageReply, TokenCount
 from corral.api.http.errors import JSON, ApiError
+from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.api.http.remarks import Remarks
 from corral.core.generation.answers import Generation
@@ -36,7 +36,6 @@ BodyT = TypeVar("BodyT", bound=CountTokensBody)
 
 _NO_MODEL = ApiError(400, "model is required")
 _NOT_FOUND = "model '{}' not found"
-_LARGE_IMAGES = 1 << 20  # characters, which take about a millisecond
 
 
 @post(
@@ -90,10 +89,8 @@ async def _call(begun: InferenceRequest[BodyT]) -> tuple[ChatCall, tuple[str, ..
             think = None
             options.pop("thinking_budget", None)
             ignored += ("thinking",) if body.thinking else ("output_config.effort",)
-    if media_characters([message.get("content") for message in body.messages]) < _LARGE_IMAGES:
-        messages = read_messages(body.messages)
-    else:
-        messages = await asyncio.to_thread(read_messages, body.messages)
+    characters = media_characters([message.get("content") for message in body.messages])
+    messages = await beside_the_loop(lambda: read_messages(body.messages), characters)
     call = ChatCall(
         model=begun.model,
         caller=begun.caller,

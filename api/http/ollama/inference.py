@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
 from litestar import Request, post
@@ -12,6 +11,7 @@ from litestar.types import ASGIApp
 
 from corral.api.http.answers import AnswerResponse
 from corral.api.http.errors import JSON, ApiError
+from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, MessageBody, decoded_images
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
@@ -28,11 +28,9 @@ from corral.core.requests.tool_choice import read_tool_choice
 
 __all__ = ("chat", "generate")
 
-T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound=InferenceBody)
 
 _NOT_FOUND = "model '{}' not found"
-_LARGE_IMAGES = 1 << 20  # characters, which take about a millisecond
 _MOST_TOP_LOGPROBS = 20
 
 
@@ -68,7 +66,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         constraint = await _constraint(begun)
     call = GenerateCall(
         prompt=body.prompt,
-        images=await _beside_the_loop(lambda: decoded_images(body.images), (body,)),
+        images=await beside_the_loop(lambda: decoded_images(body.images), _characters((body,))),
         system=body.system or None,
         template=body.template,
         raw=body.raw,
@@ -108,7 +106,9 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
         constraint = await _constraint(begun)
         tool_choice = read_tool_choice(body.tool_choice)
     call = ChatCall(
-        messages=await _beside_the_loop(lambda: tuple(one.to_core() for one in body.messages), body.messages),
+        messages=await beside_the_loop(
+            lambda: tuple(one.to_core() for one in body.messages), _characters(body.messages)
+        ),
         tools=tuple(tool.to_core() for tool in body.tools),
         tool_choice=tool_choice,
         **_answering(begun, constraint),
@@ -123,11 +123,9 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     return AnswerResponse(open_generation, writer, stream=body.stream)
 
 
-async def _beside_the_loop(decode: Callable[[], T], holders: Iterable[GenerateBody | MessageBody]) -> T:
-    """Runs `decode` in a thread if the images of `holders` are so large that the event loop would notice."""
-    if sum([len(image) for one in holders for image in one.images]) < _LARGE_IMAGES:
-        return decode()
-    return await asyncio.to_thread(decode)
+def _characters(holders: Iterable[GenerateBody | MessageBody]) -> int:
+    """The size of their images, still encoded."""
+    return sum([len(image) for one in holders for image in one.images])
 
 
 def _check(body: InferenceBody) -> None:

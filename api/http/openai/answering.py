@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,7 +10,6 @@ import msgspec
 from corral.api.http.answers import AnswerSource
 from corral.api.http.errors import ApiError
 from corral.api.http.openai.bodies import OpenAIBody
-from corral.api.http.openai.messages import media_characters
 from corral.api.http.openai.options import format_of
 from corral.api.http.openai.several import SeveralAnswers
 from corral.api.http.prologue import InferenceRequest
@@ -20,24 +18,15 @@ from corral.core.generation.answers import Generation
 from corral.core.requests.calls import ChatCall, GenerateCall
 from corral.core.requests.requests import Constraint
 
-__all__ = ("MODEL_REQUIRED", "MOST_TOP_LOGPROBS", "NOT_FOUND", "beside_the_loop", "constraint_of", "opened")
+__all__ = ("MODEL_REQUIRED", "MOST_TOP_LOGPROBS", "NOT_FOUND", "constraint_of", "opened")
 
 MODEL_REQUIRED = ApiError(400, "model is required", param="model")
 NOT_FOUND = "model '{}' not found"
 MOST_TOP_LOGPROBS = 20
 
-_LARGE_MEDIA = 1 << 20  # characters, which take about a millisecond to decode
 _SEEDS = 1 << 63
 
-T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound=OpenAIBody)
-
-
-async def beside_the_loop(decode: Callable[[], T], holders: Sequence[Any]) -> T:
-    """Runs `decode` in a thread if the images in `holders` are so large that the event loop would notice."""
-    if media_characters(list(holders)) < _LARGE_MEDIA:
-        return decode()
-    return await asyncio.to_thread(decode)
 
 
 async def constraint_of(

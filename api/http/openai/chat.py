@@ -11,17 +11,17 @@ from litestar.types import ASGIApp
 
 from corral.api.http.answers import AnswerResponse
 from corral.api.http.errors import JSON, ApiError
+from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.openai.answering import (
     MODEL_REQUIRED,
     MOST_TOP_LOGPROBS,
     NOT_FOUND,
-    beside_the_loop,
     constraint_of,
     opened,
 )
 from corral.api.http.openai.bodies import ChatCompletionBody
 from corral.api.http.openai.chat_form import ChatForm
-from corral.api.http.openai.messages import read_messages
+from corral.api.http.openai.messages import media_characters, read_messages
 from corral.api.http.openai.options import options_of, think_of
 from corral.api.http.openai.replies import ChatCompletion
 from corral.api.http.openai.tools import chosen_tools, read_tools
@@ -49,7 +49,7 @@ async def chat_completions(request: Request[Any, Any, Any]) -> ASGIApp:
     call = ChatCall(
         model=begun.model,
         caller=begun.caller,
-        messages=await beside_the_loop(lambda: read_messages(body.messages), body.messages),
+        messages=await beside_the_loop(lambda: read_messages(body.messages), media_characters(list(body.messages))),
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls,
