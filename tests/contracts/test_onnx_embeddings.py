@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +185,17 @@ def test_from_a_folder_to_a_vector(minilm_int8: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def engine(minilm_int8: Path) -> StepEngine:
+def loaded(minilm_int8: Path) -> StepEngine:
     return make(minilm_int8)
+
+
+@pytest.fixture
+def engine(loaded: StepEngine) -> Iterator[StepEngine]:
+    """Loaded once. A test leaves no request behind, since the next one uses the same ids."""
+    assert not loaded.has_unfinished_requests()
+    yield loaded
+    for request_id in range(3):
+        loaded.abort_request(request_id)
 
 
 def test_a_vector_does_not_depend_on_its_company(engine: StepEngine) -> None:
