@@ -9,52 +9,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Literal
 
 import msgspec
-from msgspec import UnsetType
 
 from corral.core.access.limits import RateLimits
-from corral.core.access.rules import require_model, require_scope
 from corral.core.generation.answer_checks import schema_to_check, with_format_check
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.completing import completed, prompt_of
 from corral.core.generation.embedding import embed_texts
+from corral.core.generation.opening import Catalog, ModelOpener, Scheduler
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.parsing import parsed
 from corral.core.generation.prompt_counting import counted_tokens, prefilled_tokens
 from corral.core.generation.prompting import shown_text
 from corral.core.generation.refusals import (
-    refuse_embedding_model,
     refuse_unserved,
     require_capability,
     require_features,
     require_rendering,
     require_task,
-    settled_thinking,
     with_enforceable_budget,
 )
 from corral.core.generation.single_call import until_first_call
 from corral.core.generation.tool_calling import settled_tools
-from corral.core.models.model import StoredModel
-from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.format_checks import FormatChecker
 from corral.core.ports.running import Task
-from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
-    Call,
     ChatCall,
     EmbedCall,
     EmbedResult,
     GenerateCall,
     LoadCall,
-    LoadingCall,
     UnloadCall,
 )
 from corral.core.requests.options import ResolvedOptions
@@ -62,42 +54,14 @@ from corral.core.requests.outputs import Embedded, Vectors
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
-from corral.core.scheduling.leases import Lease
 from corral.core.scheduling.load_progress import LoadListener
 
 __all__ = ("InferenceService",)
 
 _log = logging.getLogger(__name__)
 
-ThinkingCallT = TypeVar("ThinkingCallT", bound=GenerateCall | ChatCall | LoadCall)
-
 _ANSWERING: frozenset[Task] = frozenset({"completion", "chat"})
 _EMBEDDING: frozenset[Task] = frozenset({"embedding"})
-
-
-class Catalog(Protocol):
-    """What inference asks of the `ModelCatalog`."""
-
-    async def get(self, name: ModelName) -> StoredModel: ...
-    async def view(self, name: ModelName) -> ModelView: ...
-
-
-class Scheduler(Protocol):
-    """What inference asks of the `ModelScheduler`."""
-
-    def lease(
-        self,
-        view: ModelView,
-        *,
-        load_options: Mapping[str, Any] = ...,
-        engine: str | None = ...,
-        tasks: Collection[Task] = ...,
-        keep_alive_s: float | UnsetType | None = ...,
-        caller: Caller = ...,
-        on_progress: LoadListener | None = ...,
-    ) -> AbstractAsyncContextManager[Lease]: ...
-
-    async def unload(self, record: StoredModel) -> bool: ...
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +95,7 @@ class InferenceService:
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
+        self._models = ModelOpener(catalog, scheduler)
         self._parsers = parsers
         self._checker = checker
         self._limits = limits or RateLimits()
@@ -155,7 +120,7 @@ class InferenceService:
         Raises what `generate` and `chat` raise, and `Unsupported` if the model's chats are not rendered here.
         """
         asked = await self._asked(call)
-        async with self._lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
+        async with self._models.lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
             require_rendering(lease, asked.request, call.model)
             prompt = await prompt_of(asked.view, lease.model, asked.request, self._formats)
             return prompt, await shown_text(prompt, lease.model)
@@ -168,16 +133,16 @@ class InferenceService:
         if any(message.images for message in call.messages):
             return await prefilled_tokens(self.chat, call)
         asked = await self._asked(call)
-        async with self._lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
+        async with self._models.lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
             require_rendering(lease, asked.request, call.model)
             return await counted_tokens(asked.view, lease.model, asked.request, self._formats)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""
         started_ns = time.perf_counter_ns()
-        view = await self._view(call)
+        view = await self._models.view(call)
         options = resolved_options(view, call.options)
-        async with self._lease(view, call, options, _EMBEDDING) as lease:
+        async with self._models.lease(view, call, options, _EMBEDDING) as lease:
             require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
@@ -206,46 +171,24 @@ class InferenceService:
 
         A model is not loaded for a task or a capability that it does not have.
         """
-        view, options, call = await self._begun(call, call.task)
+        view, options, call = await self._models.begun(call, call.task)
         for needed in call.needed_capabilities:
             require_capability(view.record, view.capabilities, needed)
-        async with self._lease(view, call, options, (), on_progress) as lease:
+        async with self._models.lease(view, call, options, (), on_progress) as lease:
             return lease.load_ns
 
     async def unload(self, call: UnloadCall) -> bool:
         """Free a model once its requests have ended. False if it was not loaded."""
-        return await self._scheduler.unload(await self._catalog.get(self._permitted(call)))
+        return await self._scheduler.unload(await self._catalog.get(self._models.permitted(call)))
 
     def close(self) -> None:
         """Ends its threads without waiting. Call it once no request is in progress."""
         self._formats.close()
 
-    def _permitted(self, call: Call) -> ModelName:
-        """The name of the call's model. Raises `Forbidden`, and `ModelNotFound` for one that its caller may not use."""
-        name, principal = parse_name(call.model), call.caller.principal
-        require_scope(principal, "infer")
-        require_model(principal, name)
-        return name
-
-    async def _view(self, call: Call) -> ModelView:
-        return await self._catalog.view(self._permitted(call))
-
-    async def _begun(
-        self, call: ThinkingCallT, task: Literal["generate", "chat"] | None
-    ) -> tuple[ModelView, ResolvedOptions, ThinkingCallT]:
-        """The model and the options of a call, and the call with its `think` settled; checked in Ollama's order."""
-        view = await self._view(call)
-        think = settled_thinking(view, call.model, call.think)
-        if task is not None:
-            refuse_embedding_model(view.capabilities, call.model, task)
-        if think is not call.think:
-            call = msgspec.structs.replace(call, think=think)
-        return view, resolved_options(view, call.options), call
-
     async def _asked(self, call: GenerateCall | ChatCall) -> _Asked:
         """Everything that is decided before the model is loaded."""
         task: Literal["generate", "chat"] = "generate" if isinstance(call, GenerateCall) else "chat"
-        view, options, call = await self._begun(call, task)
+        view, options, call = await self._models.begun(call, task)
         await refuse_unserved(view.record, view.capabilities, call)
         request: ChatRequest | CompletionRequest
         if isinstance(call, GenerateCall):
@@ -258,28 +201,10 @@ class InferenceService:
             request = chat_request(view.record, call, options)
         return _Asked(view=view, options=options, call=call, request=request, task=task)
 
-    def _lease(
-        self,
-        view: ModelView,
-        call: LoadingCall,
-        options: ResolvedOptions,
-        tasks: Collection[Task],
-        on_progress: LoadListener | None = None,
-    ) -> AbstractAsyncContextManager[Lease]:
-        return self._scheduler.lease(
-            view,
-            load_options=options.load,
-            engine=call.engine or options.engine,
-            tasks=tasks,
-            keep_alive_s=call.keep_alive_s,
-            caller=call.caller,
-            on_progress=on_progress,
-        )
-
     async def _answer(self, asked: _Asked) -> Generation:
         view, call, request, unknown = asked.view, asked.call, asked.request, asked.options.unknown
         async with AsyncExitStack() as stack:
-            lease = await stack.enter_async_context(self._lease(view, call, asked.options, _ANSWERING))
+            lease = await stack.enter_async_context(self._models.lease(view, call, asked.options, _ANSWERING))
             owns_format = isinstance(request, ChatRequest) and "chat" in lease.model.info.tasks
             if not owns_format:
                 require_task(lease, "completion", call.model, asked.task)
