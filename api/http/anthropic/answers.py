@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from corral.api.http.answer_pieces import AnswerPieces
 from corral.api.http.anthropic.dialect import ANTHROPIC, new_id
 from corral.api.http.anthropic.replies import (
     Block,
@@ -33,32 +34,6 @@ _PING = event(b'{"type":"ping"}', b"ping")
 _STOP = event(b'{"type":"message_stop"}', b"message_stop")
 
 
-class _Pieces:
-    """Divides deltas into pieces of blocks. A block of nothing but space is none: clients may not send it back."""
-
-    def __init__(self) -> None:
-        self._kind = ""
-        self._space = ""
-
-    def of(self, delta: Delta) -> list[tuple[str, str | ToolCall]]:
-        """The kind of each piece's block, and more of its text, or a call as a whole."""
-        pieces: list[tuple[str, str | ToolCall]] = []
-        for kind, text in (("thinking", delta.thinking), ("text", delta.text)):
-            if not text:
-                continue
-            if self._kind != kind and kind == "text":
-                text = self._space + text
-                self._space = text if text.isspace() else ""
-                if self._space:
-                    continue
-            self._kind = kind
-            pieces.append((kind, text))
-        for call in delta.tool_calls:
-            self._kind, self._space = "tool_use", ""
-            pieces.append(("tool_use", call))
-        return pieces
-
-
 class MessageWriter:
     """The answer to one request. `stops` are the stop sequences of the client, `most_tokens` its limit."""
 
@@ -77,7 +52,7 @@ class MessageWriter:
         self._count = 0
         self._before_text = b""
         self._calls = 0
-        self._pieces = _Pieces()
+        self._pieces = AnswerPieces()
         self._thinking = ThinkingTokens()
 
     def begin(self, record: StoredModel) -> None:
