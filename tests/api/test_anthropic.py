@@ -150,7 +150,7 @@ def test_tool_input_is_streamed(caller: anthropic.Anthropic) -> None:
     assert reason == "tool_use"
     assert ["".join(pieces) for pieces in inputs.values()] == [whole, whole]
     with (
-        pytest.raises(anthropic.APIStatusError, match="call of .*weather.* cannot be completed"),
+        pytest.raises(anthropic.APIStatusError, match=r"call of .*weather.* cannot be completed"),
         caller.messages.stream(
             model="caller", max_tokens=400, messages=HELLO, tools=[TOOL], stop_sequences=["is"]
         ) as stream,
