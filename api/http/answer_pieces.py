@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import Delta
+from corral.core.requests.outputs import Delta, ToolCallPiece
 
 __all__ = ("AnswerPieces",)
+
+CallT = TypeVar("CallT", ToolCall, ToolCallPiece)
 
 
 class AnswerPieces:
@@ -16,10 +21,10 @@ class AnswerPieces:
         self.space = ""
         """Space that was held back because nothing has followed it yet."""
 
-    def of(self, delta: Delta) -> list[tuple[str, str | ToolCall]]:
-        """The kind of each piece's block (``thinking``, ``text``, ``tool_use``), and more of its text, or a call as a
-        whole."""
-        pieces: list[tuple[str, str | ToolCall]] = []
+    def of(self, delta: Delta, calls: Sequence[CallT]) -> list[tuple[str, str | CallT]]:
+        """The kind of each piece's block (``thinking``, ``text``, ``tool_use``), and more of its text, or one of the
+        delta's `calls`, whole or in pieces."""
+        pieces: list[tuple[str, str | CallT]] = []
         for kind, text in (("thinking", delta.thinking), ("text", delta.text)):
             if not text:
                 continue
@@ -30,7 +35,7 @@ class AnswerPieces:
                     continue
             self._kind = kind
             pieces.append((kind, text))
-        for call in delta.tool_calls:
+        for call in calls:
             self._kind, self.space = "tool_use", ""
             pieces.append(("tool_use", call))
         return pieces

@@ -84,6 +84,7 @@ async def _call(
         tools=functions,
         tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls,
+        tool_calls_in_pieces=body.stream,
         options=with_defaults(body.options, fields),
         keep_alive_s=begun.keep_alive_s,
         engine=body.engine or None,

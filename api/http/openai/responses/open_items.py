@@ -1,8 +1,12 @@
-"""The item of a response that is being written: its text so far, and the events that say so."""
+"""The item of a response that is being written: its text so far, and the events that say so.
+
+Each kind begins its events when it is made; `close` ends them and gives the item.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import msgspec
+from msgspec import UNSET
 
 from corral.api.http.openai.replies import TokenEntry
 from corral.api.http.openai.responses.events import ResponseEvents
@@ -17,13 +21,7 @@ from corral.api.http.openai.responses.replies import (
     SummaryText,
 )
 
-__all__ = ("OpenItem", "OpenMessage", "OpenReasoning", "write_call")
-
-
-class OpenItem(Protocol):
-    """An item in progress. Its events have begun; `close` ends them and gives the item."""
-
-    def close(self, status: ItemStatus) -> OutputItem: ...
+__all__ = ("OpenCall", "OpenMessage", "OpenReasoning")
 
 
 class OpenMessage:
@@ -117,15 +115,36 @@ class OpenReasoning:
         return item
 
 
-def write_call(events: ResponseEvents, place: int, call: FunctionCallItem, begun: FunctionCallItem) -> None:
-    """The events of a call, which comes as a whole. `begun` is the call without its arguments."""
-    events.add("response.output_item.added", output_index=place, item=begun)
-    events.add("response.function_call_arguments.delta", item_id=call.id, output_index=place, delta=call.arguments)
-    events.add(
-        "response.function_call_arguments.done",
-        item_id=call.id,
-        output_index=place,
-        name=call.name,
-        arguments=call.arguments,
-    )
-    events.add("response.output_item.done", output_index=place, item=call)
+class OpenCall:
+    """A call of a function, whose arguments are JSON text."""
+
+    def __init__(self, events: ResponseEvents, place: int, call_id: str, name: str, namespace: str | None) -> None:
+        self._events = events
+        self._place = place
+        self._texts: list[str] = []
+        self._item = FunctionCallItem(
+            id=new_id("function_call"),
+            status="in_progress",
+            call_id=call_id,
+            name=name,
+            arguments="",
+            namespace=namespace or UNSET,
+        )
+        events.add("response.output_item.added", output_index=place, item=self._item)
+        events.begin_texts("response.function_call_arguments.delta", item_id=self._item.id, output_index=place)
+
+    def add(self, arguments: str) -> None:
+        self._texts.append(arguments)
+        self._events.add_text(arguments)
+
+    def close(self, status: ItemStatus) -> OutputItem:
+        item = msgspec.structs.replace(self._item, status=status, arguments="".join(self._texts))
+        self._events.add(
+            "response.function_call_arguments.done",
+            item_id=item.id,
+            output_index=self._place,
+            name=item.name,
+            arguments=item.arguments,
+        )
+        self._events.add("response.output_item.done", output_index=self._place, item=item)
+        return item

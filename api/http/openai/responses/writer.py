@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import UNSET
@@ -13,10 +14,8 @@ from corral.api.http.errors import ApiError
 from corral.api.http.openai.dialect import OPENAI
 from corral.api.http.openai.replies import TokenEntry, token_entries
 from corral.api.http.openai.responses.events import ResponseEvents
-from corral.api.http.openai.responses.items import new_id
-from corral.api.http.openai.responses.open_items import OpenMessage, OpenReasoning, write_call
+from corral.api.http.openai.responses.open_items import OpenCall, OpenMessage, OpenReasoning
 from corral.api.http.openai.responses.replies import (
-    FunctionCallItem,
     IncompleteDetails,
     ItemStatus,
     OutputItem,
@@ -29,7 +28,7 @@ from corral.api.http.openai.responses.tools import ResponseTools
 from corral.api.http.remarks import Remarks
 from corral.api.http.thinking_tokens import ThinkingTokens
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import Delta, Finished, Output, Started
+from corral.core.requests.outputs import Delta, Finished, Output, Started, ToolCallPiece
 
 __all__ = ("ResponseWriter",)
 
@@ -51,10 +50,13 @@ class ResponseWriter:
         self.has_ended = False
         self._tools = tools
         self._encrypts = encrypts
+        self._stream = stream
         self._events = ResponseEvents(stream=stream)
         self._pieces = AnswerPieces()
         self._thinking = ThinkingTokens()
-        self._open: OpenMessage | OpenReasoning | None = None
+        self._open: OpenCall | OpenMessage | OpenReasoning | None = None
+        self._call = 0
+        """The index of the call that is open."""
         self._items: list[OutputItem] = []
         self._logprobs: list[TokenEntry] = []
 
@@ -71,13 +73,25 @@ class ResponseWriter:
             self._begin()
             self._thinking.hear(output)
             self._logprobs += token_entries(output.logprobs)
-            for kind, more in self._pieces.of(output):
-                if isinstance(more, ToolCall):
-                    self._call(more)
-                elif kind == "thinking":
-                    self._think(more)
-                else:
-                    self._say(more)
+            if self._stream:
+                self._hear(self._pieces.of(output, output.tool_call_pieces))
+            else:
+                self._hear(self._pieces.of(output, output.tool_calls))
+            if isinstance(self._open, OpenCall) and self._call in [call.index for call in output.tool_calls]:
+                self._close("completed")
+
+    def _hear(self, pieces: Iterable[tuple[str, str | ToolCall | ToolCallPiece]]) -> None:
+        for kind, more in pieces:
+            if isinstance(more, ToolCall):
+                self._begin_call(more).add(_arguments(more.arguments).decode())
+            elif isinstance(more, ToolCallPiece):
+                call = self._begin_call(more) if more.name else self._open
+                if isinstance(call, OpenCall) and more.arguments:
+                    call.add(more.arguments)
+            elif kind == "thinking":
+                self._think(more)
+            else:
+                self._say(more)
 
     def finish(self, finished: Finished) -> None:
         """The answer is complete, or was cut."""
@@ -142,20 +156,13 @@ class ResponseWriter:
             self._open = OpenReasoning(self._events, len(self._items), encrypts=self._encrypts)
         self._open.add(text)
 
-    def _call(self, call: ToolCall) -> None:
+    def _begin_call(self, call: ToolCall | ToolCallPiece) -> OpenCall:
         self._close("completed")
         name, space = self._tools.named(call.name)
-        written = FunctionCallItem(
-            id=new_id("function_call"),
-            status="completed",
-            call_id=call.id or f"call_{secrets.token_hex(12)}",
-            name=name,
-            arguments=_arguments(call.arguments).decode(),
-            namespace=space or UNSET,
-        )
-        begun = msgspec.structs.replace(written, status="in_progress", arguments="")
-        write_call(self._events, len(self._items), written, begun)
-        self._items.append(written)
+        id = call.id or f"call_{secrets.token_hex(12)}"
+        self._open = begun = OpenCall(self._events, len(self._items), id, name, space)
+        self._call = call.index
+        return begun
 
     def _close(self, status: ItemStatus) -> None:
         if self._open is not None:
