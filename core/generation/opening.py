@@ -11,7 +11,7 @@ from msgspec import UnsetType
 
 from corral.core.access.rules import require_model, require_scope
 from corral.core.generation.assembling import resolved_options
-from corral.core.generation.refusals import refuse_embedding_model, settled_thinking
+from corral.core.generation.refusals import refuse_textless_model, settled_thinking
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
@@ -31,6 +31,7 @@ class Catalog(Protocol):
     """What inference asks of the `ModelCatalog`."""
 
     async def get(self, name: ModelName) -> StoredModel: ...
+    async def list(self) -> list[StoredModel]: ...
     async def view(self, name: ModelName) -> ModelView: ...
 
 
@@ -77,7 +78,7 @@ class ModelOpener:
         view = await self.view(call)
         think = settled_thinking(view, call.model, call.think)
         if task is not None:
-            refuse_embedding_model(view.capabilities, call.model, task)
+            refuse_textless_model(view.capabilities, call.model, task)
         if think is not call.think:
             call = msgspec.structs.replace(call, think=think)
         return view, resolved_options(view, call.options), call
