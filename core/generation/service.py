@@ -224,7 +224,9 @@ class InferenceService:
                 unknown = (*unknown, *unlimited)
             if owns_format:
                 outputs = lease.model.run(request)
-                outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
+                if isinstance(request, ChatRequest) and request.tools:
+                    in_pieces = request.tool_calls_in_pieces
+                    outputs = parsed(outputs, (), view.record.name.short, calls_in_pieces=in_pieces)
             else:
                 outputs = await completed(view, lease.model, request, self._formats, self._parsers)
             if getattr(request, "tools", ()) and not getattr(request, "parallel_tool_calls", True):
