@@ -14,6 +14,7 @@ from corral.plugins.testing.embedding_promises import EmbeddingPromises
 from corral.plugins.testing.loaded import ModelUnderTest
 from corral.plugins.testing.loading import asked, embedding, promise
 from corral.plugins.testing.text_promises import TextPromises
+from corral.plugins.testing.vocabulary_promises import VocabularyPromises
 
 __all__ = ("RunningModelContract",)
 
@@ -24,7 +25,7 @@ class _UnheardOf(Request, frozen=True, kw_only=True):
     """A request of a task that no model has."""
 
 
-class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
+class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises, VocabularyPromises):
     """What every loaded model promises, whatever is behind it.
 
     ::

@@ -12,6 +12,7 @@ from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.engine_kit.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
 from corral.adapters.engine_kit.token_choosing import ModelTokens
 from corral.adapters.engine_kit.token_ids import checked_ids
+from corral.adapters.engines.llama_cpp.native_file import NativeVocabulary
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.reader_count import Users
 from corral.adapters.formats.gguf.vocabulary import SPACE
@@ -27,9 +28,9 @@ _SHALLOW = PIECE_CHARACTERS * 4 // 3
 
 
 class LlamaTokenizer:
-    """The `OpenTokenizer` port over a loaded model."""
+    """The `OpenTokenizer` port over a loaded model, or its vocabulary alone."""
 
-    def __init__(self, model: LlamaModel) -> None:
+    def __init__(self, model: LlamaModel | NativeVocabulary) -> None:
         self._users = Users()
         self._size = model.vocabulary_size
         vocab = model.vocab
