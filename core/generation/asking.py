@@ -16,10 +16,10 @@ from corral.core.requests.calls import ChatCall, GenerateCall
 from corral.core.requests.options import ResolvedOptions
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 
-__all__ = ("Asked", "look_up")
+__all__ = ("FoundCall", "look_up")
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class FoundCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call for text, and what it becomes once its model has been looked up."""
 
     view: ModelView
@@ -29,7 +29,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     task: Literal["generate", "chat"]
 
 
-async def look_up(models: ModelOpener, formats: ChatFormats, call: GenerateCall | ChatCall) -> Asked:
+async def look_up(models: ModelOpener, formats: ChatFormats, call: GenerateCall | ChatCall) -> FoundCall:
     """The model of a call, and the request that is made of it. Raises `Unsupported` for what the model cannot do, and
     what `ModelOpener.begun` raises.
     """
@@ -45,4 +45,4 @@ async def look_up(models: ModelOpener, formats: ChatFormats, call: GenerateCall 
     else:
         call = settled_tools(call, view)
         request = chat_request(view.record, call, options)
-    return Asked(view=view, options=options, call=call, request=request, task=task)
+    return FoundCall(view=view, options=options, call=call, request=request, task=task)

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from corral.core.access.limits import RateLimits
 from corral.core.generation.answer_checks import schema_to_check, with_format_check
 from corral.core.generation.answers import Generation
-from corral.core.generation.asking import Asked, look_up
+from corral.core.generation.asking import FoundCall, look_up
 from corral.core.generation.assembling import resolved_options
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.completing import completed, prompt_of
@@ -166,7 +166,7 @@ class InferenceService:
         """Ends its threads without waiting. Call it once no request is in progress."""
         self._formats.close()
 
-    async def _answer(self, asked: Asked) -> Generation:
+    async def _answer(self, asked: FoundCall) -> Generation:
         view, call, request, unknown = asked.view, asked.call, asked.request, asked.options.unknown
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._models.lease(view, call, asked.options, ANSWERING))

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from corral.core.errors import InvalidRequest, PromptTooLong, Unsupported
-from corral.core.generation.asking import Asked, look_up
+from corral.core.generation.asking import FoundCall, look_up
 from corral.core.generation.assembling import resolved_options
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.opening import ModelOpener
@@ -86,7 +86,7 @@ class TokenService:
                 require_rendering(lease, asked.request, call.model)
             yield lease.model, await self._prompt(asked, lease)
 
-    async def _prompt(self, asked: Asked, lease: Lease) -> Prompt:
+    async def _prompt(self, asked: FoundCall, lease: Lease) -> Prompt:
         request = asked.request
         assert isinstance(request, ChatRequest)
         context = msgspec.structs.replace(request.context, num_ctx=None, truncate=False)

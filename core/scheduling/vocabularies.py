@@ -21,12 +21,10 @@ from corral.core.scheduling.resident import SHUTTING_DOWN, Resident
 from corral.core.scheduling.residents import Residents
 from corral.core.specs.engines import EngineSpec, LoadRequest, vocabulary_spec
 
-__all__ = ("Converted", "Vocabularies")
-
-_KEPT_S = 60.0
+__all__ = ("KnownConversions", "Vocabularies")
 
 
-class Converted(Protocol):
+class KnownConversions(Protocol):
     """What finding a vocabulary needs of the `ModelDeriver`."""
 
     async def existing(
@@ -36,7 +34,7 @@ class Converted(Protocol):
 
 class Vocabularies:
     """At most `most` vocabularies, each where its engine's models run, a child process as a rule. One that is not asked
-    for a minute is closed, and so is the one that was asked longest ago if another needs its place.
+    for `kept_s` is closed, and so is the one that was asked longest ago if another needs its place.
 
     They are no models in memory: they are not listed, and no model is unloaded for them.
     """
@@ -47,9 +45,10 @@ class Vocabularies:
         runners: Mapping[str, Runner],
         preferred_runner: str,
         models: LoadableModels,
-        deriver: Converted | None,
+        deriver: KnownConversions | None,
         timeout_s: float,
         most: int = 3,
+        kept_s: float = 60.0,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runners = runners
@@ -58,6 +57,7 @@ class Vocabularies:
         self._deriver = deriver
         self._timeout_s = timeout_s
         self._most = most
+        self._kept_s = kept_s
         self._residents = Residents(clock_s=clock_s)
         self._specs: dict[str, EngineSpec] = {}
         self._room = asyncio.Lock()
@@ -125,7 +125,7 @@ class Vocabularies:
             raise ServerBusy(SHUTTING_DOWN)
         runner = choose_runner(candidate.spec, self._runners, self._preferred_runner)
         return self._residents.add(
-            source, candidate, runner, keep_alive_s=_KEPT_S, load=lambda resident: self._open(resident, label)
+            source, candidate, runner, keep_alive_s=self._kept_s, load=lambda resident: self._open(resident, label)
         )
 
     async def _open(self, resident: Resident, label: str) -> RunningModel:
