@@ -22,7 +22,7 @@ from corral.core.errors import (
 )
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo, RunningModel
-from corral.core.requests.outputs import Delta, Embedded, Finished, Output
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Ranked
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
 from corral.core.specs.engines import EngineSpec, LoadRequest
@@ -148,7 +148,7 @@ class EventLoopModel:
             async with aclosing(self._model.run(request)) as outputs:
                 async for output in outputs:
                     self._dispatch.deliver([(request_id, output)])
-                    if isinstance(output, Finished | Embedded):
+                    if isinstance(output, Finished | Embedded | Ranked):
                         self._answering.pop(request_id, None)
                         return
                     ahead_bytes += _size_bytes(output)

@@ -1,4 +1,4 @@
-"""The use cases of inference: generate, chat, embed, load, unload.
+"""The use cases of inference: generate, chat, embed, rerank, load, unload.
 
 All of them begin alike: `InferenceService` looks the model up once, resolves the options, and leases the model from the
 scheduler. Generate and chat then go the same way, and hand out a `Generation`.
@@ -32,6 +32,7 @@ from corral.core.generation.refusals import (
     require_task,
     with_enforceable_budget,
 )
+from corral.core.generation.reranking import Reranking
 from corral.core.generation.single_call import until_first_call
 from corral.core.generation.tokens import TokenService
 from corral.core.ports.chat import ChatLanguage
@@ -42,6 +43,8 @@ from corral.core.requests.calls import (
     EmbedResult,
     GenerateCall,
     LoadCall,
+    RerankCall,
+    RerankResult,
     UnloadCall,
 )
 from corral.core.requests.outputs import Embedded, Vectors
@@ -81,6 +84,7 @@ class InferenceService:
         self._parsers = parsers
         self._checker = checker
         self._limits = limits or RateLimits()
+        self._reranking = Reranking(catalog, self._models, self._limits)
         self._formats = ChatFormats(languages, parsers, go_template)
         self.tokens = TokenService(self._models, self._formats)
         # Arithmetic on thousands of vectors takes one of the threads that all requests share, never several.
@@ -146,6 +150,12 @@ class InferenceService:
             total_ns=time.perf_counter_ns() - started_ns,
             ignored_options=(*options.unknown, *ignored),
         )
+
+    async def rerank(self, call: RerankCall) -> RerankResult:
+        """Without documents it only loads the model. Raises `Unsupported`, before it loads anything, for a model that
+        is no reranker, and `PromptTooLong` for a text that is too long to be cut.
+        """
+        return await self._reranking.rerank(call)
 
     async def load(self, call: LoadCall, on_progress: LoadListener | None = None) -> int:
         """Load a model, or extend its stay. Returns the nanoseconds it took, 0 if it was loaded already.

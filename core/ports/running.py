@@ -12,7 +12,7 @@ from corral.core.values import Value
 
 __all__ = ("ModelInfo", "PrefixTier", "RunningModel", "Task")
 
-Task = Literal["completion", "chat", "embedding"]
+Task = Literal["completion", "chat", "embedding", "rerank"]
 
 
 class PrefixTier(Value, frozen=True, kw_only=True):

@@ -18,13 +18,14 @@ from corral.core.requests.requests import (
     Constraint,
     ContextPolicy,
     EmbedRequest,
+    RerankRequest,
     SamplingParams,
 )
 from corral.core.specs.engines import EngineSpec, LoadRequest
 from corral.core.specs.imports import import_name
 from corral.plugins.testing.loaded import ModelUnderTest
 
-__all__ = ("RUNNERS", "LoadedContract", "asked", "embedding", "promise")
+__all__ = ("RUNNERS", "LoadedContract", "asked", "embedding", "promise", "reranking")
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -67,6 +68,13 @@ def asked(
 def embedding(*texts: str) -> EmbedRequest:
     """The texts as one request for vectors."""
     return EmbedRequest(inputs=tuple((TextPart(text=text),) for text in texts))
+
+
+def reranking(query: str, *documents: str) -> RerankRequest:
+    """The query and the documents as one request for scores."""
+    return RerankRequest(
+        query=(TextPart(text=query),), documents=tuple((TextPart(text=document),) for document in documents)
+    )
 
 
 class LoadedContract:

@@ -15,10 +15,11 @@ from corral.core.errors import EngineDied, EngineError, InvalidRequest, LoadFail
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
 from corral.core.requests.messages import Message
-from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Ranked, Started
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest
+from corral.plugins.testing.loading import reranking
 
 __all__ = ("RunnerContract",)
 
@@ -86,6 +87,17 @@ class RunnerContract:
                 )
             assert isinstance(output, Embedded)
             assert output.vectors.count == 2
+
+        asyncio.run(check())
+
+    def test_scores(self, runner: Runner) -> None:
+        """A `RerankRequest` yields one `Ranked`."""
+
+        async def check() -> None:
+            async with self.model(runner) as model:
+                [output] = await _collect(model.run(reranking("a", "b", "c a")))
+            assert isinstance(output, Ranked)
+            assert len(output.scores) == 2
 
         asyncio.run(check())
 

@@ -148,6 +148,9 @@ class FakeCatalog:
     async def get(self, name: ModelName) -> StoredModel:
         return self.record
 
+    async def list(self) -> list[StoredModel]:
+        return [self.record]
+
     async def view(self, name: ModelName) -> ModelView:
         metadata = ModelMetadata(
             format="gguf",

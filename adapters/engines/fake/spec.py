@@ -65,7 +65,7 @@ SPEC = EngineSpec(
     match=_match,
     estimate=_estimate,
     runners=("process", "thread"),
-    tasks=frozenset({"completion", "embedding"}),
+    tasks=frozenset({"completion", "embedding", "rerank"}),
     load_options=FakeLoadOptions,
     fits=_fits,
 )

@@ -12,7 +12,7 @@ from corral.core.errors import PromptTooLong
 from corral.core.ports.running import ModelInfo
 from corral.core.requests.outputs import Delta, Finished, Output
 from corral.core.requests.prompts import TextPart, prompt_text
-from corral.core.requests.requests import ChatRequest, CompletionRequest, Request
+from corral.core.requests.requests import ChatRequest, CompletionRequest, Request, RerankRequest
 from corral.plugins.testing.broken.sound import SoundModel
 
 __all__ = ("WORDS",)
@@ -185,6 +185,8 @@ class Overfull(SoundModel):
                 async for output in outputs:
                     yield output
         except PromptTooLong as error:
+            if isinstance(request, RerankRequest):
+                raise
             raise RuntimeError("context overflow") from error
 
 
