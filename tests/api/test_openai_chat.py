@@ -245,7 +245,11 @@ def test_messages_of_older_clients() -> None:
     """A `function_call` is a call without an id, and the role ``function`` tells its result."""
     [called, result] = read_messages(
         [
-            {"role": "assistant", "content": None, "function_call": {"name": "weather", "arguments": '{"city": "Bonn"}'}},
+            {
+                "role": "assistant",
+                "content": None,
+                "function_call": {"name": "weather", "arguments": '{"city": "Bonn"}'},
+            },
             {"role": "function", "name": "weather", "content": "sunny"},
         ]
     )
