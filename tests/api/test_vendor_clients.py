@@ -84,7 +84,7 @@ def test_objects_with_openai(by_openai: openai.OpenAI) -> None:
     called = by_openai.chat.completions.parse(
         model=AGENT, messages=HELLO, tools=[tool], tool_choice="required", parallel_tool_calls=False, seed=1
     )
-    [call] = called.choices[0].message.tool_calls or ()
+    [call] = called.choices[0].message.tool_calls or []
     assert isinstance(call.function.parsed_arguments, Verdict)
 
 
@@ -121,7 +121,9 @@ def test_rounds_of_tools_with_anthropic(by_anthropic: anthropic.Anthropic, strea
 
 
 def test_the_tool_runner_of_anthropic(by_anthropic: anthropic.Anthropic) -> None:
-    """The library's own loop around a decorated function comes to its end."""
+    """The library's own loop around a decorated function comes to its end. It tries to keep the conversation on the
+    server first, and sends it as a whole once it is told that it has to.
+    """
     if not hasattr(by_anthropic.beta.messages, "tool_runner"):
         pytest.skip("this version of anthropic has no tool_runner")
     asked = Weather()
