@@ -196,7 +196,7 @@ async def assemble(
         installation=installed,
         settings=settings.converters,
     )
-    comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
+    comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines, free_memory=free_memory)
     tuner = ModelTuner(models=catalog, deriver=deriver, comparer=comparer, engines=engines)
     scheduler = ModelScheduler(
         chooser=engine_chooser(settings, manager, engines),

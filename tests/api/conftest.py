@@ -131,7 +131,7 @@ class World:
         )
         limits = RateLimits()
         self.keys = KeyFile((root or Path("none")) / "keys.json")
-        comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
+        comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines, free_memory=dict)
         self.runtime = Runtime(
             catalog=catalog,
             scheduler=model_scheduler,
