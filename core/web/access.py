@@ -10,7 +10,7 @@ from typing import Final
 from corral.core.errors import InvalidRequest
 from corral.core.ports.web import PageFetcher, SearchProvider, SearchResult, WebPage
 from corral.core.requests.caller import ANONYMOUS, Caller
-from corral.core.web.turns import Turns
+from corral.core.web.fair_turns import FairTurns
 from corral.core.web_errors import WebDisabled, WebError
 from corral.core.wording.clipping import clipped
 
@@ -40,7 +40,7 @@ class WebAccess:
         self._provider = provider
         self._fetcher = fetcher
         self._limit_s = limit_s
-        self._turns = Turns(_MOST_AT_ONCE, _MOST_OF_ONE)
+        self._turns = FairTurns(_MOST_AT_ONCE, _MOST_OF_ONE)
 
     @property
     def can_search(self) -> bool:

@@ -9,12 +9,12 @@ from weakref import WeakValueDictionary
 
 from corral.core.stepping.fair_queue import FairQueue
 
-__all__ = ("Turns",)
+__all__ = ("FairTurns",)
 
 _Waiting = tuple[str, asyncio.Future[None]]
 
 
-class Turns:
+class FairTurns:
     """At most `most` turns at once, of which one owner has at most `most_each`. For one event loop."""
 
     def __init__(self, most: int, most_each: int) -> None:
