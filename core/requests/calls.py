@@ -23,6 +23,8 @@ __all__ = (
     "GenerateCall",
     "LoadCall",
     "LoadingCall",
+    "RerankCall",
+    "RerankResult",
     "UnloadCall",
 )
 
@@ -87,12 +89,17 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
 class ChatCall(AnswerCall, frozen=True, kw_only=True):
     """Answer a conversation. A trailing assistant message is continued. The model may call `tools`, or as it is told by
     `tool_choice`. Without `parallel_tool_calls`, the answer ends with its first call.
+
+    With `tool_calls_in_pieces`, calls are also reported while the model writes them (see `Delta`). Then a call that the
+    model begins and does not complete raises `BrokenToolCall`, since its beginning is out already; otherwise it is left
+    in the text.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ANY_CHOICE
     parallel_tool_calls: bool = True
+    tool_calls_in_pieces: bool = False
 
 
 class EmbedCall(LoadingCall, frozen=True, kw_only=True):
@@ -104,6 +111,14 @@ class EmbedCall(LoadingCall, frozen=True, kw_only=True):
     truncate: bool = True
     dimensions: int | None = None
     normalise: bool = True
+
+
+class RerankCall(LoadingCall, frozen=True, kw_only=True):
+    """Score each document by how well it answers the query. With `truncate`, what is too long is cut."""
+
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
 
 
 class LoadCall(LoadingCall, frozen=True, kw_only=True):
@@ -128,3 +143,18 @@ class EmbedResult(Value, frozen=True, kw_only=True):
     load_ns: int
     total_ns: int
     ignored_options: tuple[str, ...] = ()
+
+
+class RerankResult(Value, frozen=True, kw_only=True):
+    """The scores of `Ranked`, in the order of the documents, and what they cost, as in `EmbedResult`."""
+
+    scores: tuple[float, ...]
+    prompt_tokens: int
+    load_ns: int
+    total_ns: int
+    ignored_options: tuple[str, ...] = ()
+
+    @property
+    def best_first(self) -> tuple[int, ...]:
+        """The indices of the documents, that of the best first; equal ones stay in their order."""
+        return tuple(sorted(range(len(self.scores)), key=lambda index: -self.scores[index]))

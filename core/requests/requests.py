@@ -22,6 +22,7 @@ __all__ = (
     "ContextPolicy",
     "EmbedRequest",
     "Request",
+    "RerankRequest",
     "SamplingParams",
     "TextRequest",
     "Thinking",
@@ -164,7 +165,8 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
     leaves this to the engine. `thinking_budget` is the most tokens of thinking; None sets no limit.
     `earlier_ids` are the tokens of an exchange that the rendered messages continue. With `suffix`, the answer belongs
     between the last message and it; only templates that have a place for it get one. `template` is a Go template to use
-    instead of the model's own. Without `parallel_tool_calls`, one call is wanted at most.
+    instead of the model's own. Without `parallel_tool_calls`, one call is wanted at most. With `tool_calls_in_pieces`,
+    calls are also reported while they are written (see `Delta`).
     """
 
     messages: tuple[Message, ...]
@@ -174,6 +176,7 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ANY_CHOICE
     parallel_tool_calls: bool = True
+    tool_calls_in_pieces: bool = False
     think: bool | str | None = None
     thinking_budget: int | None = None
 
@@ -182,5 +185,19 @@ class EmbedRequest(Request, frozen=True, kw_only=True):
     """One vector per input, in order. An input that is too long is cut with `truncate`, otherwise `PromptTooLong`."""
 
     inputs: tuple[Prompt, ...]
+    truncate: bool = True
+    num_ctx: int | None = None
+
+
+class RerankRequest(Request, frozen=True, kw_only=True):
+    """One score per document, in order: how well it answers the query.
+
+    A document that is too long beside the query is cut with `truncate`, otherwise `PromptTooLong`; a query that leaves
+    no room for a document is `PromptTooLong` in any case. Long texts may arrive as ids, with the tokens around them
+    that the model adds to every text.
+    """
+
+    query: Prompt
+    documents: tuple[Prompt, ...]
     truncate: bool = True
     num_ctx: int | None = None

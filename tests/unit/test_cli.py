@@ -356,7 +356,7 @@ def test_engines(call: Call) -> None:
     for line in ("runs GGUF files", "runs in process or thread", "kv_cache_type = \"f16\"  ('f16' or 'f32' or "):
         assert f"\n    {line}" in verbose
     engines = {engine["name"]: engine for engine in json.loads(call("engines", "--json", "--no-devices").out)}
-    assert engines["fake"]["tasks"] == ["completion", "embedding"]
+    assert engines["fake"]["tasks"] == ["completion", "embedding", "rerank"]
     assert engines["fake"]["devices"] == []
     assert engines["fake"]["available"] is True
     assert engines["fake"]["load_options"][0] == {"name": "num_ctx", "kind": "int", "default": "4096"}
