@@ -380,7 +380,6 @@ def test_what_has_no_effect_is_named(client: openai.OpenAI) -> None:
         ),
         ({"input": [{"type": "function_call", "arguments": "{}"}]}, r"input\[0\] has no name"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{"}]}, "invalid tool call arguments"),
-        ({"input": [{"type": "function_call_output", "output": "x"}]}, "has no call_id"),
         ({"tools": [{"type": "custom", "name": "x"}]}, 'the type "custom" is not supported'),
         ({"tools": [{"type": "web_search"}]}, "web.search"),
         ({"tools": [{"type": "namespace", "name": "x"}]}, "a namespace has a name and a list of tools"),
