@@ -39,7 +39,6 @@ MEDIA = ("image.", "image_url.", "input_audio.", "input_image.")
 SAMPLES: Mapping[str, Any] = {"data": PIXEL, "arguments": "{}", "source": {"type": "text", "data": "x"}, "input": {}}
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "ChatCompletionAssistantMessageParam": {"content": "x"},
-    "FunctionCallOutput": {"call_id": "x"},
     "JSONSchema": {"schema": {"type": "object"}},
 }
 """What the server asks for beyond what a type declares as required."""
