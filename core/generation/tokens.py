@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
@@ -11,13 +10,14 @@ import msgspec
 from corral.core.errors import InvalidRequest, PromptTooLong, Unsupported
 from corral.core.generation.asking import FoundCall, look_up
 from corral.core.generation.assembling import resolved_options
+from corral.core.generation.bare_tokens import bare_ids
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.opening import ModelOpener
 from corral.core.generation.prompting import completion_of, rendered_chat, shown_text
 from corral.core.generation.refusals import require_rendering
 from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import ChatCall
-from corral.core.requests.prompts import Prompt, TextPart, TokensPart, has_media
+from corral.core.requests.prompts import Prompt, TextPart, has_media
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.tokens import DetokenizeCall, TokenizeCall, Tokens
 from corral.core.scheduling.leases import Lease
@@ -43,7 +43,7 @@ class TokenService:
         """The ids of a text. Raises `InvalidRequest` for a text of far too many."""
         async with self._leased(call) as model:
             part = TextPart(text=call.text, parse_special=call.parse_special)
-            ids = await (_ids(model, (part,)) if call.add_special else _bare_ids(model, part))
+            ids = await _ids(model, (part,), bare=not call.add_special)
             return Tokens(ids=ids, text=call.text, pieces=await _pieces(model, ids, wanted=call.with_pieces))
 
     async def of_chat(self, call: ChatCall, *, with_pieces: bool = False) -> Tokens:
@@ -96,23 +96,14 @@ class TokenService:
         return completion_of(whole, await rendered_chat(whole, unlimited, opened.format), truncate=False).prompt
 
 
-async def _ids(model: RunningModel, prompt: Prompt) -> tuple[int, ...]:
+async def _ids(model: RunningModel, prompt: Prompt, *, bare: bool = False) -> tuple[int, ...]:
     try:
+        if bare:
+            return await bare_ids(model, prompt, most=_MOST_TOKENS)
         [ids] = await model.tokenize([prompt], most=_MOST_TOKENS)
     except PromptTooLong as error:
         raise InvalidRequest(f"a text of more than {_MOST_TOKENS} tokens", "split it") from error
     return ids
-
-
-async def _bare_ids(model: RunningModel, part: TextPart) -> tuple[int, ...]:
-    """The ids of the text alone. Engines put the model's own tokens around a prompt unless they are there, so the text
-    stands between two ids that are none of these: what it begins and ends with is then its own.
-    """
-    [added] = await model.tokenize([(TextPart(text=""),)])
-    mark = next(number for number in itertools.count() if number not in added)
-    border = TokensPart(ids=(mark,))
-    ids = await _ids(model, (border, part, border))
-    return ids[ids.index(mark) + 1 : len(ids) - 1 - ids[::-1].index(mark)]
 
 
 async def _pieces(model: RunningModel, ids: Sequence[int], *, wanted: bool) -> tuple[bytes, ...] | None:
