@@ -17,7 +17,7 @@ from corral.core.generation.prompting import completion_of, rendered_chat, shown
 from corral.core.generation.refusals import require_rendering
 from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import ChatCall
-from corral.core.requests.prompts import Prompt, TextPart, has_media
+from corral.core.requests.prompts import Prompt, TextPart, TokensPart, has_media
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.tokens import DetokenizeCall, TokenizeCall, Tokens
 from corral.core.scheduling.leases import Lease
@@ -42,9 +42,11 @@ class TokenService:
     async def of_text(self, call: TokenizeCall) -> Tokens:
         """The ids of a text. Raises `InvalidRequest` for a text of far too many."""
         async with self._leased(call) as model:
-            part = TextPart(text=call.text, parse_special=call.parse_special)
-            ids = await _ids(model, (part,), bare=not call.add_special)
-            return Tokens(ids=ids, text=call.text, pieces=await _pieces(model, ids, wanted=call.with_pieces))
+            given = (call.text,) if isinstance(call.text, str) else call.text
+            prompt = tuple([_part(one, parse_special=call.parse_special) for one in given])
+            ids = await _ids(model, prompt, bare=not call.add_special)
+            text = await shown_text(prompt, model)
+            return Tokens(ids=ids, text=text, pieces=await _pieces(model, ids, wanted=call.with_pieces))
 
     async def of_chat(self, call: ChatCall, *, with_pieces: bool = False) -> Tokens:
         """The prompt that the model would get for this chat, and its ids. All of it, whether or not it fits into the
@@ -94,6 +96,12 @@ class TokenService:
         unlimited = msgspec.structs.replace(lease.model.info, context_length=None)
         opened = await self._formats.open(asked.view, request.template)
         return completion_of(whole, await rendered_chat(whole, unlimited, opened.format), truncate=False).prompt
+
+
+def _part(given: str | int, *, parse_special: bool) -> TextPart | TokensPart:
+    if isinstance(given, int):
+        return TokensPart(ids=(given,))
+    return TextPart(text=given, parse_special=parse_special)
 
 
 async def _ids(model: RunningModel, prompt: Prompt, *, bare: bool = False) -> tuple[int, ...]:

@@ -25,7 +25,8 @@ from corral.core.scheduling.settings import SchedulerSettings
 
 MODEL = "smol:q4"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": False}
-OPEN = {("get", "/"), ("get", "/api/version"), ("get", "/openapi.json")}
+OPEN = {("get", "/"), ("get", "/api/version"), ("get", "/openapi.json"), ("get", "/health")}
+LLAMA_SERVER = ("/tokenize", "/detokenize", "/apply-template", "/infill", "/health", "/props")
 
 
 class Own(Dialect):
@@ -111,6 +112,8 @@ def envelope_fits(path: str, response: httpx.Response) -> bool:
     body = response.json()
     if path.startswith("/own"):
         return list(body) == ["own"]
+    if path.startswith(LLAMA_SERVER):
+        return set(body["error"]) == {"code", "message", "type"} and body["error"]["code"] == response.status_code
     if path.startswith("/v1"):
         return isinstance(body["error"], dict) and bool(body["error"]["message"])
     return isinstance(body["error"], str) and bool(body["error"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from msgspec.structs import replace
@@ -81,10 +82,10 @@ def test_what_does_not_fit_is_left_out(before: int, behind: int, files: int, kep
     asyncio.run(with_model(check))
 
 
-async def with_model(check: object) -> None:
+async def with_model(check: Callable[[RunningModel], Awaitable[None]]) -> None:
     load = LoadRequest(model="m", files=(), load_options={"num_ctx": 64})
     model = await ThreadRunner().load(SPEC, load, lambda share: None)
     try:
-        await check(model)  # type: ignore[operator]
+        await check(model)
     finally:
         await model.aclose()
