@@ -6,12 +6,13 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
 
 import msgspec
 
 from corral.core.conversion.comparing import ModelComparer
+from corral.core.conversion.converting import Trial
 from corral.core.conversion.deriving import ConvertibleModels, ModelDeriver
 from corral.core.conversion.quantizing import QUANTIZER
 from corral.core.errors import CorralError, ModelNotFound, Unsupported
@@ -45,7 +46,8 @@ class TuneRow(Value, frozen=True, kw_only=True):
 
 class TuneReport(Value, frozen=True, kw_only=True):
     """`original` is what the model has, of the type `original_kind`, None if nothing was measured. `recommended` is the
-    best type, None if it is the original. `kept`: loads use the recommendation from now on."""
+    best type, None if it is the original, or if nothing was measured. `kept`: loads use the recommendation from now
+    on."""
 
     engine: str
     original_kind: str
@@ -83,6 +85,7 @@ class ModelTuner:
         self._comparer = comparer
         self._engines = [spec for spec in engines if spec.compare is not None and spec.reencodings]
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failed: set[str] = set()
 
     async def tune(
         self,
@@ -94,7 +97,7 @@ class ModelTuner:
         on_progress: OnLoadProgress,
     ) -> TuneReport:
         """Tries `types` (by default those that the engine suggests), and keeps the best whose divergence from the
-        original is at most `most_kl`; with `keep` False, none, and what was kept before stays.
+        original is at most `most_kl`; with `keep` False, or if none could be measured, what was kept before stays.
 
         Cancelling it leaves nothing behind. Raises `Unsupported` for a model that cannot be re-encoded.
         """
@@ -105,16 +108,15 @@ class ModelTuner:
         # All models with these weights share the result, whichever adapters they have.
         alone = msgspec.structs.replace(record, files=record.files_of("weights"))
         tried = [kind for kind in (types or spec.reencodings) if kind != metadata.file_type]
-        made: list[StoredModel] = []
-        rows, candidates = [], dict[str, StoredModel]()
-        try:
+        rows, candidates = [], dict[str, StoredModel | Trial]()
+        async with AsyncExitStack() as trials:
             for number, kind in enumerate(tried):
 
                 def report(share: float, number: int = number) -> None:
                     on_progress((number + share) / len(tried))
 
                 try:
-                    candidate = await self._candidate(alone, kind, made, report)
+                    candidate = await self._candidate(alone, kind, trials, report)
                     candidates[kind] = candidate
                     found = await self._compare(alone, candidate, most_kl, report)
                     rows.append(_row(kind, found, most_kl))
@@ -122,13 +124,10 @@ class ModelTuner:
                     rows.append(TuneRow(kind=kind, refused=error.message))
             best = max((row for row in rows if not row.refused), key=lambda row: row.gain or 0.0, default=None)
             chosen = best.kind if best is not None and (best.gain or 0.0) >= _WORTH_IT else None
+            compared = [row.comparison for row in rows if row.comparison is not None]
+            keep = keep and (bool(compared) or not tried)  # a full disk says nothing about types
             if keep:
                 await self._keep(record, spec.name, None if chosen is None else candidates[chosen])
-        finally:
-            for one in made:
-                with suppress(CorralError):
-                    await self._models.delete(one.name)
-        compared = [row.comparison for row in rows if row.comparison is not None]
         measured = [one.reference for one in compared if one.reference.prompt_per_s is not None]
         original = next(iter([*measured, *(one.reference for one in compared)]), None)
         return TuneReport(
@@ -160,8 +159,8 @@ class ModelTuner:
         return found
 
     def tune_later(self, record: StoredModel) -> None:
-        """Tunes the model in the background, unless that has been done, or is under way. Errors are logged."""
-        if record.weights is None or record.weights.digest in self._tasks:
+        """Tunes the model in the background, unless that has been done or tried, or is under way. Errors are logged."""
+        if record.weights is None or record.weights.digest in self._tasks or record.weights.digest in self._failed:
             return
         digest = record.weights.digest
         task = asyncio.create_task(self._tune_quietly(record), name=f"tune {record.name.short}")
@@ -177,43 +176,64 @@ class ModelTuner:
             await asyncio.wait(tasks)
 
     async def _tune_quietly(self, record: StoredModel) -> None:
+        assert record.weights is not None
         try:
             _log.info("tuning %s in the background", record.name.short)
             report = await self.tune(record, on_progress=lambda share: None)
-            if report.recommended is None:  # so that it is not tried again
-                await self._models.publish(_name(record, report.engine), record.content())
-            _log.info("tuned %s: %s", record.name.short, report.recommended or "the original is best")
+            if report.kept:
+                if report.recommended is None:  # so that it is not tried again
+                    await self._models.publish(_name(record, report.engine), record.content())
+                _log.info("tuned %s: %s", record.name.short, report.recommended or "the original is best")
+                return
+            reasons = "; ".join(f"{row.kind}: {row.refused}" for row in report.rows)
+            _log.warning("could not tune %s: %s", record.name.short, reasons)
         except CorralError as error:
             _log.warning("could not tune %s: %s", record.name.short, error.message)
+        self._failed.add(record.weights.digest)
 
     async def _candidate(
-        self, record: StoredModel, kind: QuantizationType, made: list[StoredModel], report: OnLoadProgress
-    ) -> StoredModel:
+        self, record: StoredModel, kind: QuantizationType, trials: AsyncExitStack, report: OnLoadProgress
+    ) -> StoredModel | Trial:
+        """The model if the store has it, otherwise files that end with `trials`."""
         parameters: Mapping[str, Any] = {"type": kind, "requantize": True}
         found = await self._deriver.existing(record, QUANTIZER, parameters)
         if found is not None:
             return found
-        derived = await self._deriver.derive(
-            record, QUANTIZER, parameters=parameters, on_progress=lambda share: report(_QUANTIZED * share)
+        return await trials.enter_async_context(
+            self._deriver.tried(
+                record, QUANTIZER, parameters=parameters, on_progress=lambda share: report(_QUANTIZED * share)
+            )
         )
-        made.append(derived)
-        return derived
 
     async def _compare(
-        self, record: StoredModel, candidate: StoredModel, most_kl: float, report: OnLoadProgress
+        self, record: StoredModel, candidate: StoredModel | Trial, most_kl: float, report: OnLoadProgress
     ) -> Comparison:
         def compared(share: float) -> None:
             report(_QUANTIZED + (1 - _QUANTIZED) * share)
 
-        return await self._comparer.compare(record, candidate, enough_kl=most_kl, on_progress=compared)
+        path = None
+        if isinstance(candidate, Trial):
+            path, candidate = candidate.weights, await asyncio.to_thread(_as_model, candidate)
+        return await self._comparer.compare(
+            record, candidate, candidate_weights=path, enough_kl=most_kl, on_progress=compared
+        )
 
-    async def _keep(self, record: StoredModel, engine: str, chosen: StoredModel | None) -> None:
+    async def _keep(self, record: StoredModel, engine: str, chosen: StoredModel | Trial | None) -> None:
         name = _name(record, engine)
-        if chosen is not None:
+        if isinstance(chosen, Trial):
+            await self._deriver.keep(chosen, name)
+        elif chosen is not None:
             await self._models.publish(name, chosen.content())
         else:
             with suppress(ModelNotFound):
                 await self._models.delete(name)
+
+
+def _as_model(trial: Trial) -> StoredModel:
+    """The original, with the size and the type of the weights that were tried. Blocking."""
+    [weights] = trial.record.files_of("weights")
+    tried = msgspec.structs.replace(weights, size_bytes=trial.weights.stat().st_size)
+    return msgspec.structs.replace(trial.record, files=(tried,), quantization=trial.result.quantization)
 
 
 def _name(record: StoredModel, engine: str) -> ModelName:

@@ -190,7 +190,9 @@ class InferenceService:
                 unknown = (*unknown, *unlimited)
             if owns_format:
                 outputs = lease.model.run(request)
-                outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
+                if isinstance(request, ChatRequest) and request.tools:
+                    in_pieces = request.tool_calls_in_pieces
+                    outputs = parsed(outputs, (), view.record.name.short, calls_in_pieces=in_pieces)
             else:
                 if isinstance(call, GenerateCall) and call.insert and isinstance(request, CompletionRequest):
                     request = await fitting_insert(request, lease.model)

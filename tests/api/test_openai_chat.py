@@ -11,6 +11,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from corral.api.http.chat_messages import read_messages
+from corral.api.http.errors import ApiError
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 from tests.api.conftest import running_server
 from tests.api.test_tools import CALL, PARAMETERS, WEIGHTS
@@ -130,6 +132,25 @@ def test_tools_are_called(caller: openai.OpenAI) -> None:
     assert choice.message.tool_calls is None
 
 
+def test_arguments_are_streamed(caller: openai.OpenAI) -> None:
+    """They come in pieces as they are written. Cut off by the limit, they end there; a call that breaks is an error."""
+    for limit in (70, 400):
+        said: list[Any] = []
+        for chunk in chat(caller, model="caller", tools=[TOOL], stream=True, max_tokens=limit):
+            said += chunk.choices[0].delta.tool_calls or ()
+            reason = chunk.choices[0].finish_reason
+        texts = ["".join(one.function.arguments for one in said if one.index == index) for index in (0, 1)]
+        assert [(bool(one.id), one.type, one.function.name) for one in said if one.id] == [
+            (True, "function", "weather") for text in texts if text
+        ]
+        whole = json.dumps({"city": "Paris"})
+        assert all(whole.startswith(text) for text in texts)
+        assert reason == ("tool_calls" if texts == [whole, whole] else "length")
+    assert reason == "tool_calls"
+    with pytest.raises(openai.APIError, match="call of 'weather' cannot be completed"):
+        list(chat(caller, model="caller", tools=[TOOL], stream=True, stop=["is"]))
+
+
 def test_thinking() -> None:
     """Thinking is apart from the answer, and its tokens are counted; `reasoning_effort` switches it off."""
     with running_server(engine={"answer": "<think>\nhm hm\n</think>\n\nyes"}) as server:
@@ -237,3 +258,21 @@ def test_a_system_message_of_a_developer(shared_server: Any) -> None:
     shared_server.call(lambda runtime: shared_server.world.add("own", data=WEIGHTS, system="You are other."))
     body = {"model": "own", "messages": messages, "_debug_render_only": True}
     assert "other" not in httpx.post(f"{shared_server.url}/v1/chat/completions", json=body).text
+
+
+def test_messages_of_older_clients() -> None:
+    """A `function_call` is a call without an id, and the role ``function`` tells its result."""
+    [called, result] = read_messages(
+        [
+            {
+                "role": "assistant",
+                "content": None,
+                "function_call": {"name": "weather", "arguments": '{"city": "Bonn"}'},
+            },
+            {"role": "function", "name": "weather", "content": "sunny"},
+        ]
+    )
+    assert [(call.name, call.arguments) for call in called.tool_calls] == [("weather", {"city": "Bonn"})]
+    assert (result.role, result.tool_name, result.content) == ("tool", "weather", "sunny")
+    with pytest.raises(ApiError, match="function_call has no function with a name"):
+        read_messages([{"role": "assistant", "function_call": {"arguments": "{}"}}])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+from functools import partial
 from typing import Any
 
 import llama_cpp as C
 
+from corral.adapters.engines.llama_cpp.accents import accents_kept, strips_accents
 from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
 from corral.core.errors import InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
 
-__all__ = ("NativeVocabulary", "open_file")
+__all__ = ("NativeVocabulary", "file_metadata", "open_file")
 
 
 def open_file(path: str, params: Any, on_progress: OnLoadProgress) -> Any:
@@ -30,6 +33,8 @@ def open_file(path: str, params: Any, on_progress: OnLoadProgress) -> Any:
 
     callback = C.llama_progress_callback(progress)
     params.progress_callback = callback
+    overrides = accents_kept()
+    params.kv_overrides = overrides
     forget_log()
     handle = C.llama_model_load_from_file(path.encode(), params)
     if stopped:
@@ -49,6 +54,13 @@ def open_file(path: str, params: Any, on_progress: OnLoadProgress) -> Any:
     raise LoadFailed(f"llama.cpp could not load the model: {reason}")
 
 
+def file_metadata(handle: Any, key: str) -> str | None:
+    """The value of a key of an opened file, as text; None if it has no such key."""
+    text = ctypes.create_string_buffer(512)
+    length = C.llama_model_meta_val_str(handle, key.encode(), text, len(text))
+    return text.value.decode("utf-8", "replace") if length >= 0 else None
+
+
 class NativeVocabulary:
     """The vocabulary of a file, without its weights. Must be closed after all who use it.
 
@@ -62,6 +74,8 @@ class NativeVocabulary:
         self.handle = open_file(path, params, on_progress)
         self.vocab = C.llama_model_get_vocab(self.handle)
         self.vocabulary_size = int(C.llama_vocab_n_tokens(self.vocab))
+        metadata = partial(file_metadata, self.handle)
+        self.strips_accents = strips_accents(int(C.llama_vocab_type(self.vocab)), metadata)
 
     def close(self) -> None:
         if self.handle:

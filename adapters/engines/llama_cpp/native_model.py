@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import llama_cpp as C
 
+from corral.adapters.engines.llama_cpp.accents import strips_accents
 from corral.adapters.engines.llama_cpp.native_adapters import load_adapters
-from corral.adapters.engines.llama_cpp.native_file import open_file
+from corral.adapters.engines.llama_cpp.native_file import file_metadata, open_file
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.engines import LocalFile
 
@@ -49,6 +50,7 @@ class LlamaModel:
             raise
         self.vocab = C.llama_model_get_vocab(self.handle)
         self.vocabulary_size = int(C.llama_vocab_n_tokens(self.vocab))
+        self.strips_accents = strips_accents(int(C.llama_vocab_type(self.vocab)), self.metadata)
         self.trained_context = int(C.llama_model_n_ctx_train(self.handle))
         self.embedding_size = int(C.llama_model_n_embd_out(self.handle))
         self.has_decoder = bool(C.llama_model_has_decoder(self.handle))
@@ -80,9 +82,7 @@ class LlamaModel:
         return {"weights": self.description} | ({"adapters": adapters} if adapters else {})
 
     def metadata(self, key: str) -> str | None:
-        text = ctypes.create_string_buffer(512)
-        length = C.llama_model_meta_val_str(self.handle, key.encode(), text, len(text))
-        return text.value.decode("utf-8", "replace") if length >= 0 else None
+        return file_metadata(self.handle, key)
 
     def close(self) -> None:
         if self.handle:

@@ -16,12 +16,12 @@ from corral.api.http.anthropic.bodies import CountTokensBody, MessagesBody
 from corral.api.http.anthropic.calls import (
     choice_of,
     format_of,
-    ignored_fields,
     is_parallel,
     options_of,
     read_tools,
     think_of,
 )
+from corral.api.http.anthropic.known_fields import ignored_fields
 from corral.api.http.anthropic.replies import MessageReply, TokenCount
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.media_decoding import beside_the_loop
@@ -49,6 +49,7 @@ async def create_message(request: Request[Any, Any, Any]) -> ASGIApp:
     begun = await begin(request, MessagesBody, no_model=_NO_MODEL, not_found=_NOT_FOUND)
     body = begun.body
     call, ignored = await _call(begun)
+    call = msgspec.structs.replace(call, tool_calls_in_pieces=body.stream)
     writer = MessageWriter(body.model, body.stop_sequences, body.max_tokens, Remarks(ignored))
 
     async def open_generation() -> Generation:
