@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 _NS_PER_MS = 1e6
 
 
-class Timings(msgspec.Struct, frozen=True, kw_only=True):
+class InfillTimings(msgspec.Struct, frozen=True, kw_only=True):
     """How many tokens of prompt and answer were computed, in which time."""
 
     cache_n: int
@@ -35,7 +35,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     predicted_per_second: float
 
     @classmethod
-    def of(cls, usage: Usage) -> Timings:
+    def of(cls, usage: Usage) -> InfillTimings:
         prompt, predicted = usage.prompt_tokens - usage.cached_tokens, usage.generated_tokens
         prompt_ms, predicted_ms = usage.prefill_ns / _NS_PER_MS, usage.decode_ns / _NS_PER_MS
         return cls(
@@ -80,7 +80,7 @@ class InfillAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     stop_type: str
     stopping_word: str
     tokens_cached: int
-    timings: Timings
+    timings: InfillTimings
     completion_probabilities: list[dict[str, Any]] = msgspec.field(default_factory=list)
     corral: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -169,7 +169,7 @@ class InfillForm:
             stop_type="limit" if finished.reason == "length" else "word" if finished.stop else "eos",
             stopping_word=finished.stop,
             tokens_cached=usage.cached_tokens,
-            timings=Timings.of(usage),
+            timings=InfillTimings.of(usage),
             completion_probabilities=_probabilities(logprobs),
             corral=self._remarks.of(finished),
         )
