@@ -162,6 +162,14 @@ def test_a_new_model(corral: Corral, tiny: Path) -> None:
     assert corral.show("tiny:f16").record.quantization == "F16"
 
 
+def test_a_draft_is_quantized_as_well(corral: Corral, tiny: Path) -> None:
+    """Apart from the model, whose weights stay what they are."""
+    record = corral.create("tiny:drafted", files=tiny, draft_files=tiny, draft_quantize="q8_0")
+    assert record.quantization == "F16"
+    [weights], [draft] = record.files_of("weights"), record.files_of("draft")
+    assert draft.size_bytes < weights.size_bytes
+
+
 def test_what_a_new_model_is_refused_for(corral: Corral, tiny: Path, tmp_path: Path) -> None:
     """The types of the weights, the name, and a missing model are checked, and nothing is left behind."""
     corral.import_model(tiny, name="tiny:f16")
