@@ -53,7 +53,7 @@ def generate_request(
     options: ResolvedOptions,
     fim_ids: tuple[int, int, int] | None = None,
 ) -> ChatRequest | CompletionRequest:
-    """A completion if the call is raw, or has a suffix and the model has tokens to fill in with, `fim_ids`; otherwise
+    """A completion if the call is raw or has token ids, or has a suffix and the model has tokens to fill in with, `fim_ids`; otherwise
     a chat. Raises `InvalidRequest` for images beside such tokens.
     """
     prompt: Prompt
@@ -63,6 +63,8 @@ def generate_request(
         prefix, suffix, middle = (TokensPart(ids=(token_id,)) for token_id in fim_ids)
         earlier = (TokensPart(ids=call.earlier_ids),) if call.earlier_ids else ()
         prompt = (*earlier, prefix, TextPart(text=call.prompt), suffix, TextPart(text=call.suffix), middle)
+    elif call.prompt_ids:
+        prompt = (TokensPart(ids=call.prompt_ids),)
     elif call.raw:
         prompt = raw_prompt(call.prompt, call.images)
     else:

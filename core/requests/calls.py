@@ -73,10 +73,12 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
 
     `return_token_ids`: `Finished` carries the ids of prompt and answer. `earlier_ids` are such ids: the prompt
     continues them, and the model's own messages, which they contain, are not repeated. With `suffix`, the answer is
-    what belongs between `prompt` and `suffix`. `template` is a Go template to use instead of the model's.
+    what belongs between `prompt` and `suffix`. `template` is a Go template to use instead of the model's. `prompt_ids`
+    take the place of `prompt`: the model gets these tokens, and nothing around them.
     """
 
     prompt: str
+    prompt_ids: tuple[int, ...] = ()
     images: tuple[bytes, ...] = ()
     system: str | None = None
     template: str = ""
