@@ -53,8 +53,8 @@ def generate_request(
     options: ResolvedOptions,
     fim_ids: tuple[int, int, int] | None = None,
 ) -> ChatRequest | CompletionRequest:
-    """A completion if the call is raw or has token ids, or has a suffix and the model has tokens to fill in with, `fim_ids`; otherwise
-    a chat. Raises `InvalidRequest` for images beside such tokens.
+    """A completion if the call is raw, has token ids, or has a suffix and the model has tokens to fill in with,
+    `fim_ids`; otherwise a chat. Raises `InvalidRequest` for images beside such tokens.
     """
     prompt: Prompt
     if call.suffix and fim_ids is not None:

@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CompletionForm:
-    """The answer of one request, with a choice for each of `echoes`, with which its text begins. Thinking is left out."""
+    """The answer of one request, a choice for each of `echoes`, with which its text begins. Thinking is left out."""
 
     dialect: Dialect = OPENAI
     stream_type = EVENT_STREAM
