@@ -295,6 +295,44 @@ def test_hidden_models_do_not_exist(keyed: Keyed) -> None:
     assert MODEL in [one["name"] for one in keyed.ask("GET", "/api/tags", full).json()["models"]]
 
 
+def test_a_wrong_body_does_not_tell_which_models_are_hidden(keyed: Keyed) -> None:
+    """In every dialect, what else is wrong with a request is said of a hidden model as of an unknown one."""
+    key = keyed.key("prober", "infer", models=("other",))
+    faults: dict[str, Any] = {
+        "response_format": {"type": "zzz"},
+        "format": "zzz",
+        "text": {"format": {"type": "zzz"}},
+        "messages": [{"role": "zz", "content": "x"}],
+        "input": [{"role": "zz", "content": 1}],
+        "prompt": [1, 2],
+        "tools": [{"name": 1}],
+        "think": "zzz",
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "output_config": {"effort": "high", "format": 1},
+        "reasoning_effort": "zzz",
+        "options": {"num_ctx": "x"},
+        "engine": "zzz",
+        "suffix": "x",
+        "images": ["!"],
+        "stop": [1],
+    }
+    right = {"messages": CHAT["messages"], "prompt": "x", "input": "x", "query": "x", "documents": ["x"]}
+    right |= {"max_tokens": 3, "stream": False}
+    asking = [one for one in operations(keyed.url) if one.verb == "post" and one.scope == "infer"]
+    assert {one.dialect for one in asking} == {"", "openai", "anthropic"}
+    with httpx.Client(base_url=keyed.url, headers={"x-api-key": key}, timeout=60) as client:
+        for one in asking:
+            for field, fault in faults.items():
+                body = right | {field: fault}
+                hidden, unknown = (
+                    client.post(one.path, json=body | {"model": name}, headers=one.headers)
+                    for name in (MODEL, "nope:q4")
+                )
+                assert hidden.status_code == unknown.status_code >= 400, (one.path, field)
+                known_id, unknown_id = (answer.headers.get("request-id", "") for answer in (hidden, unknown))
+                assert hidden.text.replace(MODEL, "nope:q4").replace(known_id, unknown_id) == unknown.text
+
+
 def test_names_that_a_key_may_not_give(keyed: Keyed) -> None:
     """A model is neither made nor replaced under one, whether or not it is taken."""
     key = keyed.key("maker", models=("other", "mine-*"))

@@ -36,7 +36,7 @@ async def constraint_of(
     try:
         return format_of(given, param)
     except (InvalidOption, ApiError):
-        await begun.runtime.catalog.get(begun.name)
+        await begun.models.get(begun.name)
         raise
 
 
