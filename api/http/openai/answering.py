@@ -24,8 +24,6 @@ MODEL_REQUIRED = ApiError(400, "model is required", param="model")
 NOT_FOUND = "model '{}' not found"
 MOST_TOP_LOGPROBS = 20
 
-_SEEDS = 1 << 63
-
 BodyT = TypeVar("BodyT", bound=OpenAIBody)
 
 
@@ -45,17 +43,9 @@ async def opened(begun: InferenceRequest[BodyT], call: ChatCall | GenerateCall, 
     inference = begun.runtime.inference
 
     async def open_one(index: int) -> Generation:
-        own = _with_own_seed(call, index)
+        own = msgspec.structs.replace(call, choice=index)
         return await (inference.chat(own) if isinstance(own, ChatCall) else inference.generate(own))
 
     with begun:
         first = await open_one(0)
     return first if choices == 1 else SeveralAnswers(first, open_one, choices)
-
-
-def _with_own_seed(call: ChatCall | GenerateCall, index: int) -> ChatCall | GenerateCall:
-    """With the seed of the first choice, all would say the same."""
-    seed = call.options.get("seed")
-    if not index or not isinstance(seed, int) or seed < 0:
-        return call
-    return msgspec.structs.replace(call, options={**call.options, "seed": (seed + index) % _SEEDS})
