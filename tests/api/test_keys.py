@@ -381,6 +381,20 @@ def test_tokens_are_charged(keyed: Keyed) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", second.headers["anthropic-ratelimit-tokens-reset"])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_choices_count_as_requests(keyed: Keyed, stream: bool) -> None:
+    """`n` answers are `n` requests for the limits; a key that may have one at once gets them one after the other."""
+    key = keyed.key(f"chooser {stream}", requests_per_minute=9, parallel=1)
+    answer = keyed.ask("POST", "/v1/chat/completions", key, json=CHAT | {"n": 8, "max_tokens": 3, "stream": stream})
+    assert answer.status_code == 200
+    if stream:
+        chunks = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert {choice["index"] for chunk in chunks for choice in chunk["choices"]} == set(range(8))
+    else:
+        assert len(answer.json()["choices"]) == 8
+    assert int(keyed.ask("GET", "/api/tags", key).headers["x-ratelimit-remaining-requests"]) < 4
+
+
 def test_requests_at_once_end_with_their_clients(start_server: Callable[..., Any], tmp_path: Path) -> None:
     """The place of a request is free again when it was answered, and when its client has left."""
     file = KeyFile(tmp_path / "keys.json")

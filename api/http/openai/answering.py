@@ -39,7 +39,7 @@ async def constraint_of(
 
 
 async def opened(begun: InferenceRequest[BodyT], call: ChatCall | GenerateCall, choices: int) -> AnswerSource:
-    """The answer to a call, or as many answers, each with a seed of its own."""
+    """The answer to a call, or as many answers, each with a seed of its own, which count as requests of their own."""
     inference = begun.runtime.inference
 
     async def open_one(index: int) -> Generation:
@@ -48,4 +48,8 @@ async def opened(begun: InferenceRequest[BodyT], call: ChatCall | GenerateCall, 
 
     with begun:
         first = await open_one(0)
-    return first if choices == 1 else SeveralAnswers(first, open_one, choices)
+    if choices == 1:
+        return first
+    limits, principal = begun.runtime.limits, begun.caller.principal
+    limits.charge_requests(principal, choices - 1)
+    return SeveralAnswers(first, open_one, choices, limits, principal)
