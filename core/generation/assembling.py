@@ -25,9 +25,11 @@ from corral.core.requests.prompts import MediaPart, Prompt, TextPart, TokensPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, TextRequest
 from corral.core.values import fields_in_common
 
-__all__ = ("chat_request", "generate_request", "resolved_options")
+__all__ = ("chat_request", "generate_request", "of_choice", "resolved_options")
 
 _IMAGE_PLACE = re.compile(r"\[img-([0-9]{1,9})\]")
+
+_SEEDS = 1 << 63
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,15 @@ def resolved_options(view: ModelView, options: Mapping[str, Any]) -> ResolvedOpt
         names = ", ".join(repr(name[:40]) for name in resolved.unknown[:8])
         _log.warning("%s: ignored options: %s", record.name.short, names)
     return resolved
+
+
+def of_choice(options: ResolvedOptions, choice: int) -> ResolvedOptions:
+    """The options of the answer with this index among several: with the seed of the first, all would say the same."""
+    seed = options.sampling.seed
+    if not choice or seed is None:
+        return options
+    own = msgspec.structs.replace(options.sampling, seed=(seed + choice) % _SEEDS)
+    return msgspec.structs.replace(options, sampling=own)
 
 
 def chat_request(record: StoredModel, call: ChatCall, options: ResolvedOptions) -> ChatRequest:

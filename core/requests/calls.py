@@ -58,7 +58,8 @@ class AnswerCall(LoadingCall, frozen=True, kw_only=True):
     yes. With `truncate`, what does not fit into the context is left out, the oldest messages first; without it,
     `PromptTooLong` is raised. `constraint` is what the answer must follow. `think`: whether the model thinks before it
     answers, or how hard (``low``, ``medium``, ``high``, ``max``); None means yes for models that can. With False, the
-    answer's text is not searched for thinking either.
+    answer's text is not searched for thinking either. `choice` is the index of this answer among several to the same
+    call: a seed of the call or of the model is followed by others for them, so that they differ.
     """
 
     think: bool | str | None = None
@@ -66,6 +67,7 @@ class AnswerCall(LoadingCall, frozen=True, kw_only=True):
     shift: bool | None = None
     truncate: bool = True
     constraint: Constraint | None = None
+    choice: int = 0
 
 
 class GenerateCall(AnswerCall, frozen=True, kw_only=True):

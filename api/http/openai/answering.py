@@ -24,8 +24,6 @@ MODEL_REQUIRED = ApiError(400, "model is required", param="model")
 NOT_FOUND = "model '{}' not found"
 MOST_TOP_LOGPROBS = 20
 
-_SEEDS = 1 << 63
-
 BodyT = TypeVar("BodyT", bound=OpenAIBody)
 
 
@@ -36,7 +34,7 @@ async def constraint_of(
     try:
         return format_of(given, param)
     except (InvalidOption, ApiError):
-        await begun.runtime.catalog.get(begun.name)
+        await begun.models.get(begun.name)
         raise
 
 
@@ -44,18 +42,22 @@ async def opened(
     begun: InferenceRequest[BodyT], calls: Sequence[ChatCall | GenerateCall], choices: int
 ) -> AnswerSource:
     """The answers to calls that differ in their prompts: one to each, or as many `choices`, each with a seed of its
-    own. Those of a call have consecutive indices.
+    own. Those of a call have consecutive indices. All of them count as requests of their own.
     """
     inference = begun.runtime.inference
 
     async def open_one(index: int) -> Generation:
-        own = _with_own_seed(calls[index // choices], index % choices)
+        own = msgspec.structs.replace(calls[index // choices], choice=index % choices)
         return await (inference.chat(own) if isinstance(own, ChatCall) else inference.generate(own))
 
     with begun:
         first = await open_one(0)
     count = len(calls) * choices
-    return first if count == 1 else SeveralAnswers(first, open_one, count, choices)
+    if count == 1:
+        return first
+    limits, principal = begun.runtime.limits, begun.caller.principal
+    limits.charge_requests(principal, count - 1)
+    return SeveralAnswers(first, open_one, count, choices, limits, principal)
 
 
 def is_ids(value: Any) -> bool:
@@ -65,11 +67,3 @@ def is_ids(value: Any) -> bool:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
-
-
-def _with_own_seed(call: ChatCall | GenerateCall, index: int) -> ChatCall | GenerateCall:
-    """With the seed of the first choice, all would say the same."""
-    seed = call.options.get("seed")
-    if not index or not isinstance(seed, int) or seed < 0:
-        return call
-    return msgspec.structs.replace(call, options={**call.options, "seed": (seed + index) % _SEEDS})

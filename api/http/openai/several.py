@@ -5,13 +5,16 @@ has left.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from corral.core.access.limits import RateLimits
 from corral.core.generation.answers import Generation
 from corral.core.requests.outputs import Finished, Output, Started, Usage
+from corral.core.requests.principal import Principal
 
 __all__ = ("OfChoice", "SeveralAnswers")
 
@@ -28,11 +31,18 @@ class SeveralAnswers:
 
     `first` is the answer with the index 0; `open` starts the one with an index. Every `choices` of them, by their
     indices, answer the same prompt. Closing it closes them all. If one fails, the others are aborted and its error is
-    raised. What a reader does not read is kept, so that it holds up no answer.
+    raised. What a reader does not read is kept, so that it holds up no answer. They run at once as far as the limits of
+    the principal allow, the others after them.
     """
 
     def __init__(
-        self, first: Generation, open: Callable[[int], Awaitable[Generation]], count: int, choices: int
+        self,
+        first: Generation,
+        open: Callable[[int], Awaitable[Generation]],
+        count: int,
+        choices: int,
+        limits: RateLimits,
+        principal: Principal,
     ) -> None:
         self.record = first.record
         self.load_ns = first.load_ns
@@ -40,6 +50,9 @@ class SeveralAnswers:
         self._open = open
         self._count = count
         self._choices = choices
+        self._left = deque(range(1, count))
+        self._limits = limits
+        self._principal = principal
         self._ready: asyncio.Queue[OfChoice | Exception] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -64,14 +77,13 @@ class SeveralAnswers:
 
     async def _outputs(self) -> AsyncGenerator[Output, None]:
         finished: dict[int, Finished] = {}
-        self._start(0)
+        self._tasks.append(asyncio.create_task(self._run(0)))
         while len(finished) < self._count:
             ready = await self._ready.get()
             if isinstance(ready, Exception):
                 raise ready
             if ready.index == 0 and len(self._tasks) == 1 and isinstance(ready.output, Started | Finished):
-                for index in range(1, self._count):
-                    self._start(index)
+                self._tasks += [asyncio.create_task(self._run_beside()) for _ in self._left]
             if isinstance(ready.output, Finished):
                 finished[ready.index] = ready.output
             yield ready
@@ -79,14 +91,23 @@ class SeveralAnswers:
         groups = [usages[start : start + self._choices] for start in range(0, self._count, self._choices)]
         yield Finished(reason=finished[0].reason, usage=_joint(groups))
 
-    def _start(self, index: int) -> None:
-        self._tasks.append(asyncio.create_task(self._run(index)))
+    async def _run_beside(self) -> None:
+        if self._left and self._limits.enter_beside(self._principal):
+            try:
+                await self._run(self._left.popleft())
+            finally:
+                self._limits.leave(self._principal)
 
     async def _run(self, index: int) -> None:
+        """The answer with this index, and after it those that nobody has begun."""
         try:
-            async with self._first if index == 0 else await self._open(index) as answer:
-                async for output in answer:
-                    self._ready.put_nowait(OfChoice(index=index, output=output))
+            while True:
+                async with self._first if index == 0 else await self._open(index) as answer:
+                    async for output in answer:
+                        self._ready.put_nowait(OfChoice(index=index, output=output))
+                if not self._left:
+                    return
+                index = self._left.popleft()
         except Exception as error:
             self._ready.put_nowait(error)
 
