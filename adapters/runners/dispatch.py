@@ -12,9 +12,9 @@ from corral.core.error_translation import to_error
 from corral.core.errors import ErrorInfo, Unsupported
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.media import features_for
-from corral.core.requests.outputs import Delta, Embedded, Finished, Output
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Ranked
 from corral.core.requests.prompts import MediaPart
-from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
+from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request, RerankRequest
 from corral.core.stepping.loops import Outcome
 
 __all__ = ("Dispatch",)
@@ -23,6 +23,7 @@ _TASKS: dict[type[Request], Task] = {
     CompletionRequest: "completion",
     ChatRequest: "chat",
     EmbedRequest: "embedding",
+    RerankRequest: "rerank",
 }
 
 
@@ -85,7 +86,7 @@ class Dispatch:
                         unfinished = False
                         raise to_error(item)
                     else:
-                        unfinished = not isinstance(item, Finished | Embedded)
+                        unfinished = not isinstance(item, Finished | Embedded | Ranked)
                         yield item
                         if not unfinished:
                             return  # the model may have died since, which does not concern this request

@@ -11,10 +11,18 @@ from contextlib import aclosing
 from corral.adapters.runners.dispatch import Dispatch
 from corral.core.containment import interrupts_reach_us
 from corral.core.error_translation import to_error
-from corral.core.errors import CorralError, EngineDied, EngineError, EngineNotInstalled, LoadFailed, OutOfMemory
+from corral.core.errors import (
+    CorralError,
+    EngineDied,
+    EngineError,
+    EngineNotInstalled,
+    LoadFailed,
+    OutOfMemory,
+    Unsupported,
+)
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo, RunningModel
-from corral.core.requests.outputs import Delta, Embedded, Finished, Output
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Ranked
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
 from corral.core.specs.engines import EngineSpec, LoadRequest
@@ -99,6 +107,14 @@ class EventLoopModel:
         except Exception as error:
             raise to_error(error_info(error)) from error
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        if not hasattr(self._model, "pieces"):  # a plugin's that is older than this method
+            raise Unsupported(f"the engine of {self._label} does not spell single tokens")
+        try:
+            return await self._model.pieces(ids)
+        except Exception as error:
+            raise to_error(error_info(error)) from error
+
     async def aclose(self) -> None:
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name=f"close {self._label}")
@@ -132,7 +148,7 @@ class EventLoopModel:
             async with aclosing(self._model.run(request)) as outputs:
                 async for output in outputs:
                     self._dispatch.deliver([(request_id, output)])
-                    if isinstance(output, Finished | Embedded):
+                    if isinstance(output, Finished | Embedded | Ranked):
                         self._answering.pop(request_id, None)
                         return
                     ahead_bytes += _size_bytes(output)

@@ -17,9 +17,9 @@ import msgspec
 from corral.core.error_translation import no_unicode
 from corral.core.errors import ErrorInfo
 from corral.core.ports.running import ModelInfo
-from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Ranked, Started
 from corral.core.requests.prompts import Prompt
-from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
+from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request, RerankRequest
 from corral.core.specs.engines import LoadRequest
 
 __all__ = (
@@ -97,7 +97,7 @@ class TokenizerCall(_Frame, frozen=True, tag=True, array_like=True):
     """
 
     call_id: int
-    method: Literal["tokenize", "detokenize"]
+    method: Literal["tokenize", "detokenize", "pieces"]
     prompts: tuple[Prompt, ...] = ()
     ids: tuple[int, ...] = ()
     most: int | None = None
@@ -147,7 +147,7 @@ class InfoChanged(_Frame, frozen=True, tag=True, array_like=True):
 
 
 class Step(_Frame, Generic[OutputT], frozen=True, tag=True, array_like=True):
-    """The outcomes of one step, for all requests. `Finished`, `Embedded` and `ErrorInfo` end their request."""
+    """The outcomes of one step, for all requests. `Finished`, `Embedded`, `Ranked`, `ErrorInfo` end their request."""
 
     outcomes: list[tuple[int, OutputT]]
 
@@ -157,6 +157,7 @@ class Result(_Frame, frozen=True, tag=True, array_like=True):
     ids: list[tuple[int, ...]] = []
     text: str = ""
     error: ErrorInfo | None = None
+    pieces: list[bytes] = []
 
 
 class Log(_Frame, frozen=True, tag=True, array_like=True):
@@ -186,8 +187,8 @@ DownFrame = Add[Request] | Abort | TokenizerCall | GiveUp | Close
 UpFrame = Ready | InfoChanged | LoadShare | Step[Output | ErrorInfo] | Result | Log | Heartbeat | Fatal
 JobUpFrame = LoadShare | Log | JobDone | Fatal
 
-_REQUESTS: tuple[type[Request], ...] = (CompletionRequest, ChatRequest, EmbedRequest)
-_OUTPUTS: tuple[type[Output], ...] = (Started, Delta, Embedded, Finished)
+_REQUESTS: tuple[type[Request], ...] = (CompletionRequest, ChatRequest, EmbedRequest, RerankRequest)
+_OUTPUTS: tuple[type[Output], ...] = (Started, Delta, Embedded, Ranked, Finished)
 
 
 def _union(kinds: Iterable[Any]) -> Any:

@@ -13,7 +13,7 @@ from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import GradualTokenizer, Tokenizer
 from corral.core.requests.control_tokens import LOOKALIKES
 from corral.core.requests.prompts import MediaPart, Prompt, TextPart, TokensPart, has_media, joined
-from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, RerankRequest
 
 __all__ = ("RequestTexts", "characters_of", "encoded", "without_middle")
 
@@ -52,6 +52,9 @@ class RequestTexts:
         if isinstance(request, EmbedRequest):
             characters = sum(map(characters_of, request.inputs))
             return None if characters < _LONG_TEXT else (self._embedding(tokenizer, request), characters)
+        if isinstance(request, RerankRequest):
+            characters = sum(map(characters_of, (request.query, *request.documents)))
+            return None if characters < _LONG_TEXT else (self._reranking(tokenizer, request), characters)
         return None
 
     def _completion(
@@ -78,6 +81,13 @@ class RequestTexts:
         most = self._info.most_tokens(request.num_ctx)
         found = yield from encoded(tokenizer, request.inputs, most, cut=request.truncate)
         return msgspec.structs.replace(request, inputs=tuple((TokensPart(ids=ids),) for ids in found))
+
+    def _reranking(self, tokenizer: Tokenizer, request: RerankRequest) -> Steps[RerankRequest]:
+        most = self._info.most_tokens(request.num_ctx)
+        [query] = yield from encoded(tokenizer, [request.query], most)
+        found = yield from encoded(tokenizer, request.documents, most, cut=request.truncate)
+        documents = tuple((TokensPart(ids=ids),) for ids in found)
+        return msgspec.structs.replace(request, query=(TokensPart(ids=query),), documents=documents)
 
 
 def encoded(

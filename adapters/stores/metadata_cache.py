@@ -19,7 +19,7 @@ from corral.core.regular_files import read_regular
 __all__ = ("FilesystemMetadataCache",)
 
 _LIMIT_BYTES = 4 * 1024 * 1024
-_GENERATION = 4
+_GENERATION = 5
 """Increased when a reader starts to fill a field differently, or to refuse what it accepted: engines load what was
 accepted. New fields are noticed without it."""
 

@@ -24,7 +24,7 @@ _SMALL_FILES = 64 << 10
 
 __all__ = (
     "refuse_beside_raw",
-    "refuse_embedding_model",
+    "refuse_textless_model",
     "refuse_unserved",
     "require_capability",
     "require_features",
@@ -36,9 +36,9 @@ __all__ = (
 )
 
 
-def refuse_embedding_model(capabilities: Collection[str], name: str, task: str) -> None:
+def refuse_textless_model(capabilities: Collection[str], name: str, task: str) -> None:
     """Before loading, so that no model is evicted for a request that cannot be served. Raises `Unsupported`."""
-    if "embedding" in capabilities and "completion" not in capabilities:
+    if "completion" not in capabilities and ("embedding" in capabilities or "rerank" in capabilities):
         raise Unsupported(f'"{name}" does not support {task}')
 
 

@@ -53,14 +53,14 @@ async def searching_chat(chats: Chats, web: WebAccess, call: ChatCall, search: W
     after the other for each search, between the deltas before it and those after it. Deltas have only calls of the
     caller's own tools, which are numbered through the whole answer; such a call ends the answer, after the searches
     that the model has asked for beside it. `Finished.usage` is that of all rounds together. To count the tokens of such
-    a chat, use `with_web_search(call)`.
+    a chat, use `with_web_search`.
 
     When the conversation comes back, a dialect writes a search as a message of the assistant with a `ToolCall` named
     `WEB_SEARCH`, and one of the role ``tool`` with `results_text` or `problem_text`: that is what the model has read,
     so that the prompt is in memory still.
     """
     web.require_search()
-    call = with_web_search(call)
+    call = with_web_search(call, search)
     return SearchingAnswer(chats, web, call, search, await chats.chat(call))
 
 

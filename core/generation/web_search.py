@@ -56,13 +56,14 @@ class WebSearch(Value, frozen=True, kw_only=True):
 
     `max_uses` is how many searches it may make; None allows `DEFAULT_USES`. Only pages of `allowed_domains` are found,
     if there are any, and none of `blocked_domains` (see `core.web.domains`). `max_results` limits those of one search;
-    0 means 5.
+    0 means 5. With `strict`, calls of the tool are held to its schema.
     """
 
     max_uses: int | None = None
     allowed_domains: tuple[str, ...] = ()
     blocked_domains: tuple[str, ...] = ()
     max_results: int = 0
+    strict: bool = False
 
 
 class SearchBegun(Output, frozen=True, kw_only=True):
@@ -80,11 +81,12 @@ class SearchEnded(Output, frozen=True, kw_only=True):
     problem: SearchProblem | None = None
 
 
-def with_web_search(call: ChatCall) -> ChatCall:
+def with_web_search(call: ChatCall, search: WebSearch) -> ChatCall:
     """The call with the tool that searches. Raises `InvalidRequest` if it has another tool of that name."""
     if any(tool.name == WEB_SEARCH for tool in call.tools):
         raise InvalidRequest(f"tools: there are two tools named {WEB_SEARCH!r}", "rename your own")
-    return msgspec.structs.replace(call, tools=(*call.tools, _TOOL))
+    tool = msgspec.structs.replace(_TOOL, strict=search.strict)
+    return msgspec.structs.replace(call, tools=(*call.tools, tool))
 
 
 def results_text(results: Iterable[SearchResult]) -> str:

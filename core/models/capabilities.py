@@ -7,8 +7,11 @@ from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
 
 __all__ = ("CAPABILITIES", "derive_capabilities", "template_fills_in")
 
-CAPABILITIES = ("completion", "tools", "insert", "vision", "embedding", "thinking", "image", "audio")
+CAPABILITIES = ("completion", "tools", "insert", "vision", "embedding", "rerank", "thinking", "image", "audio")
 """Every capability, in the order in which they are listed."""
+
+_POOLED = {None: "completion", "rank": "rerank"}
+"""What a model does, by its pooling. All other kinds make vectors of texts."""
 
 
 def derive_capabilities(
@@ -23,7 +26,7 @@ def derive_capabilities(
     """
     found = set(record.capabilities)
     if metadata is not None:
-        found.add("completion" if metadata.pooling is None else "embedding")
+        found.add(_POOLED.get(metadata.pooling, "embedding"))
         if metadata.fim_ids is not None:
             found.add("insert")
         for kind in ("vision", "audio"):

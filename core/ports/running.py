@@ -12,7 +12,7 @@ from corral.core.values import Value
 
 __all__ = ("ModelInfo", "PrefixTier", "RunningModel", "Task")
 
-Task = Literal["completion", "chat", "embedding"]
+Task = Literal["completion", "chat", "embedding", "rerank"]
 
 
 class PrefixTier(Value, frozen=True, kw_only=True):
@@ -97,6 +97,14 @@ class RunningModel(Protocol):
         """Return the text of the ids; invalid UTF-8 becomes U+FFFD.
 
         Raises `Unsupported` without the feature ``tokenize``.
+        """
+        ...
+
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each id by itself, control tokens as they are spelled. A character may be spread over
+        several of them.
+
+        Raises `InvalidRequest` for an id that is not in the vocabulary, `Unsupported` without the feature ``tokenize``.
         """
         ...
 

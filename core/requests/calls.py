@@ -23,6 +23,8 @@ __all__ = (
     "GenerateCall",
     "LoadCall",
     "LoadingCall",
+    "RerankCall",
+    "RerankResult",
     "UnloadCall",
 )
 
@@ -111,6 +113,14 @@ class EmbedCall(LoadingCall, frozen=True, kw_only=True):
     normalise: bool = True
 
 
+class RerankCall(LoadingCall, frozen=True, kw_only=True):
+    """Score each document by how well it answers the query. With `truncate`, what is too long is cut."""
+
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
+
+
 class LoadCall(LoadingCall, frozen=True, kw_only=True):
     """Load a model ahead of its first request. `task` is what it will be used for; None means anything. `think` is
     checked only, and so are `needed_capabilities`, such as ``tools``.
@@ -133,3 +143,18 @@ class EmbedResult(Value, frozen=True, kw_only=True):
     load_ns: int
     total_ns: int
     ignored_options: tuple[str, ...] = ()
+
+
+class RerankResult(Value, frozen=True, kw_only=True):
+    """The scores of `Ranked`, in the order of the documents, and what they cost, as in `EmbedResult`."""
+
+    scores: tuple[float, ...]
+    prompt_tokens: int
+    load_ns: int
+    total_ns: int
+    ignored_options: tuple[str, ...] = ()
+
+    @property
+    def best_first(self) -> tuple[int, ...]:
+        """The indices of the documents, that of the best first; equal ones stay in their order."""
+        return tuple(sorted(range(len(self.scores)), key=lambda index: -self.scores[index]))

@@ -19,10 +19,12 @@ __all__ = (
     "EngineFailed",
     "EngineFinished",
     "EngineOutput",
+    "EngineRanked",
     "FinishReason",
     "Finished",
     "Output",
     "Prefilled",
+    "Ranked",
     "Started",
     "Token",
     "TokenLogprob",
@@ -80,7 +82,7 @@ class TokenLogprob(Value, frozen=True, kw_only=True):
 
 
 class Output(Value, frozen=True, kw_only=True):
-    """Open base. A run yields at most one `Started`, then `Delta`s, then `Finished`; or one `Embedded`."""
+    """Open base. A run yields at most one `Started`, then `Delta`s, then `Finished`; or one `Embedded` or `Ranked`."""
 
 
 class Started(Output, frozen=True, kw_only=True):
@@ -135,6 +137,17 @@ class Embedded(Output, frozen=True, kw_only=True):
     """The vectors of an `EmbedRequest`, one per input, in order, as the model returns them (not normalised)."""
 
     vectors: Vectors
+    prompt_tokens: int
+
+
+class Ranked(Output, frozen=True, kw_only=True):
+    """The scores of a `RerankRequest`, one per document, in order: the higher, the better the document answers.
+
+    A score is the model's log-odds that the document is relevant: 0 is undecided, and the logistic function makes a
+    probability of it. `prompt_tokens` counts the query once for each document.
+    """
+
+    scores: tuple[float, ...]
     prompt_tokens: int
 
 
@@ -203,6 +216,13 @@ class EngineEmbedded(EngineOutput, frozen=True, kw_only=True):
     """The answer to an `EmbedRequest`; the request is over."""
 
     vectors: Vectors
+    prompt_tokens: int
+
+
+class EngineRanked(EngineOutput, frozen=True, kw_only=True):
+    """The answer to a `RerankRequest`, with scores as in `Ranked`; the request is over."""
+
+    scores: tuple[float, ...]
     prompt_tokens: int
 
 

@@ -22,6 +22,7 @@ __all__ = (
     "ContextPolicy",
     "EmbedRequest",
     "Request",
+    "RerankRequest",
     "SamplingParams",
     "TextRequest",
     "Thinking",
@@ -184,5 +185,19 @@ class EmbedRequest(Request, frozen=True, kw_only=True):
     """One vector per input, in order. An input that is too long is cut with `truncate`, otherwise `PromptTooLong`."""
 
     inputs: tuple[Prompt, ...]
+    truncate: bool = True
+    num_ctx: int | None = None
+
+
+class RerankRequest(Request, frozen=True, kw_only=True):
+    """One score per document, in order: how well it answers the query.
+
+    A document that is too long beside the query is cut with `truncate`, otherwise `PromptTooLong`; a query that leaves
+    no room for a document is `PromptTooLong` in any case. Long texts may arrive as ids, with the tokens around them
+    that the model adds to every text.
+    """
+
+    query: Prompt
+    documents: tuple[Prompt, ...]
     truncate: bool = True
     num_ctx: int | None = None

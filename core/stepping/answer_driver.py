@@ -21,10 +21,12 @@ from corral.core.requests.outputs import (
     EngineEmbedded,
     EngineFinished,
     EngineOutput,
+    EngineRanked,
     Finished,
     FinishReason,
     Output,
     Prefilled,
+    Ranked,
     Started,
     Token,
     Usage,
@@ -245,7 +247,7 @@ class SequenceDriver:
 
 
 class TaskDriver:
-    """Follows any other task. Vectors end it; an engine's own outputs pass through if they are an `Output` too."""
+    """Follows any other task. Vectors or scores end it; an engine's own outputs pass if they are an `Output` too."""
 
     __slots__ = ()
 
@@ -259,6 +261,8 @@ class TaskDriver:
     def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
         if isinstance(output, EngineEmbedded):
             return [Embedded(vectors=output.vectors, prompt_tokens=output.prompt_tokens)], True
+        if isinstance(output, EngineRanked):
+            return [Ranked(scores=output.scores, prompt_tokens=output.prompt_tokens)], True
         if isinstance(output, EngineFinished):
             return [Finished(reason=output.reason, usage=Usage())], True
         if isinstance(output, Output):

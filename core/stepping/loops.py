@@ -13,7 +13,14 @@ from corral.core.error_translation import no_unicode
 from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError
 from corral.core.ports.engines import Engine, GeneratorEngine, IdlingEngine, Prepared, PreparingEngine, StepEngine
 from corral.core.ports.tokens import RequestMask
-from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Output
+from corral.core.requests.outputs import (
+    EngineEmbedded,
+    EngineFailed,
+    EngineFinished,
+    EngineOutput,
+    EngineRanked,
+    Output,
+)
 from corral.core.requests.requests import Request
 from corral.core.stepping.answer_driver import RequestDriver, driver_for
 from corral.core.stepping.fair_queue import FairQueue
@@ -23,7 +30,7 @@ __all__ = ("EngineLoop", "GeneratorLoop", "Outcome", "StepLoop", "error_info")
 _log = logging.getLogger(__name__)
 
 Outcome = tuple[int, Output | ErrorInfo]
-"""A request id and what the request gets. An `ErrorInfo`, `Finished` or `Embedded` is the last."""
+"""A request id and what the request gets. An `ErrorInfo`, `Finished`, `Embedded` or `Ranked` is the last."""
 
 
 def error_info(error: BaseException) -> ErrorInfo:
@@ -183,7 +190,7 @@ class StepLoop(EngineLoop):
                 outcomes.append((request_id, item))
             if done:
                 del drivers[request_id]
-                if not isinstance(output, EngineFinished | EngineEmbedded):
+                if not isinstance(output, EngineFinished | EngineEmbedded | EngineRanked):
                     self._engine.abort_request(request_id)
         if drivers and not self._engine.has_unfinished_requests():
             lost = ErrorInfo(code=PluginError.code, message="the engine ended a request without an answer")

@@ -11,7 +11,7 @@ import pytest
 
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import ModelInfo, RunningModel
-from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, TokenLogprob
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Ranked, Started, TokenLogprob
 from corral.core.requests.requests import Request
 from corral.core.specs.engines import EngineSpec, LoadRequest
 
@@ -57,6 +57,12 @@ class HeardAnswer:
     def embedded(self) -> Embedded:
         [output] = self.outputs
         assert isinstance(output, Embedded), "the answer to an EmbedRequest is one Embedded"
+        return output
+
+    @property
+    def ranked(self) -> Ranked:
+        [output] = self.outputs
+        assert isinstance(output, Ranked), "the answer to a RerankRequest is one Ranked"
         return output
 
 

@@ -18,21 +18,23 @@ from corral.core.requests.requests import (
     Constraint,
     ContextPolicy,
     EmbedRequest,
+    RerankRequest,
     SamplingParams,
 )
 from corral.core.specs.engines import EngineSpec, LoadRequest
 from corral.core.specs.imports import import_name
 from corral.plugins.testing.loaded import ModelUnderTest
 
-__all__ = ("LoadedContract", "asked", "embedding", "promise")
+__all__ = ("RUNNERS", "LoadedContract", "asked", "embedding", "promise", "reranking")
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
-_RUNNERS = {
+RUNNERS = {
     "process": "corral.adapters.runners.process:ProcessRunner",
     "thread": "corral.adapters.runners.thread:ThreadRunner",
     "event_loop": "corral.adapters.runners.event_loop:EventLoopRunner",
 }
+"""The import paths of the built-in runners."""
 
 
 def promise(*tasks: Task) -> Callable[[Test], Test]:
@@ -68,6 +70,13 @@ def embedding(*texts: str) -> EmbedRequest:
     return EmbedRequest(inputs=tuple((TextPart(text=text),) for text in texts))
 
 
+def reranking(query: str, *documents: str) -> RerankRequest:
+    """The query and the documents as one request for scores."""
+    return RerankRequest(
+        query=(TextPart(text=query),), documents=tuple((TextPart(text=document),) for document in documents)
+    )
+
+
 class LoadedContract:
     """Loads a model once for all tests of a class.
 
@@ -93,7 +102,7 @@ class LoadedContract:
     @pytest.fixture
     def runner(self) -> Runner:
         """The runner of the model: the first that the spec allows."""
-        runner: Runner = import_name(_RUNNERS[self.spec.runners[0]])()
+        runner: Runner = import_name(RUNNERS[self.spec.runners[0]])()
         return runner
 
     def require(self, loaded: ModelUnderTest, feature: str) -> None:

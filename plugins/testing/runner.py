@@ -15,10 +15,11 @@ from corral.core.errors import EngineDied, EngineError, InvalidRequest, LoadFail
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
 from corral.core.requests.messages import Message
-from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Ranked, Started
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest
+from corral.plugins.testing.loading import reranking
 
 __all__ = ("RunnerContract",)
 
@@ -86,6 +87,17 @@ class RunnerContract:
                 )
             assert isinstance(output, Embedded)
             assert output.vectors.count == 2
+
+        asyncio.run(check())
+
+    def test_scores(self, runner: Runner) -> None:
+        """A `RerankRequest` yields one `Ranked`."""
+
+        async def check() -> None:
+            async with self.model(runner) as model:
+                [output] = await _collect(model.run(reranking("a", "b", "c a")))
+            assert isinstance(output, Ranked)
+            assert len(output.scores) == 2
 
         asyncio.run(check())
 
@@ -216,7 +228,8 @@ class RunnerContract:
                 endless = model.run(_request(sampling=_AGES))
                 await anext(endless)
                 [ids] = await model.tokenize([(TextPart(text="water and people"),)])
-                assert await model.detokenize(ids) == "water and people"
+                assert await model.detokenize(ids) == "<|bos|>water and people"
+                assert await model.pieces(ids) == [b"<|bos|>", b"water", b" and", b" people"]
                 await endless.aclose()
 
         asyncio.run(check())
@@ -235,12 +248,13 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_a_tokenizer_that_fails(self, runner: Runner) -> None:
-        """What an engine's tokenizer raises for an unknown id becomes a `CorralError`."""
+        """What an engine's tokenizer raises for an unknown id is raised to its caller alone."""
 
         async def check() -> None:
             async with self.model(runner) as model:
-                with pytest.raises(EngineError):
-                    await model.detokenize([1 << 30])
+                for ask in (model.detokenize, model.pieces):
+                    with pytest.raises(InvalidRequest):
+                        await ask([1 << 30])
                 assert await model.tokenize([(TextPart(text="water"),)])
 
         asyncio.run(check())

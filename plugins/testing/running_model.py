@@ -12,8 +12,10 @@ from corral.core.requests.requests import ContextPolicy, Request
 from corral.plugins.testing.company_promises import CompanyPromises
 from corral.plugins.testing.embedding_promises import EmbeddingPromises
 from corral.plugins.testing.loaded import ModelUnderTest
-from corral.plugins.testing.loading import asked, embedding, promise
+from corral.plugins.testing.loading import asked, embedding, promise, reranking
+from corral.plugins.testing.rerank_promises import RerankPromises
 from corral.plugins.testing.text_promises import TextPromises
+from corral.plugins.testing.vocabulary_promises import VocabularyPromises
 
 __all__ = ("RunningModelContract",)
 
@@ -24,7 +26,7 @@ class _UnheardOf(Request, frozen=True, kw_only=True):
     """A request of a task that no model has."""
 
 
-class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
+class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises, RerankPromises, VocabularyPromises):
     """What every loaded model promises, whatever is behind it.
 
     ::
@@ -82,4 +84,6 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
 
 
 def _request_of(task: str) -> Request:
-    return embedding("a horse") if task == "embedding" else asked(task, "a horse")
+    if task == "embedding":
+        return embedding("a horse")
+    return reranking("a horse", "an animal") if task == "rerank" else asked(task, "a horse")

@@ -8,8 +8,16 @@ import pytest
 
 from corral.core.errors import CorralError, PromptTooLong
 from corral.core.ports.engines import StepEngine
-from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
-from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest
+from corral.core.requests.outputs import (
+    EngineEmbedded,
+    EngineFailed,
+    EngineFinished,
+    EngineOutput,
+    EngineRanked,
+    Prefilled,
+    Token,
+)
+from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, RerankRequest
 from corral.plugins.testing.engine_requests import (
     WORDS,
     EngineContract,
@@ -67,7 +75,7 @@ class StepEngineContract(EngineContract):
 
     @staticmethod
     def run(
-        engine: StepEngine, *requests: CompletionRequest | EmbedRequest, limit: int = 24
+        engine: StepEngine, *requests: CompletionRequest | EmbedRequest | RerankRequest, limit: int = 24
     ) -> list[list[EngineOutput]]:
         """The outputs of each request, run together; a request is aborted after `limit` tokens, as a driver would."""
         outputs: dict[int, list[EngineOutput]] = {}
@@ -225,4 +233,16 @@ class StepEngineContract(EngineContract):
         size = 4 * output.vectors.dimensions
         first, second, third = (output.vectors.float32[size * row : size * (row + 1)] for row in range(3))
         assert first == third != second
+        assert output.prompt_tokens > 0
+
+    def test_scores(self, engine: StepEngine) -> None:
+        """One score per document, in order; the same document has the same score, another document another."""
+        if "rerank" not in engine.info.tasks:
+            pytest.skip("info.tasks does not name 'rerank', so the engine is not asked for scores")
+        documents = (text_prompt("a horse"), text_prompt("the moon"), text_prompt("a horse"))
+        [[output]] = self.run(engine, RerankRequest(query=text_prompt("which animal?"), documents=documents))
+        assert isinstance(output, EngineRanked)
+        first, second, third = output.scores
+        assert first == pytest.approx(third, abs=1e-3)
+        assert first != second
         assert output.prompt_tokens > 0

@@ -1,43 +1,41 @@
-"""A fake engine whose answer depends on the prompt."""
+"""A fake engine that says what a test has written for a prompt, in the tokens that the test wants."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import msgspec
+from corral.adapters.engines.fake.engine import FakeEngine, _Sequence
+from corral.core.errors import ErrorInfo
+from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, Token
 
-from corral.adapters.engines.fake.engine import FakeEngine
-from corral.adapters.engines.fake.options import FakeLoadOptions
-from corral.adapters.engines.fake.spec import SPEC
-from corral.core.ports.runners import OnLoadProgress
-from corral.core.specs.engines import EngineSpec, LoadRequest
+__all__ = ("FAILURE", "Script", "ScriptedEngine")
 
-__all__ = ("SCRIPTED", "ScriptedOptions", "load")
-
-
-class ScriptedOptions(FakeLoadOptions, frozen=True, kw_only=True):
-    """`script`: what is answered to prompts in which a text occurs; the last of those counts."""
-
-    script: tuple[tuple[str, str], ...] = ()
+FAILURE = "the script ends here"
 
 
-class _ScriptedEngine(FakeEngine):
-    def __init__(self, options: ScriptedOptions) -> None:
-        super().__init__(options)
-        self._script = options.script
+class Script(NamedTuple):
+    """The tokens of an answer. One that `fails` ends with an error that says `FAILURE`."""
 
-    def _logits(self, sequence: Any) -> dict[int, float]:
-        prompt = self.tokenizer.decode(sequence.ids[: sequence.prompt_tokens]).decode(errors="replace")
-        answer = [answer for text, answer in self._script if text in prompt][-1]
-        self._answer = self.tokenizer.text_ids(answer)
-        return super()._logits(sequence)
+    pieces: Sequence[bytes]
+    fails: bool = False
 
 
-def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
-    on_progress(1.0)
-    return _ScriptedEngine(msgspec.convert(request.load_options, ScriptedOptions))
+class ScriptedEngine(FakeEngine):
+    """An answer with a constraint is drawn at random, as the fake engine does."""
 
+    def script(self, prompt: str) -> Script:
+        """What is said to `prompt`."""
+        raise NotImplementedError
 
-SCRIPTED: EngineSpec = msgspec.structs.replace(
-    SPEC, load="tests.api.scripted_engine:load", load_options=ScriptedOptions, runners=("thread",)
-)
+    def _generate(self, sequence: _Sequence) -> list[EngineOutput]:
+        if sequence.mask is not None:
+            return super()._generate(sequence)
+        said = self.script(self.tokenizer.decode(sequence.ids[: sequence.prompt_tokens]).decode())
+        place = len(sequence.ids) - sequence.prompt_tokens
+        sequence.ids.append(0)
+        if place < len(said.pieces):
+            return [Token(token_id=0, piece=said.pieces[place])]
+        if said.fails:
+            return [EngineFailed(error=ErrorInfo(code="engine_error", message=FAILURE))]
+        return [EngineFinished(reason="stop")]

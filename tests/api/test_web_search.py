@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import anthropic
+import msgspec
 import pytest
 
+from corral.adapters.engines.fake.options import FakeLoadOptions
+from corral.adapters.engines.fake.spec import SPEC
+from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.web import SearchResult
+from corral.core.specs.engines import LoadRequest
 from corral.core.web.access import WebAccess
 from corral.core.web_errors import WebError
 from tests.api.conftest import running_server
-from tests.api.scripted_engine import SCRIPTED
+from tests.api.scripted_engine import Script, ScriptedEngine
 from tests.api.test_tools import CALL, PARAMETERS, WEIGHTS
 
 SEARCH: Any = {"type": "web_search_20250305", "name": "web_search", "max_uses": 1}
@@ -37,6 +42,16 @@ SCRIPT = [
 ]
 
 
+class _Engine(ScriptedEngine):
+    def script(self, prompt: str) -> Script:
+        data = [answer for text, answer in SCRIPT if text in prompt][-1].encode()
+        return Script([data[at : at + 3] for at in range(0, len(data), 3)])
+
+
+def load(request: LoadRequest, on_progress: OnLoadProgress) -> _Engine:
+    return _Engine(msgspec.convert(request.load_options, FakeLoadOptions))
+
+
 class _Provider:
     async def search(self, query: str, max_results: int) -> tuple[SearchResult, ...]:
         if query == "down":
@@ -50,7 +65,8 @@ class _Provider:
 @pytest.fixture(scope="module")
 def client() -> Iterator[anthropic.Anthropic]:
     web = WebAccess(_Provider())
-    with running_server(engine={"script": SCRIPT}, engines=(SCRIPTED,), web=web) as server:
+    spec = msgspec.structs.replace(SPEC, load="tests.api.test_web_search:load")
+    with running_server(engine={}, engines=(spec,), web=web) as server:
         server.call(lambda runtime: server.world.add("tiny", data=WEIGHTS))
         with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
             yield client

@@ -28,6 +28,7 @@ def _metadata(**fields: Any) -> ModelMetadata:
     [
         (_metadata(), ("completion",)),
         (_metadata(pooling="mean"), ("embedding",)),
+        (_metadata(pooling="rank"), ("rerank",)),
         (_metadata(keys={"llama.vision.block_count": 24, "llama.audio.block_count": 0}), ("completion", "vision")),
         (_metadata(architecture="gptoss"), ("completion", "thinking")),
         (_metadata(chat_template="{% if tools %}{% endif %}"), ("completion", "tools")),

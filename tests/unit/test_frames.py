@@ -28,11 +28,11 @@ from corral.core.requests.requests import CompletionRequest, EmbedRequest, Reque
 END = Finished(reason="stop", usage=Usage())
 
 
-class Rerank(Request, frozen=True, kw_only=True):
+class Judge(Request, frozen=True, kw_only=True):
     query: str
 
 
-class Ranked(Output, frozen=True, kw_only=True):
+class Judged(Output, frozen=True, kw_only=True):
     scores: tuple[float, ...]
 
 
@@ -64,14 +64,14 @@ def test_requests_cross() -> None:
 
 def test_types_of_plugins_cross() -> None:
     """Request and output types that a plugin names are decoded as themselves, beside the built-in ones."""
-    down = down_decoder([Rerank])
-    frame = down.decode(encode(Add(1, Rerank(query="q")))[4:])
+    down = down_decoder([Judge])
+    frame = down.decode(encode(Add(1, Judge(query="q")))[4:])
     assert isinstance(frame, Add)
-    assert frame.request == Rerank(query="q")
+    assert frame.request == Judge(query="q")
     assert isinstance(down.decode(encode(Add(1, EmbedRequest(inputs=())))[4:]), Add)
-    step = up_decoder([Ranked]).decode(encode(Step([(1, Ranked(scores=(0.5,)))]))[4:])
+    step = up_decoder([Judged]).decode(encode(Step([(1, Judged(scores=(0.5,)))]))[4:])
     assert isinstance(step, Step)
-    assert step.outcomes == [(1, Ranked(scores=(0.5,)))]
+    assert step.outcomes == [(1, Judged(scores=(0.5,)))]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -95,6 +95,9 @@ class FakeModel:
     async def detokenize(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        return [bytes((one,)) for one in ids]
+
     async def aclose(self) -> None:
         self.alive = False
 
@@ -128,6 +131,8 @@ class FakeScheduler:
         finally:
             self.active -= 1
 
+    lease_tokenizer = lease
+
     async def unload(self, record: StoredModel) -> bool:
         return self.model.alive
 
@@ -142,6 +147,9 @@ class FakeCatalog:
 
     async def get(self, name: ModelName) -> StoredModel:
         return self.record
+
+    async def list(self) -> list[StoredModel]:
+        return [self.record]
 
     async def view(self, name: ModelName) -> ModelView:
         metadata = ModelMetadata(

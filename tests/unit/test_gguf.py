@@ -109,6 +109,13 @@ def test_pooling_and_sliding_window(write: Write, number: int, name: str) -> Non
     assert (found.pooling, found.sliding_window) == (name, 512)
 
 
+def test_a_classifier_makes_a_reranker(write: Write) -> None:
+    """A file that does not say how it pools is a cross-encoder if it has a classifier; one that says so is believed."""
+    head = [TensorEntry("token_embd.weight"), TensorEntry("cls.output.weight")]
+    assert read_metadata(write(gguf_bytes(SMALL_MODEL, head))).pooling == "rank"
+    assert read_metadata(write(gguf_bytes({**SMALL_MODEL, "llama.pooling_type": 2}, head))).pooling == "cls"
+
+
 def test_without_a_file_type_the_biggest_tensor_type_speaks(write: Write) -> None:
     """If the file type is missing or unknown, the type that covers most bytes is used."""
     tensors = (TensorEntry("a", (32,), 8, 34), TensorEntry("b", (4,), 0, 16))

@@ -6,16 +6,24 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from queue import SimpleQueue
 
+import msgspec
 import pytest
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions, FakeTokenizer
 from corral.adapters.runners.frames import Abort, Add, Close
 from corral.adapters.runners.stepping import Command, Stepper
-from corral.core.errors import ErrorInfo
+from corral.core.errors import ErrorInfo, PromptTooLong
 from corral.core.ports.tokens import Tokenizer, TokenMask
-from corral.core.requests.outputs import Embedded, Finished, Output
+from corral.core.requests.outputs import Embedded, Finished, Output, Ranked
 from corral.core.requests.prompts import Prompt, TextPart, TokensPart, joined
-from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, Request, SamplingParams
+from corral.core.requests.requests import (
+    CompletionRequest,
+    ContextPolicy,
+    EmbedRequest,
+    Request,
+    RerankRequest,
+    SamplingParams,
+)
 from corral.core.stepping.loops import Outcome, StepLoop
 
 LONG = "zq " * 3000  # a token for each character
@@ -94,7 +102,7 @@ class Turning:
 
     def _take(self, outcomes: list[Outcome]) -> None:
         for request_id, item in outcomes:
-            if isinstance(item, Finished | Embedded | ErrorInfo):
+            if isinstance(item, Finished | Embedded | Ranked | ErrorInfo):
                 self.ends.put((request_id, item))
 
 
@@ -247,6 +255,23 @@ def test_long_inputs_of_embeddings_are_ids_too() -> None:
     assert cut.inputs == ((TokensPart(ids=ids[0][:8]),), (TokensPart(ids=ids[1]),))
     assert isinstance(error, ErrorInfo)
     assert error.code == "prompt_too_long"
+
+
+def test_long_texts_of_reranking_are_ids_too() -> None:
+    """Those of the query and of each document; a query that does not fit is refused, whatever may be cut."""
+    tokenizer = ShutTokenizer()
+    engine = RecordingEngine(tokenizer)
+    request = RerankRequest(query=(typed("x"),), documents=((typed(LONG),), (typed("x"),)), num_ctx=7)
+    with Turning(engine) as turning:
+        turning.inbox.put(Add(1, request))
+        assert isinstance(turning.ends.get(timeout=10)[1], Ranked)
+        turning.inbox.put(Add(2, msgspec.structs.replace(request, query=(typed(LONG),))))
+        _, error = turning.ends.get(timeout=10)
+    [taken] = engine.taken
+    assert isinstance(taken, RerankRequest)
+    assert [len(part.ids) for [part] in (taken.query, *taken.documents) if isinstance(part, TokensPart)] == [2, 8, 2]
+    assert isinstance(error, ErrorInfo)
+    assert error.code == PromptTooLong.code
 
 
 def test_a_tokenizer_that_panics_answers_its_request() -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from corral.adapters.engine_kit.admission import AdmittedPrompt, admitted, prefilled
 from corral.adapters.engines.fake.options import FakeLoadOptions
+from corral.adapters.engines.fake.ranking import ranked
 from corral.adapters.engines.fake.sampling import choose
 from corral.adapters.engines.fake.tokenizer import EOS, FIRST_WORD, WORDS, FakeTokenizer
 from corral.core.errors import CorralError, ErrorInfo, PromptTooLong, Unsupported
@@ -35,7 +36,7 @@ from corral.core.requests.outputs import (
     TopLogprob,
     Vectors,
 )
-from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, ignored_options
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, RerankRequest, ignored_options
 from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("FakeEngine",)
@@ -70,10 +71,10 @@ class FakeEngine:
         self._answer = None if options.answer is None else self._tokenizer.text_ids(options.answer)
         self._waiting: FairQueue[tuple[int, _Sequence]] = FairQueue(lambda item: item[1].request.caller.principal.name)
         self._running: dict[int, _Sequence] = {}
-        self._embedding: dict[int, EmbedRequest] = {}
+        self._whole: dict[int, EmbedRequest | RerankRequest] = {}  # answered by one step
         self._generated = 0
         self.info = ModelInfo(
-            tasks=frozenset({"completion", "embedding"}),
+            tasks=frozenset({"completion", "embedding", "rerank"}),
             features=frozenset({"constraints", "exact", "logprobs", "seed", "tokenize"}),
             context_length=options.num_ctx,
             parallel=options.parallel,
@@ -86,8 +87,8 @@ class FakeEngine:
         return self._tokenizer
 
     def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
-        if isinstance(request, EmbedRequest):
-            self._embedding[request_id] = request
+        if isinstance(request, EmbedRequest | RerankRequest):
+            self._whole[request_id] = request
         elif isinstance(request, CompletionRequest):
             [ids] = self._tokenizer.encode([request.prompt])
             self._waiting.append((request_id, _Sequence(request, admitted(request, ids, self._options.num_ctx), mask)))
@@ -95,7 +96,7 @@ class FakeEngine:
             raise Unsupported(f"the fake engine does not take a {type(request).__name__}")
 
     def abort_request(self, request_id: int) -> None:
-        self._embedding.pop(request_id, None)
+        self._whole.pop(request_id, None)
         if self._running.pop(request_id, None) is None:
             for item in self._waiting:
                 if item[0] == request_id:
@@ -103,13 +104,13 @@ class FakeEngine:
                     return
 
     def has_unfinished_requests(self) -> bool:
-        return bool(self._running or self._waiting or self._embedding)
+        return bool(self._running or self._waiting or self._whole)
 
     def step(self) -> list[tuple[int, EngineOutput]]:
         if self._options.step_delay_s:
             time.sleep(self._options.step_delay_s)
-        outputs: list[tuple[int, EngineOutput]] = [(id, self._embed(one)) for id, one in self._embedding.items()]
-        self._embedding.clear()
+        outputs: list[tuple[int, EngineOutput]] = [(id, self._answered(one)) for id, one in self._whole.items()]
+        self._whole.clear()
         while self._waiting and len(self._running) < self._options.parallel:
             request_id, sequence = self._waiting.popleft()
             sequence.began_ns = time.perf_counter_ns()
@@ -131,7 +132,7 @@ class FakeEngine:
     def close(self) -> None:
         self._running.clear()
         self._waiting.clear()
-        self._embedding.clear()
+        self._whole.clear()
 
     def _generate(self, sequence: _Sequence) -> list[EngineOutput]:
         options = self._options
@@ -192,6 +193,11 @@ class FakeEngine:
         total = math.log(sum(math.exp(logit) for logit in logits.values()))
         ranked = sorted(logits.items(), key=lambda item: -item[1])
         return [(id, TopLogprob(token=self._tokenizer.pieces[id], logprob=logit - total)) for id, logit in ranked]
+
+    def _answered(self, request: EmbedRequest | RerankRequest) -> EngineOutput:
+        if isinstance(request, RerankRequest):
+            return ranked(request, self._tokenizer, self._options.num_ctx)
+        return self._embed(request)
 
     def _embed(self, request: EmbedRequest) -> EngineOutput:
         num_ctx = min(request.num_ctx or self._options.num_ctx, self._options.num_ctx)

@@ -11,7 +11,8 @@ from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
 from corral.adapters.formats.gguf.joining import COUNT, join_parts, part_of
 from corral.adapters.formats.gguf.lora import check_lora
 from corral.adapters.formats.gguf.native_traps import refuse_traps
-from corral.adapters.formats.gguf.tables import FILE_TYPES, POOLING_TYPES, STRING
+from corral.adapters.formats.gguf.pooling import pooling_of
+from corral.adapters.formats.gguf.tables import FILE_TYPES, STRING
 from corral.adapters.formats.magic import begins_with
 from corral.core.errors import InvalidModelFile
 from corral.core.models.model import ModelMetadata
@@ -158,7 +159,6 @@ def _metadata(
     main_type = max(tensor_types, key=tensor_types.__getitem__, default="")
     tokens = pairs.get(_TOKENS)
     file_type = _integer(pairs, "general.file_type")
-    pooling = _integer(pairs, f"{architecture}.pooling_type")
     return ModelMetadata(
         format="gguf",
         architecture=architecture,
@@ -172,7 +172,7 @@ def _metadata(
         vocabulary_size=tokens.length if isinstance(tokens, Array) else _integer(pairs, f"{architecture}.vocab_size"),
         kv_bytes_per_token=_kv_bytes_per_token(architecture, pairs, per_layer),
         sliding_window=_integer(pairs, f"{architecture}.attention.sliding_window"),
-        pooling=None if pooling is None else POOLING_TYPES.get(pooling, str(pooling)),
+        pooling=pooling_of(header, architecture),
         chat_template=_text(pairs, _CHAT_TEMPLATE) or None,
         tools_template=_text(pairs, _TOOLS_TEMPLATE) or None,
         bos_text=texts[0],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
+from corral.api.http.answer_pieces import AnswerPieces
 from corral.api.http.anthropic.dialect import ANTHROPIC, new_id
 from corral.api.http.anthropic.replies import (
     Block,
@@ -31,41 +32,9 @@ from corral.core.requests.outputs import Delta, Finished, Output, Started, ToolC
 
 __all__ = ("MessageWriter",)
 
-CallT = TypeVar("CallT", ToolCall, ToolCallPiece)
-
 _encode = msgspec.json.Encoder().encode
 _PING = event(b'{"type":"ping"}', b"ping")
 _STOP = event(b'{"type":"message_stop"}', b"message_stop")
-
-
-class _Pieces:
-    """Divides deltas into pieces of blocks. A block of nothing but space is none: clients may not send it back."""
-
-    def __init__(self) -> None:
-        self._kind = ""
-        self._space = ""
-
-    def of(self, delta: Delta, calls: Sequence[CallT]) -> list[tuple[str, str | CallT]]:
-        """The kind of each piece's block, and more of its text, or one of the delta's `calls`, whole or in pieces."""
-        pieces: list[tuple[str, str | CallT]] = []
-        for kind, text in (("thinking", delta.thinking), ("text", delta.text)):
-            if not text:
-                continue
-            if self._kind != kind and kind == "text":
-                text = self._space + text
-                self._space = text if text.isspace() else ""
-                if self._space:
-                    continue
-            self._kind = kind
-            pieces.append((kind, text))
-        for call in calls:
-            self._kind, self._space = "tool_use", ""
-            pieces.append(("tool_use", call))
-        return pieces
-
-    def interrupted(self) -> None:
-        """Something else comes between what was said and what follows."""
-        self._kind, self._space = "", ""
 
 
 class MessageWriter:
@@ -90,7 +59,7 @@ class MessageWriter:
         self._count = 0
         self._before_text = b""
         self._begun = self._completed = 0  # calls
-        self._pieces = _Pieces()
+        self._pieces = AnswerPieces()
         self._thinking = ThinkingTokens()
         self._searches = 0 if searches else None
 

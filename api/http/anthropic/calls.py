@@ -1,4 +1,4 @@
-"""What the fields of a request mean for Corral: options, tools, thinking, formats; and which have no effect."""
+"""What the fields of a request mean for Corral: options, tools, thinking, formats."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corral.api.http.anthropic.bodies import CountTokensBody, MessagesBody
-from corral.api.http.anthropic.web_search import KNOWN_OF_WEB_SEARCH, is_web_search
+from corral.api.http.anthropic.web_search import is_web_search
 from corral.api.http.errors import ApiError
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.messages import Tool
 from corral.core.requests.requests import Constraint
 from corral.core.requests.tool_choice import ANY_CHOICE, ToolChoice
 
-__all__ = ("choice_of", "format_of", "ignored_fields", "is_parallel", "options_of", "read_tools", "think_of")
+__all__ = ("choice_of", "format_of", "is_parallel", "options_of", "read_tools", "think_of")
 
 _EFFORTS: Mapping[str, str] = {"low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max"}
-_KNOWN_OF_TOOLS = ("type", "name", "description", "input_schema", "strict", "cache_control", "eager_input_streaming")
-_KNOWN_OF_THINKING = ("type", "budget_tokens")
-_KNOWN_OF_OUTPUT = ("effort", "format")
 
 
 def options_of(body: CountTokensBody) -> dict[str, Any]:
@@ -116,14 +113,3 @@ def choice_of(body: CountTokensBody) -> ToolChoice:
 def is_parallel(body: CountTokensBody) -> bool:
     """Whether the model may call several tools in one answer."""
     return (body.tool_choice or {}).get("disable_parallel_tool_use") is not True
-
-
-def ignored_fields(body: CountTokensBody) -> tuple[str, ...]:
-    """The fields of the request that have no effect here, by their paths."""
-    found = list(body.unknown)
-    found += [f"thinking.{name}" for name in body.thinking or {} if name not in _KNOWN_OF_THINKING]
-    found += [f"output_config.{name}" for name in body.output_config if name not in _KNOWN_OF_OUTPUT]
-    for tool in body.tools:
-        known = KNOWN_OF_WEB_SEARCH if is_web_search(tool) else _KNOWN_OF_TOOLS
-        found += [f"tools.{name}" for name in tool if name not in known]
-    return tuple(dict.fromkeys(found))

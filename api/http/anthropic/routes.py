@@ -16,12 +16,12 @@ from corral.api.http.anthropic.bodies import CountTokensBody, MessagesBody
 from corral.api.http.anthropic.calls import (
     choice_of,
     format_of,
-    ignored_fields,
     is_parallel,
     options_of,
     read_tools,
     think_of,
 )
+from corral.api.http.anthropic.known_fields import ignored_fields
 from corral.api.http.anthropic.replies import MessageReply, TokenCount
 from corral.api.http.anthropic.web_search import read_web_search
 from corral.api.http.errors import JSON, ApiError
@@ -76,8 +76,8 @@ async def count_tokens(request: Request[Any, Any, Any]) -> ASGIResponse:
     """How many tokens the prompt of a message has: it is rendered and tokenized, and nothing is computed."""
     begun = await begin(request, CountTokensBody, no_model=_NO_MODEL, not_found=_NOT_FOUND)
     call, ignored = await _call(begun)
-    if read_web_search(begun.body.tools) is not None:
-        call = with_web_search(call)
+    if (search := read_web_search(begun.body.tools)) is not None:
+        call = with_web_search(call, search)
     with begun:
         count = await begun.unless_client_leaves(begun.runtime.inference.count_tokens(call))
     headers = {name.decode(): value.decode() for name, value in Remarks(ignored).headers()}

@@ -26,10 +26,7 @@ from corral.core.generation.web_search import (
 )
 from corral.core.ports.web import SearchResult
 
-__all__ = ("KNOWN_OF_WEB_SEARCH", "ended_block", "is_web_search", "read_results", "read_web_search", "use_block")
-
-KNOWN_OF_WEB_SEARCH = ("type", "name", "max_uses", "allowed_domains", "blocked_domains", "cache_control")
-"""The fields of the tool that have an effect, or need none."""
+__all__ = ("ended_block", "is_web_search", "read_results", "read_web_search", "use_block")
 
 _TYPE = re.compile(r"web_search_\d{8}")
 _CODES: Mapping[SearchProblem, str] = {
@@ -64,7 +61,8 @@ def read_web_search(tools: Sequence[Mapping[str, Any]]) -> WebSearch | None:
     allowed, blocked = _domains(tool, "allowed_domains", at), _domains(tool, "blocked_domains", at)
     if allowed and blocked:
         raise ApiError(400, f"{at}: allowed_domains and blocked_domains exclude each other; omit one", param=at)
-    return WebSearch(max_uses=uses, allowed_domains=allowed, blocked_domains=blocked)
+    strict = tool.get("strict") is True
+    return WebSearch(max_uses=uses, allowed_domains=allowed, blocked_domains=blocked, strict=strict)
 
 
 def use_block(begun: SearchBegun, given: Mapping[str, Any]) -> ServerToolUseBlock:

@@ -12,13 +12,14 @@ from corral.adapters.runners.thread import ThreadRunner
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.engines import EngineSpec, LoadRequest, Match
 from corral.plugins.testing.broken.company import COMPANY
+from corral.plugins.testing.broken.scores import SCORES
 from corral.plugins.testing.broken.sound import SoundModel
 from corral.plugins.testing.broken.vectors import VECTORS
 from corral.plugins.testing.broken.words import WORDS
 
 __all__ = ("BROKEN", "SPEC", "BareRunner", "SoundModel", "load")
 
-BROKEN = {model.breaks: model for model in (*WORDS, *COMPANY, *VECTORS)}
+BROKEN = {model.breaks: model for model in (*WORDS, *COMPANY, *VECTORS, *SCORES)}
 """The broken models, by the test that they fail."""
 
 
@@ -48,9 +49,10 @@ SPEC = EngineSpec(
     summary="a model that breaks one promise, for the tests of the conformance kit",
     form="running",
     load="corral.plugins.testing.broken:load",
+    vocabulary="corral.adapters.engines.fake.spec:vocabulary",
     match=lambda model, metadata, options: Match(score=0, reason="only for tests of the kit"),
     estimate=lambda record, metadata, options: {},
     runners=("event_loop",),
-    tasks=frozenset({"completion", "chat", "embedding"}),
+    tasks=frozenset({"completion", "chat", "embedding", "rerank"}),
     load_options=Options,
 )

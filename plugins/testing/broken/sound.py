@@ -13,7 +13,7 @@ from corral.core.errors import Unsupported
 from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt, TextPart
-from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
+from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request, RerankRequest
 
 __all__ = ("PARALLEL", "SoundModel")
 
@@ -21,7 +21,7 @@ PARALLEL = 2
 
 
 class SoundModel:
-    """A `RunningModel` of every task, over one that completes and embeds: two requests at a time, others wait."""
+    """A `RunningModel` of every task, over one that has all but chat: two requests at a time, others wait."""
 
     breaks: ClassVar[str | None] = None
     """The only test that fails with this model."""
@@ -33,7 +33,8 @@ class SoundModel:
 
     @property
     def info(self) -> ModelInfo:
-        return replace(self._inner.info, tasks=frozenset({"completion", "chat", "embedding"}), parallel=PARALLEL)
+        tasks = frozenset({"completion", "chat", "embedding", "rerank"})
+        return replace(self._inner.info, tasks=tasks, parallel=PARALLEL)
 
     @property
     def alive(self) -> bool:
@@ -57,12 +58,15 @@ class SoundModel:
     async def detokenize(self, ids: Sequence[int]) -> str:
         return await self._inner.detokenize(ids)
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        return await self._inner.pieces(ids)
+
     async def aclose(self) -> None:
         await self._inner.aclose()
 
     def check(self, request: Request) -> None:
         """Raises `Unsupported` for a request of an unknown task."""
-        if not isinstance(request, CompletionRequest | ChatRequest | EmbedRequest):
+        if not isinstance(request, CompletionRequest | ChatRequest | EmbedRequest | RerankRequest):
             raise Unsupported(f"this model takes no {type(request).__name__}")
 
     async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
