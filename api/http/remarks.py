@@ -23,9 +23,12 @@ Fields = Mapping[str, "Fields | ByType | None"]
 
 
 class ByType(msgspec.Struct, frozen=True):
-    """Objects whose field ``type`` tells which other fields they may have. Those of other types are not looked at."""
+    """Objects whose field ``type`` tells which other fields they may have; those that state none are of the type
+    `default`. Other types are not looked at.
+    """
 
     fields: Mapping[str, Fields]
+    default: str | None = None
 
 
 class Remarks:
@@ -72,7 +75,7 @@ def _look(value: Any, known: Fields | ByType, path: str, found: dict[str, None])
     if not isinstance(value, dict):
         return
     if isinstance(known, ByType):
-        kind = value.get("type")
+        kind = value.get("type", known.default)
         if not isinstance(kind, str) or kind not in known.fields:
             return
         known = known.fields[kind]

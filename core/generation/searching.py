@@ -155,7 +155,8 @@ class SearchingAnswer:
         count = self._search.max_results or DEFAULT_RESULTS
         problem: SearchProblem = "unavailable"
         try:
-            found = await self._web.search(query, MOST_RESULTS if self._filter else count)
+            wanted = MOST_RESULTS if self._filter else count
+            found = await self._web.search(query, wanted, caller=self._call.caller)
         except QueryTooLong:
             problem = "query_too_long"
         except (InvalidRequest, WebError) as error:

@@ -171,6 +171,47 @@ class OpenAI:
         self._client.close()
 
 
+class Responses:
+    """``/v1/responses``, by OpenAI's client; its own helper joins the events."""
+
+    def __init__(self, url: str) -> None:
+        self._client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        self._tools: Any = [
+            {"type": "function", "name": name, "description": "Tells it", "parameters": PARAMETERS, "strict": False}
+            for name in NAMES
+        ]
+
+    def __call__(self, number: int, heard: Heard) -> None:
+        try:
+            with self._client.responses.stream(
+                model="scripted", input=messages(number), tools=self._tools, store=False
+            ) as stream:
+                for event in stream:
+                    if event.type == "response.reasoning_summary_text.delta":
+                        heard.thinking += event.delta
+                    if event.type == "response.output_text.delta":
+                        heard.text += event.delta
+                    if event.type == "error":
+                        heard.failure = event.message
+                if heard.failure is not None:
+                    return
+                final = stream.get_final_response()
+        except openai.APIError as error:
+            heard.failure = error.message
+            return
+        assert heard.text == final.output_text
+        assert heard.thinking == "".join(
+            part.text for item in final.output if item.type == "reasoning" for part in item.summary
+        )
+        calls = [item for item in final.output if item.type == "function_call"]
+        heard.calls = [(call.name, json.loads(call.arguments)) for call in calls]
+        assert final.status == "completed"
+        heard.reason = "stop"
+
+    def close(self) -> None:
+        self._client.close()
+
+
 class Anthropic:
     """``/v1/messages``, by Anthropic's client; its own helper joins the events."""
 
@@ -203,8 +244,10 @@ class Anthropic:
         self._client.close()
 
 
-@pytest.mark.parametrize("vendor", [Ollama, OpenAI, Anthropic])
-def test_what_comes_out_is_what_the_engine_said(url: str, vendor: type[Ollama | OpenAI | Anthropic]) -> None:
+@pytest.mark.parametrize("vendor", [Ollama, OpenAI, Responses, Anthropic])
+def test_what_comes_out_is_what_the_engine_said(
+    url: str, vendor: type[Ollama | OpenAI | Responses | Anthropic]
+) -> None:
     """Thinking, text and calls, however the tokens cut them; an answer that fails ends with the error, after what was
     said before it.
     """

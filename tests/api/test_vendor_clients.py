@@ -74,6 +74,31 @@ def test_rounds_of_tools_with_openai(by_openai: openai.OpenAI, streamed: bool) -
     assert messages[-1].content == LEARNT
 
 
+def test_rounds_of_tools_with_responses(by_openai: openai.OpenAI) -> None:
+    """Each turn sends the results alone: the server knows what came before."""
+    weather = Weather()
+    tools: Any = [{"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": False}]
+    answer = by_openai.responses.create(model=AGENT, input=HELLO, tools=tools)
+    for _ in CITIES:
+        results: Any = [
+            {"type": "function_call_output", "call_id": item.call_id, "output": weather(**json.loads(item.arguments))}
+            for item in answer.output
+            if item.type == "function_call"
+        ]
+        answer = by_openai.responses.create(model=AGENT, input=results, tools=tools, previous_response_id=answer.id)
+    assert weather.asked == CITIES
+    assert answer.output_text == LEARNT
+
+
+def test_objects_with_responses(by_openai: openai.OpenAI) -> None:
+    """`parse` gives an object of the class, and so does the helper for streams."""
+    asked: Any = {"model": AGENT, "input": HELLO, "text_format": Verdict, "extra_body": {"options": {"seed": 1}}}
+    answer = by_openai.responses.parse(**asked)
+    assert isinstance(answer.output_parsed, Verdict)
+    with by_openai.responses.stream(**asked) as stream:
+        assert stream.get_final_response().output_parsed == answer.output_parsed
+
+
 def test_objects_with_openai(by_openai: openai.OpenAI) -> None:
     """`parse` gives an object of the class, also of a tool's arguments, and in a stream."""
     answer = by_openai.chat.completions.parse(model=AGENT, messages=HELLO, response_format=Verdict, seed=1)

@@ -26,6 +26,7 @@ from corral.api.http.anthropic.bodies import MessagesBody
 from corral.api.http.go_json import decode_body
 from corral.api.http.openai import known_fields as openai_fields
 from corral.api.http.openai.bodies import ChatCompletionBody, CompletionBody, OpenAIEmbeddingBody
+from corral.api.http.openai.responses.body import ResponseBody
 from corral.core.ports.web import SearchResult
 from corral.core.web.access import WebAccess
 from tests.api.conftest import running_server
@@ -34,12 +35,13 @@ from tests.api.test_tools import WEIGHTS
 MODEL = "caller"
 HELLO = [{"role": "user", "content": "hello"}]
 PIXEL = base64.b64encode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;").decode()
-MEDIA = ("image.", "image_url.", "input_audio.")
+MEDIA = ("image.", "image_url.", "input_audio.", "input_image.")
 """The models of these tests have no eyes and ears: such requests never get an answer that could tell."""
 
 SAMPLES: Mapping[str, Any] = {"data": PIXEL, "arguments": "{}", "source": {"type": "text", "data": "x"}, "input": {}}
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "ChatCompletionAssistantMessageParam": {"content": "x"},
+    "FunctionCallOutput": {"call_id": "x"},
     "JSONSchema": {"schema": {"type": "object"}},
 }
 """What the server asks for beyond what a type declares as required."""
@@ -78,6 +80,13 @@ CASES = (
         {"model": MODEL, "input": "hello"},
         OpenAIEmbeddingBody,
         lambda body: body.unknown,
+    ),
+    Case(
+        "/v1/responses",
+        openai.types.responses.response_create_params.ResponseCreateParamsStreaming,
+        {"model": MODEL, "input": HELLO, "max_output_tokens": 1},
+        ResponseBody,
+        lambda body: body.ignored,
     ),
     Case(
         "/v1/messages",
@@ -150,7 +159,7 @@ class Walk:
         if _is_object(hint):
             yield from self._object(hint, name, path, wrap)
         elif _is_list(hint):
-            more = HELLO if path == "messages" else []
+            more = HELLO if path in ("messages", "input") else []
             yield from self._within(get_args(hint)[0], name, path, lambda value: wrap([value, *more]))
         elif get_origin(hint) in (Union, types.UnionType):
             for one in get_args(hint):
@@ -159,7 +168,7 @@ class Walk:
     def _object(self, hint: Any, name: str, path: str, wrap: Callable[[Any], Any]) -> Iterator[Field]:
         tag = _tag(hint)
         if tag is not None:
-            is_block = path.endswith("content") or path == "system"
+            is_block = path.endswith(("content", "output")) or path == "system"
             name = tag if is_block else f"{name}[{tag}]"
             if is_block and name in self._blocks:
                 return
@@ -271,7 +280,7 @@ def test_every_field_is_in_the_table(client: httpx.Client, case: Case) -> None:
             continue
         if status == "refused":
             answer = client.post(case.path, json=field.request)
-            if answer.status_code != 400 or field.kind not in answer.text:
+            if answer.status_code != 400 or field.kind.removeprefix("input_") not in answer.text:
                 wrong.append(f"{field.name} is refused with {answer.status_code} {answer.text}")
             continue
         body = decode_body(msgspec.json.encode(field.request), case.body)

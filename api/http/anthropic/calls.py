@@ -49,7 +49,7 @@ def think_of(body: CountTokensBody) -> bool | str | None:
         return False
     effort = body.output_config.get("effort")
     if effort is not None:
-        if effort not in _EFFORTS:
+        if not isinstance(effort, str) or effort not in _EFFORTS:
             known = ", ".join(f'"{name}"' for name in _EFFORTS)
             raise ApiError(400, f"output_config.effort must be one of {known}", param="output_config")
         return _EFFORTS[effort]

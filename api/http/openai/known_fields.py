@@ -5,10 +5,10 @@ from __future__ import annotations
 from corral.api.http.openai.bodies import AnswerBody, ChatCompletionBody
 from corral.api.http.remarks import ByType, Fields, unused_fields
 
-__all__ = ("ignored_fields",)
+__all__ = ("CHOICE", "FUNCTION_FIELDS", "PARTS", "SCHEMA", "ignored_fields")
 
 _TEXT: Fields = {"type": None, "text": None}
-_PARTS = ByType(
+PARTS = ByType(
     {
         "text": _TEXT,
         "input_text": _TEXT,
@@ -22,7 +22,7 @@ _PARTS = ByType(
 _FUNCTION: Fields = {"name": None, "arguments": None}
 _MESSAGE: Fields = {
     "role": None,
-    "content": _PARTS,
+    "content": PARTS,
     "refusal": None,
     "reasoning": None,
     "reasoning_content": None,
@@ -32,13 +32,13 @@ _MESSAGE: Fields = {
 }
 _RESULT: Fields = {**_MESSAGE, "name": None}
 _RESULT_ROLES = ("tool", "function")
-_SCHEMA: Fields = {"name": None, "schema": None, "strict": None}
-_FORMAT: Fields = {"type": None, "json_schema": _SCHEMA, "grammar": None, "pattern": None, "choices": None, **_SCHEMA}
-_TOOL_FIELDS: Fields = {"name": None, "description": None, "parameters": None, "strict": None}
-_TOOL: Fields = {"type": None, "function": _TOOL_FIELDS, **_TOOL_FIELDS}
+SCHEMA: Fields = {"name": None, "schema": None, "strict": None}
+_FORMAT: Fields = {"type": None, "json_schema": SCHEMA, "grammar": None, "pattern": None, "choices": None, **SCHEMA}
+FUNCTION_FIELDS: Fields = {"name": None, "description": None, "parameters": None, "strict": None}
+_TOOL: Fields = {"type": None, "function": FUNCTION_FIELDS, **FUNCTION_FIELDS}
 _NAMED: Fields = {"name": None}
 _ALLOWED: Fields = {"mode": None, "tools": {"type": None, "name": None, "function": _NAMED}}
-_CHOICE: Fields = {"type": None, "name": None, "function": _NAMED, "allowed_tools": _ALLOWED, **_ALLOWED}
+CHOICE: Fields = {"type": None, "name": None, "function": _NAMED, "allowed_tools": _ALLOWED, **_ALLOWED}
 
 
 def ignored_fields(body: AnswerBody) -> tuple[str, ...]:
@@ -52,6 +52,6 @@ def ignored_fields(body: AnswerBody) -> tuple[str, ...]:
             found |= unused_fields(message, known, "messages")
         found |= unused_fields(body.response_format, _FORMAT, "response_format")
         found |= unused_fields(body.tools, _TOOL, "tools")
-        found |= unused_fields(body.tool_choice, _CHOICE, "tool_choice")
+        found |= unused_fields(body.tool_choice, CHOICE, "tool_choice")
         found |= unused_fields(body.reasoning, {"effort": None}, "reasoning")
     return tuple(found)

@@ -95,6 +95,8 @@ def read_parts(content: Any, place: str) -> Content:
                 raise ApiError(400, "invalid message format", param=at)
             texts.append(text)
         elif kind in ("image_url", "input_image"):
+            if part.get("file_id") is not None:
+                raise ApiError(400, f"{at}: file_id is not supported; send the image as a data URL", param=at)
             images.append(_image(part.get("image_url"), at))
             texts.append(_PLACE)
         elif kind == "input_audio":
