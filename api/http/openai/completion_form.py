@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -15,6 +16,7 @@ from corral.api.http.openai.replies import CompletionLogprobs, TextChoice, TextC
 from corral.api.http.openai.several import OfChoice
 from corral.api.http.remarks import Remarks
 from corral.api.http.sse import COMMENT, DONE, EVENT_STREAM, event
+from corral.api.http.thinking_tokens import ThinkingTokens
 from corral.core.models.model import StoredModel
 from corral.core.requests.outputs import Delta, Finished, Output, Started, TokenLogprob
 
@@ -24,26 +26,26 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CompletionForm:
-    """The answer of one request, with `choices` of them; each text begins with `echo`. Thinking is left out."""
+    """The answer of one request, a choice for each of `echoes`, with which its text begins. Thinking is left out."""
 
     dialect: Dialect = OPENAI
     stream_type = EVENT_STREAM
     ping = COMMENT
 
     def __init__(
-        self, model: str, remarks: Remarks, *, choices: int = 1, include_usage: bool = False, echo: str = ""
+        self, model: str, remarks: Remarks, echoes: Sequence[str] = ("",), *, include_usage: bool = False
     ) -> None:
         self._id = f"cmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._model = model
         self._remarks = remarks
         self._include_usage = include_usage
-        self._echoes = [echo] * choices
-        self._offsets = [0] * choices
-        self._reasoning_tokens = 0
+        self._echoes = list(echoes)
+        self._offsets = [0] * len(echoes)
+        self._thinking = [ThinkingTokens() for _ in echoes]
         whole = _encode(self._completion([]))
         head = b"data: " + whole[: whole.rindex(b"[]") + 1]
-        self._before = [head + b'{"index":%d,"text":' % index for index in range(choices)]
+        self._before = [head + b'{"index":%d,"text":' % index for index in range(len(echoes))]
 
     def begin(self, record: StoredModel) -> None:
         pass
@@ -85,7 +87,7 @@ class CompletionForm:
             if isinstance(inner, Started) and not index:
                 self._remarks.started(inner)
             elif isinstance(inner, Delta):
-                self._count(inner)
+                self._thinking[index].hear(inner)
                 texts[index].append(inner.text)
                 logprobs[index].extend(inner.logprobs)
             elif isinstance(inner, Finished) and (isinstance(output, OfChoice) or len(self._before) == 1):
@@ -105,7 +107,7 @@ class CompletionForm:
         return _encode(self._completion(choices, usage=usage, corral=self._remarks.of(ends[0]) or UNSET))
 
     def _delta(self, index: int, delta: Delta) -> bytes | None:
-        self._count(delta)
+        self._thinking[index].hear(delta)
         echo, self._echoes[index] = self._echoes[index], ""
         text = echo + delta.text
         if delta.logprobs:
@@ -121,9 +123,9 @@ class CompletionForm:
         remarks = {} if index else self._remarks.of(finished)
         return event(_encode(self._completion([choice], corral=remarks or UNSET)))
 
-    def _count(self, delta: Delta) -> None:
-        if delta.thinking:
-            self._reasoning_tokens += delta.token_count
+    @property
+    def _reasoning_tokens(self) -> int:
+        return sum(thinking.count for thinking in self._thinking)
 
     def _logprobs(
         self, index: int, entries: tuple[TokenLogprob, ...] | list[TokenLogprob]
