@@ -98,8 +98,8 @@ def shared(smollm2_ctransformers: Path) -> Iterator[CtransformersEngine]:
 
 class TestContract(GeneratorEngineContract):
     @pytest.fixture
-    def engine(self, smollm2_ctransformers: Path) -> CtransformersEngine:
-        return make(smollm2_ctransformers, num_ctx=48)
+    def engine(self, shallow_ctransformers: Path) -> CtransformersEngine:
+        return make(shallow_ctransformers, num_ctx=48)
 
 
 def test_it_knows_paris(shared: CtransformersEngine) -> None:
@@ -127,14 +127,14 @@ def test_tokens_are_llama_cpps(shared: CtransformersEngine, smollm2: Path) -> No
         reference.close()
 
 
-def test_spm_tokens_are_ctransformers_own(smollm2_ctransformers: Path) -> None:
+def test_spm_tokens_are_ctransformers_own(shallow_ctransformers: Path) -> None:
     """An SPM vocabulary is encoded token for token as ctransformers' own tokenizer encodes it."""
     from ctransformers.llm import LLM, Config
 
-    table = read_vocabulary(smollm2_ctransformers)
+    table = read_vocabulary(shallow_ctransformers)
     assert table is not None
     tokenizer = gguf_tokenizer("smol", table)
-    native = LLM(str(smollm2_ctransformers), config=Config(context_length=32))
+    native = LLM(str(shallow_ctransformers), config=Config(context_length=32))
     paragraphs = [part for part in Path(__file__).read_text(encoding="utf-8").split("\n\n") if part]
     for one in (OCEAN, "café, naïve & 12345", *paragraphs[:20]):
         ids = (ctypes.c_int * (4 * len(one.encode()) + 4))()
@@ -312,9 +312,9 @@ def bad_files(folder: Path, good: Path) -> Iterator[tuple[str, Path]]:
         yield name, path
 
 
-def test_bad_files(tmp_path: Path, smollm2_ctransformers: Path) -> None:
+def test_bad_files(tmp_path: Path, shallow_ctransformers: Path) -> None:
     """A file that it cannot run is an error that names it, in a child process and in this one, which survives."""
-    for name, path in bad_files(tmp_path, smollm2_ctransformers):
+    for name, path in bad_files(tmp_path, shallow_ctransformers):
         with pytest.raises(InvalidModelFile, match=path.name):
             make(path)
         if name in ("garbage", "cut in the weights"):

@@ -232,8 +232,8 @@ class TestSmolLM2(StepEngineContract):
     """Real weights pass the suite of the port."""
 
     @pytest.fixture
-    def engine(self, smollm2_onnx: Path) -> StepEngine:
-        return make(smollm2_onnx)
+    def engine(self, shallow_onnx: Path) -> StepEngine:
+        return make(shallow_onnx)
 
     @pytest.fixture
     def vocabulary_size(self) -> int:
@@ -602,9 +602,9 @@ def test_broken_folders(tmp_path: Path, name: str) -> None:
         make(folder)
 
 
-def test_missing_external_data(smollm2_onnx: Path, tmp_path: Path) -> None:
+def test_missing_external_data(shallow_onnx: Path, tmp_path: Path) -> None:
     """Weights beside the graph that are missing or cut short are named."""
-    for path in smollm2_onnx.iterdir():
+    for path in shallow_onnx.iterdir():
         if path.name != "model.onnx.data":
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(InvalidModelFile, match=r"model\.onnx\.data"):
