@@ -16,13 +16,19 @@ from corral.core.ports.web import SearchResult
 from corral.core.specs.engines import LoadRequest
 from corral.core.web.access import WebAccess
 from corral.core.web_errors import WebError
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 from tests.api.conftest import running_server
 from tests.api.scripted_engine import Script, ScriptedEngine
-from tests.api.test_tools import CALL, PARAMETERS, WEIGHTS
+from tests.api.test_tools import CALL, PARAMETERS
 from tests.api.test_web_search import asking
 
 SEARCH: Any = {"type": "web_search", "search_context_size": "low"}
 TOOL: Any = {"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": False}
+TEMPLATE = (
+    "{% for one in messages %}{{ one.role }} {{ one.content }} {{ one.tool_calls | tojson if one.tool_calls }}\n"
+    "{% endfor %}{{ tools | tojson if tools }}{% if false %}<tool_call></tool_call>{% endif %}"
+)
+WEIGHTS = gguf_bytes({**SMALL_MODEL, "llama.context_length": 4096, "tokenizer.chat_template": TEMPLATE})
 URL = "https://a.example/x"
 CITING = f"It is a server ([a page]({URL})), says {URL}/y and {URL}."
 SCRIPT = [

@@ -11,9 +11,9 @@ from litestar import Request
 
 from corral.api.http.body_memory import BodyMemory
 from corral.api.http.callers import caller_of
+from corral.api.http.chat_messages import media_characters
 from corral.api.http.errors import ApiError
 from corral.api.http.media_decoding import beside_the_loop
-from corral.api.http.openai.messages import media_characters
 from corral.api.http.openai.responses.items import Item
 from corral.api.http.openai.responses.live import LiveResponse
 from corral.api.http.openai.responses.replies import ResponseFailure

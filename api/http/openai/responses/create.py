@@ -11,11 +11,11 @@ from litestar import Request, post
 from litestar.types import ASGIApp
 
 from corral.api.http.answers import AnswerResponse, AnswerSource
+from corral.api.http.chat_messages import media_characters
 from corral.api.http.errors import ApiError
 from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.model_body import MOST_MESSAGES, require_few
 from corral.api.http.openai.answering import MODEL_REQUIRED, NOT_FOUND, constraint_of
-from corral.api.http.openai.messages import media_characters
 from corral.api.http.openai.options import think_of, with_defaults
 from corral.api.http.openai.responses.background import go_on
 from corral.api.http.openai.responses.body import ResponseBody

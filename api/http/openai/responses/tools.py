@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from corral.api.http.chat_tools import chosen_tools, read_tools
 from corral.api.http.errors import ApiError
 from corral.api.http.model_body import MOST_TOOLS, require_few
 from corral.api.http.openai.responses.web_search import is_web_search, read_web_search
-from corral.api.http.openai.tools import chosen_tools, read_tools
 from corral.core.generation.web_search import WEB_SEARCH
 
 __all__ = ("ResponseTools",)
