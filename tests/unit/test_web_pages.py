@@ -90,6 +90,14 @@ def test_a_redirect(server: FakeWebServer, location: str) -> None:
     assert fetched(server) == WebPage(url=f"{server.url}/there", content="{}")
 
 
+def test_a_redirect_in_utf_8(server: FakeWebServer) -> None:
+    """As servers write it; what is no UTF-8 is Latin-1."""
+    server.answers["/caf%C3%A9"] = (200, b"ok", {"Content-Type": "text/plain"})
+    for location in ("/caf\u00e9".encode().decode("latin-1"), "/caf\u00e9", "/caf%C3%A9"):
+        server.redirect("/", location)
+        assert fetched(server) == WebPage(url=f"{server.url}/caf%C3%A9", content="ok")
+
+
 def _deflated(data: bytes, window: int) -> bytes:
     packer = zlib.compressobj(wbits=window)
     return packer.compress(data) + packer.flush()
