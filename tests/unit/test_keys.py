@@ -287,7 +287,7 @@ def test_choices_of_one_request_keep_the_limit(parallel: int | None, most: int, 
         if parallel and parallel > 1:
             limits.enter(ann)  # another request of theirs
         read = []
-        async with SeveralAnswers(cast("Any", _Answer(world)), open_one, 8, limits, ann) as answers:
+        async with SeveralAnswers(cast("Any", _Answer(world)), open_one, 8, 8, limits, ann) as answers:
             async for output in answers:
                 read.append(output)
                 if leaves and max(world) == most:
