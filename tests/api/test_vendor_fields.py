@@ -28,6 +28,8 @@ from corral.api.http.go_json import decode_body
 from corral.api.http.openai import known_fields as openai_fields
 from corral.api.http.openai.bodies import ChatCompletionBody, CompletionBody, OpenAIEmbeddingBody
 from corral.api.http.openai.responses.body import ResponseBody
+from corral.core.ports.web import SearchResult
+from corral.core.web.access import WebAccess
 from tests.api.conftest import running_server
 from tests.api.test_tools import WEIGHTS
 
@@ -263,9 +265,19 @@ def _sample(hint: Any, key: str) -> Any:
     return plain.get(hint, "object")
 
 
+class NoPages:
+    """A search provider that finds nothing."""
+
+    async def search(self, query: str, max_results: int) -> tuple[SearchResult, ...]:
+        return ()
+
+    async def aclose(self) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with running_server() as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with running_server(web=WebAccess(NoPages())) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         server.call(lambda _: server.world.add(MODEL, data=WEIGHTS))
         yield client
 
