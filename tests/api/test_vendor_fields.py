@@ -43,7 +43,6 @@ SAMPLES: Mapping[str, Any] = {"data": PIXEL, "arguments": "{}", "source": {"type
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "BetaSystemMessageParam": {"content": "x"},
     "ChatCompletionAssistantMessageParam": {"content": "x"},
-    "FunctionCallOutput": {"call_id": "x"},
     "JSONSchema": {"schema": {"type": "object"}},
 }
 """What the server asks for beyond what a type declares as required."""
