@@ -98,7 +98,7 @@ def test_chats_that_take_turns_are_all_found(
 
 
 def test_private_prefixes(weights: Path, open_engine: Callable[..., LlamaCppEngine], tmp_path: Path) -> None:
-    """What was computed for a principal that shares no prefixes is found for its own prompts alone: in a stream, in host
+    """What was computed for a principal that shares no prefixes is found for its own prompts alone: in streams, in host
     memory, on disk, and while it is being computed. The answers are those of anybody.
     """
     engine = open_engine(weights, cache_folder=tmp_path, num_parallel=2)
