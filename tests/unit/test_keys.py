@@ -463,7 +463,7 @@ def test_a_key_from_creation_to_revocation(run: Run, tmp_path: Path) -> None:
     """It is printed once, listed without its secret, and gone once it is revoked."""
     status, out, err = run(
         "keys", "create", "ann", "--models", "llama*,qwen*", "--models", "smol", "--scopes", "manage,infer",
-        "--rpm", "60", "--tpm", "10000", "--parallel", "2", "--expires", "30d",
+        "--rpm", "60", "--tpm", "10000", "--parallel", "2", "--private-prefixes", "--expires", "30d",
     )  # fmt: skip
     assert status == 0, err
     key = out.strip()
@@ -476,6 +476,9 @@ def test_a_key_from_creation_to_revocation(run: Run, tmp_path: Path) -> None:
         assert word in listed
     [described] = json.loads(run("keys", "list", "--json")[1])
     assert (described["rpm"], described["tpm"], described["parallel"]) == (60, 10000, 2)
+    assert described["private_prefixes"] is True
+    [kept] = KeyFile(path).read()
+    assert kept.principal.prefix_scope == "ann"
     assert run("keys", "revoke", "ann")[:2] == (0, "revoked ann\n")
     assert json.loads(run("keys", "list", "--json")[1]) == []
 
@@ -485,6 +488,7 @@ def test_a_script_creates_a_key(run: Run) -> None:
     made = json.loads(run("keys", "create", "bot", "--json")[1])
     assert made["key"].startswith(made["shown"])
     assert (made["scopes"], made["models"], made["expires_at"]) == (["infer"], ["*"], None)
+    assert made["private_prefixes"] is False
 
 
 @pytest.mark.parametrize(
