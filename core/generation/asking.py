@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from corral.core.generation.assembling import chat_request, generate_request
+from corral.core.generation.assembling import chat_request, generate_request, of_choice
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.opening import ModelOpener
 from corral.core.generation.refusals import refuse_unserved
@@ -35,13 +35,14 @@ async def look_up(models: ModelOpener, formats: ChatFormats, call: GenerateCall 
     """
     task: Literal["generate", "chat"] = "generate" if isinstance(call, GenerateCall) else "chat"
     view, options, call = await models.begun(call, task)
+    options = of_choice(options, call.choice)
     await refuse_unserved(view.record, view.capabilities, call)
     request: ChatRequest | CompletionRequest
     if isinstance(call, GenerateCall):
-        # A template that has a place for a suffix goes before the model's own tokens for it.
-        by_template = not call.raw and bool(call.suffix) and (bool(call.template) or formats.fill_in(view))
-        fim_ids = view.metadata.fim_ids if view.metadata is not None and not by_template else None
-        request = generate_request(view.record, call, options, fim_ids)
+        metadata = view.metadata
+        if call.suffix and not (call.raw or call.insert) and (call.template or formats.fill_in(view)):
+            metadata = None  # a template that has a place for a suffix goes before the model's own tokens for it
+        request = generate_request(view.record, call, options, metadata)
     else:
         call = settled_tools(call, view)
         request = chat_request(view.record, call, options)

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from corral.core.errors import InvalidRequest
-from corral.core.models.model import StoredModel
+from corral.core.generation.filling_in import insert_prompt
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.view import ModelView
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 from corral.core.requests.image_places import refuse_repeated
@@ -25,9 +26,11 @@ from corral.core.requests.prompts import MediaPart, Prompt, TextPart, TokensPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, TextRequest
 from corral.core.values import fields_in_common
 
-__all__ = ("chat_request", "generate_request", "resolved_options")
+__all__ = ("chat_request", "generate_request", "of_choice", "resolved_options")
 
 _IMAGE_PLACE = re.compile(r"\[img-([0-9]{1,9})\]")
+
+_SEEDS = 1 << 63
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +46,15 @@ def resolved_options(view: ModelView, options: Mapping[str, Any]) -> ResolvedOpt
     return resolved
 
 
+def of_choice(options: ResolvedOptions, choice: int) -> ResolvedOptions:
+    """The options of the answer with this index among several: with the seed of the first, all would say the same."""
+    seed = options.sampling.seed
+    if not choice or seed is None:
+        return options
+    own = msgspec.structs.replace(options.sampling, seed=(seed + choice) % _SEEDS)
+    return msgspec.structs.replace(options, sampling=own)
+
+
 def chat_request(record: StoredModel, call: ChatCall, options: ResolvedOptions) -> ChatRequest:
     return _chat(call, options, _chat_messages(record, call.messages))
 
@@ -51,18 +63,19 @@ def generate_request(
     record: StoredModel,
     call: GenerateCall,
     options: ResolvedOptions,
-    fim_ids: tuple[int, int, int] | None = None,
+    metadata: ModelMetadata | None = None,
 ) -> ChatRequest | CompletionRequest:
-    """A completion if the call is raw, or has a suffix and the model has tokens to fill in with, `fim_ids`; otherwise
-    a chat. Raises `InvalidRequest` for images beside such tokens.
+    """A completion if the call is raw, has token ids, or fills in and the model has tokens for that, as its `metadata`
+    says; otherwise a chat. Raises `InvalidRequest` for images beside such tokens.
     """
     prompt: Prompt
-    if call.suffix and fim_ids is not None:
+    if (call.suffix or call.insert) and metadata is not None and metadata.fim_ids is not None:
         if call.images:
             raise InvalidRequest("suffix and images exclude each other with this model", "omit one of them")
-        prefix, suffix, middle = (TokensPart(ids=(token_id,)) for token_id in fim_ids)
         earlier = (TokensPart(ids=call.earlier_ids),) if call.earlier_ids else ()
-        prompt = (*earlier, prefix, TextPart(text=call.prompt), suffix, TextPart(text=call.suffix), middle)
+        prompt = (*earlier, *insert_prompt(call, metadata.fim_ids, metadata.repository_ids))
+    elif call.prompt_ids:
+        prompt = (TokensPart(ids=call.prompt_ids),)
     elif call.raw:
         prompt = raw_prompt(call.prompt, call.images)
     else:
@@ -100,7 +113,8 @@ def _generate_messages(record: StoredModel, call: GenerateCall) -> tuple[Message
     system = call.system or record.system
     opening = (Message(role="system", content=system),) if system else ()
     earlier = () if call.earlier_ids else record.messages
-    return (*opening, *earlier, Message(role="user", content=call.prompt, images=call.images))
+    content = "".join([f"{file.text}\n" for file in call.files]) + call.prompt
+    return (*opening, *earlier, Message(role="user", content=content, images=call.images))
 
 
 def _chat(call: AnswerCall, options: ResolvedOptions, messages: tuple[Message, ...]) -> ChatRequest:

@@ -249,7 +249,7 @@ class _Builder:
         return LlamaEmbedder(
             make_context,
             self._tokenizer,
-            limit=settings.num_ctx,
+            sizes=settings.embedding_cells(),
             inputs_at_once=1 if settings.generates and self._options.exact else _INPUTS_AT_ONCE,
             tuner=self._tuner,
             piece=piece,

@@ -93,7 +93,7 @@ async def _call(begun: InferenceRequest[BodyT]) -> tuple[ChatCall, tuple[str, ..
     options = options_of(body)
     if think:
         with begun:
-            view = await begun.runtime.catalog.view(begun.name)
+            view = await begun.models.view(begun.name)
         if not view.record.remote and "thinking" not in view.capabilities:
             # Clients ask for it without knowing the model.
             think = None
