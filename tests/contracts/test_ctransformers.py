@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from corral.adapters.engines.ctransformers.engine import CtransformersEngine
@@ -19,6 +20,7 @@ from corral.adapters.engines.ctransformers.tokenizer import gguf_tokenizer
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
 from corral.adapters.runners.process import ProcessModel, ProcessRunner
 from corral.core.errors import CorralError, InvalidModelFile, PromptTooLong, Unsupported
+from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.outputs import (
     Delta,
     EngineEmbedded,
@@ -29,6 +31,7 @@ from corral.core.requests.outputs import (
     Started,
     Token,
 )
+from corral.core.requests.principal import Principal
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import (
     ChatRequest,
@@ -156,6 +159,11 @@ def test_a_prefix_is_kept(shared: CtransformersEngine) -> None:
     assert isinstance(fresh, Prefilled)
     assert fresh.cached_tokens == 0
     assert recomputed == answer
+    private = Caller(principal=Principal(name="ann", shares_prefixes=False))
+    for request, is_cached in ((private, False), (private, True), (ANONYMOUS, False)):
+        [first, *same] = outputs(shared, msgspec.structs.replace(long, caller=request))
+        assert isinstance(first, Prefilled)
+        assert (first.cached_tokens > 0, same) == (is_cached, answer)
 
 
 def test_seeds(shared: CtransformersEngine) -> None:

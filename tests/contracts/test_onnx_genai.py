@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from corral.adapters.engines.onnx_genai.loader import devices, load
@@ -18,7 +19,9 @@ from corral.core.models.digests import digest_of
 from corral.core.models.model import FileRole, ModelFile, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.ports.engines import StepEngine
+from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.requests.principal import Principal
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest, LocalFile
@@ -318,6 +321,13 @@ def test_prefixes_are_taken_over_in_whole_pieces(tiny: Path) -> None:
             (ask("x" * 20 + "y" * 60), 16),
             (ask("x" * 20 + "y" * 59 + "z"), 80),
         ):
+            [outputs] = answer(engine, request, limit=2)
+            assert prefilled(outputs).cached_tokens == cached
+        private = Caller(principal=Principal(name="ann", shares_prefixes=False))
+        for caller, cached in ((private, 0), (private, 32), (ANONYMOUS, 32)):
+            request = msgspec.structs.replace(ask("v" * 40), caller=caller)
+            if caller is ANONYMOUS:
+                answer(engine, request, limit=2)
             [outputs] = answer(engine, request, limit=2)
             assert prefilled(outputs).cached_tokens == cached
     finally:
