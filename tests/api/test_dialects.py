@@ -163,8 +163,9 @@ def test_a_dialect_that_fails(start_server: Callable[..., Any], caplog: pytest.L
     assert "TypeError: it gave ErrorReply(status=99" in caplog.text
 
 
-def test_errors_before_a_route_is_reached(client: httpx.Client) -> None:
+def test_errors_before_a_route_is_reached(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body or a head that is too large is refused in the envelope of the path that it was sent to."""
+    monkeypatch.setattr("corral.api.http.body._LINGER_S", 0.1)
 
     def answer(request: bytes) -> bytes:
         with socket.create_connection((client.base_url.host, client.base_url.port)) as sock:
