@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ("write_checkpoint", "write_safetensors")
+__all__ = ("read_safetensors", "write_checkpoint", "write_safetensors")
 
 Floats = npt.NDArray[np.float32]
 
@@ -64,6 +64,18 @@ def write_safetensors(path: Path, tensors: Mapping[str, Floats], dtype: str = "F
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(b"".join((struct.pack("<Q", len(text)), text, *data)))
+
+
+def read_safetensors(path: Path) -> dict[str, Floats]:
+    """The tensors in float32; those of other types are left out."""
+    data = path.read_bytes()
+    start = 8 + struct.unpack_from("<Q", data)[0]
+    found = {}
+    for name, entry in json.loads(data[8:start]).items():
+        if name != "__metadata__" and entry["dtype"] == "F32":
+            begin, end = (start + offset for offset in entry["data_offsets"])
+            found[name] = np.frombuffer(data[begin:end], "<f4").reshape(entry["shape"])
+    return found
 
 
 def _raw(tensor: Floats, dtype: str) -> bytes:

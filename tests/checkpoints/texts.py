@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ("HARD_TEXTS", "LEARNT")
+__all__ = ("HARD_TEXTS", "LEARNT", "WRITINGS")
 
 _SENTENCES = (Path(__file__).parent.parent / "data" / "sentences.txt").read_text("utf-8")[:2000]
 
@@ -29,3 +29,15 @@ HARD_TEXTS = (
     "supercalifragilisticexpialidocious " * 3,
     "▁already▁escaped",
 )
+
+WRITINGS = (
+    "हिन्दी में लिखा",
+    "தமிழ் மொழி",
+    "한국어 문장",
+    "Tiếng Việt",
+    "İstanbul, ẞ, ΌΣΟΣ",
+    "שָׁלוֹם",
+    "ไทย ภาษา",
+    "a\u0301 \u0344x \u212b ﬁ",
+)
+"""Letters that Unicode composes, and marks that take a space of their own, which are not accents."""

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Any
 
-from tests.checkpoints.texts import LEARNT
+from tests.checkpoints.texts import LEARNT, WRITINGS
 
 __all__ = ("vocabulary_text", "word_piece_tokenizer")
 
@@ -60,12 +60,13 @@ def vocabulary_text(*, lowercase: bool = True) -> bytes:
 
 
 def _vocabulary(*, lowercase: bool) -> list[str]:
-    text = LEARNT
+    text = "\n".join((LEARNT, *WRITINGS))
     if lowercase:
         bare = (letter for letter in unicodedata.normalize("NFD", text) if unicodedata.category(letter) != "Mn")
         text = "".join(bare).lower()
     words = sorted(set(re.findall(r"\w+", text)))
     letters = sorted({letter for letter in text if not letter.isspace()})
     pieces = [*words[::3], *(f"##{word[3:]}" for word in words[1::3] if len(word) > 4), *letters]
-    pieces += [f"##{letter}" for letter in letters if letter.isalnum() and letter != "z"]  # z has none
+    inner = (letter for letter in letters if unicodedata.category(letter)[0] in "LMN")
+    pieces += [f"##{letter}" for letter in inner if letter != "z"]  # z has none
     return list(dict.fromkeys((*_SPECIAL, *pieces)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import CompletionRequest, EmbedRequest
 from corral.core.requests.vectors import rows as rows_of
 from corral.core.specs.engines import LoadRequest, LocalFile
+from tests.checkpoints.files import read_safetensors
+from tests.reference_models.bert import sentence_vectors
 
 pytestmark = pytest.mark.native
 
@@ -75,84 +76,15 @@ def matrix(answer: EngineEmbedded) -> Floats:
     return np.asarray(list(rows_of(answer.vectors)), dtype=np.float32)
 
 
-# ── An independent forward pass ───────────────────────────────────────────────────────────────────────────────────
-
-
-class NumpyBert:
-    """BERT as in its paper, over the float32 weights of a safetensors file; mean pooling, length 1."""
-
-    def __init__(self, folder: Path) -> None:
-        data = (folder / "model.safetensors").read_bytes()
-        start = 8 + int.from_bytes(data[:8], "little")
-        tensors = memoryview(data)[start:]
-        self._weights = {
-            name: np.frombuffer(tensors[slice(*entry["data_offsets"])], "<f4").reshape(entry["shape"]).copy()  # aligned
-            for name, entry in json.loads(data[8:start]).items()
-            if name != "__metadata__" and entry["dtype"] == "F32"
-        }
-        self._config = json.loads((folder / "config.json").read_bytes())
-
-    def vectors(self, texts: Sequence[Sequence[int]]) -> Floats:
-        """One row for each text. The rows of all texts are stacked; only attention keeps them apart."""
-        ends = np.cumsum([len(ids) for ids in texts])
-        words = self._weights["embeddings.word_embeddings.weight"][np.concatenate(texts)]
-        table = self._weights["embeddings.position_embeddings.weight"]
-        positions = np.concatenate([table[: len(ids)] for ids in texts])
-        kind = self._weights["embeddings.token_type_embeddings.weight"][0]
-        hidden = self._norm(words + positions + kind, "embeddings.LayerNorm")
-        for layer in range(self._config["num_hidden_layers"]):
-            hidden = self._layer(hidden, ends, f"encoder.layer.{layer}")
-        pooled = np.stack([rows.mean(axis=0) for rows in np.split(hidden, ends[:-1])])
-        scaled: Floats = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-        return scaled
-
-    def _layer(self, hidden: Floats, ends: npt.NDArray[np.int64], name: str) -> Floats:
-        query, key, value = (
-            np.split(self._linear(hidden, f"{name}.attention.self.{part}"), ends[:-1])
-            for part in ("query", "key", "value")
-        )
-        mixed = np.concatenate([self._attention(*parts) for parts in zip(query, key, value, strict=True)])
-        hidden = self._norm(
-            hidden + self._linear(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm"
-        )
-        wide = self._linear(hidden, f"{name}.intermediate.dense")
-        wide = wide * 0.5 * (1 + _erf(wide / math.sqrt(2)))
-        return self._norm(hidden + self._linear(wide, f"{name}.output.dense"), f"{name}.output.LayerNorm")
-
-    def _attention(self, *rows: Floats) -> Floats:
-        heads = self._config["num_attention_heads"]
-        query, key, value = (part.reshape(len(part), heads, -1).transpose(1, 0, 2) for part in rows)
-        scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1])
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        mixed: Floats = (weights @ value).transpose(1, 0, 2).reshape(rows[0].shape)
-        return mixed
-
-    def _linear(self, hidden: Floats, name: str) -> Floats:
-        product: Floats = hidden @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
-        return product
-
-    def _norm(self, hidden: Floats, name: str) -> Floats:
-        centred = hidden - hidden.mean(axis=-1, keepdims=True)
-        spread = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + self._config["layer_norm_eps"])
-        scaled: Floats = centred / spread * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
-        return scaled
-
-
-def _erf(x: Floats) -> Floats:
-    """Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26; off by 1.5e-7 at most."""
-    t = 1 / (1 + 0.3275911 * np.abs(x))
-    series = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
-    return (np.sign(x) * (1 - series * np.exp(-(x**2)))).astype(np.float32)
-
-
 def test_vectors_agree_with_an_independent_forward_pass(minilm: Path, minilm_int8: Path) -> None:
     """For 100 sentences, each vector has a cosine of 0.99 or more to NumPy's, and 95 have the same nearest
     neighbour."""
     from tokenizers.implementations import BertWordPieceTokenizer
 
     tokenizer = BertWordPieceTokenizer(str(minilm / "vocab.txt"), lowercase=True)
-    expected = NumpyBert(minilm).vectors([tokenizer.encode(sentence).ids for sentence in SENTENCES])
+    config = json.loads((minilm / "config.json").read_bytes())
+    tensors = read_safetensors(minilm / "model.safetensors")
+    expected = sentence_vectors(config, tensors, [tokenizer.encode(sentence).ids for sentence in SENTENCES])
     engine = make(minilm_int8)
     found = matrix(answers(engine, request(*SENTENCES))[0])
     engine.close()

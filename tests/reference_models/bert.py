@@ -10,16 +10,23 @@ import numpy as np
 
 from tests.reference_models.parts import ACTIVATIONS, Array, Tensors, attention, heads_of, layer_norm
 
-__all__ = ("sentence_vector",)
+__all__ = ("sentence_vectors",)
 
 
-def sentence_vector(
-    config: Mapping[str, Any], tensors: Tensors, tokens: Sequence[int], *, pooling: Literal["mean", "cls"] = "mean"
+def sentence_vectors(
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    texts: Sequence[Sequence[int]],
+    *,
+    pooling: Literal["mean", "cls"] = "mean",
 ) -> Array:
-    """Of length 1, from the tensors of ``BertModel``. All tokens are of type 0."""
+    """One row of length 1 for each text, from the tensors of ``BertModel``. All tokens are of type 0.
+
+    The rows of all texts are stacked; only attention keeps them apart.
+    """
     weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     heads, eps = config["num_attention_heads"], config["layer_norm_eps"]
-    seen = np.ones((len(tokens), len(tokens)), np.bool_)
+    ends = np.cumsum([len(tokens) for tokens in texts])[:-1]
 
     def linear(x: Array, name: str) -> Array:
         return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
@@ -27,16 +34,24 @@ def sentence_vector(
     def normed(x: Array, name: str) -> Array:
         return layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
 
-    x = weights["embeddings.word_embeddings.weight"][list(tokens)]
+    def mixed(x: Array, at: str) -> Array:
+        parts = (np.split(linear(x, f"{at}.attention.self.{name}"), ends) for name in ("query", "key", "value"))
+        found = []
+        for text in zip(*parts, strict=True):
+            q, k, v = (heads_of(part, heads) for part in text)
+            seen = np.ones((q.shape[1], q.shape[1]), np.bool_)
+            found.append(attention(q, k, v, seen, 1 / math.sqrt(q.shape[-1])))
+        return np.concatenate(found)
+
+    table = weights["embeddings.position_embeddings.weight"]
+    x = weights["embeddings.word_embeddings.weight"][np.concatenate(texts)]
     x = x + weights["embeddings.token_type_embeddings.weight"][0]
-    x = normed(x + weights["embeddings.position_embeddings.weight"][: len(tokens)], "embeddings.LayerNorm")
+    x = normed(x + np.concatenate([table[: len(tokens)] for tokens in texts]), "embeddings.LayerNorm")
     for layer in range(config["num_hidden_layers"]):
         at = f"encoder.layer.{layer}"
-        q, k, v = (heads_of(linear(x, f"{at}.attention.self.{name}"), heads) for name in ("query", "key", "value"))
-        mixed = attention(q, k, v, seen, 1 / math.sqrt(q.shape[-1]))
-        x = normed(x + linear(mixed, f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")
+        x = normed(x + linear(mixed(x, at), f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")
         inner = ACTIVATIONS[config["hidden_act"]](linear(x, f"{at}.intermediate.dense"))
         x = normed(x + linear(inner, f"{at}.output.dense"), f"{at}.output.LayerNorm")
-    pooled = x.mean(axis=0) if pooling == "mean" else x[0]
-    found: Array = pooled / np.linalg.norm(pooled)
+    pooled = np.stack([rows.mean(axis=0) if pooling == "mean" else rows[0] for rows in np.split(x, ends)])
+    found: Array = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
     return found

@@ -17,16 +17,13 @@ pytest.importorskip("llama_cpp")
 
 from tokenizers import Tokenizer
 
-from corral.adapters.converters.safetensors.convert import convert
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
-from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.requests.prompts import TextPart
-from corral.core.specs.converters import ConvertRequest
-from corral.core.specs.engines import LocalFile
 from tests.checkpoints.byte_level import LLAMA3, QWEN2, byte_level_tokenizer
+from tests.checkpoints.converting import converted, loaded
 from tests.checkpoints.families import decoder_weights, gemma_weights, phi3_weights
 from tests.checkpoints.files import Floats, write_checkpoint
 from tests.checkpoints.sentencepiece import sentence_pieces
@@ -109,26 +106,6 @@ def of_phi3(**changes: Any) -> dict[str, Any]:
         "sliding_window": None,
         **changes,
     }
-
-
-def converted(checkpoint: Path, folder: Path, kind: str = "F32") -> Path:
-    """The GGUF of a checkpoint."""
-    folder.mkdir(exist_ok=True)
-    files = [
-        LocalFile(
-            role="weights" if path.suffix == ".safetensors" else "config",
-            path=str(path),
-            name=path.relative_to(checkpoint).as_posix(),
-        )
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file()
-    ]
-    request = ConvertRequest(model="tiny", files=tuple(files), folder=str(folder), parameters={"type": kind})
-    return folder / convert(request, lambda share: None).files[0].path
-
-
-def loaded(path: Path) -> LlamaModel:
-    return LlamaModel(str(path), gpu_layers=0, main_gpu=None, use_mmap=None, on_progress=lambda share: None)
 
 
 def computed(path: Path, tokens: Sequence[int], cells: int) -> Array:

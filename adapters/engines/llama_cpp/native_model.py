@@ -8,6 +8,7 @@ from typing import Any
 
 import llama_cpp as C
 
+from corral.adapters.engines.llama_cpp.accents import accents_kept, strips_accents
 from corral.adapters.engines.llama_cpp.native_adapters import load_adapters
 from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
 from corral.adapters.formats.gguf.header import HeaderFile
@@ -59,6 +60,8 @@ class LlamaModel:
 
         callback = C.llama_progress_callback(progress)
         params.progress_callback = callback
+        overrides = accents_kept()
+        params.kv_overrides = overrides
         forget_log()
         self.handle = C.llama_model_load_from_file(path.encode(), params)
         if stopped:
@@ -81,6 +84,7 @@ class LlamaModel:
             raise
         self.vocab = C.llama_model_get_vocab(self.handle)
         self.vocabulary_size = int(C.llama_vocab_n_tokens(self.vocab))
+        self.strips_accents = strips_accents(int(C.llama_vocab_type(self.vocab)), self.metadata)
         self.trained_context = int(C.llama_model_n_ctx_train(self.handle))
         self.embedding_size = int(C.llama_model_n_embd_out(self.handle))
         self.has_decoder = bool(C.llama_model_has_decoder(self.handle))

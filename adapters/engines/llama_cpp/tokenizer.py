@@ -12,6 +12,7 @@ from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.engine_kit.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
 from corral.adapters.engine_kit.token_choosing import ModelTokens
 from corral.adapters.engine_kit.token_ids import checked_ids
+from corral.adapters.engines.llama_cpp.accents import without_accents
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.reader_count import Users
 from corral.adapters.formats.gguf.vocabulary import SPACE
@@ -34,6 +35,7 @@ class LlamaTokenizer:
         self._size = model.vocabulary_size
         vocab = model.vocab
         self._vocab = vocab
+        self._strips_accents = model.strips_accents
         self._bos = int(C.llama_vocab_bos(vocab)) if C.llama_vocab_get_add_bos(vocab) else -1
         eos = (int(C.llama_vocab_eos(vocab)),) if C.llama_vocab_get_add_eos(vocab) else ()
         sep = (int(C.llama_vocab_sep(vocab)),) if C.llama_vocab_get_add_sep(vocab) else ()
@@ -134,7 +136,7 @@ class LlamaTokenizer:
         return self._native_tokens(text, parse_special)
 
     def _native_tokens(self, text: str, parse_special: bool) -> list[int]:
-        data = text.encode("utf-8", "replace")
+        data = (without_accents(text) if self._strips_accents else text).encode("utf-8", "replace")
         capacity = len(data) + 8
         buffer = (C.llama_token * capacity)()
         count = C.llama_tokenize(self._vocab, data, len(data), buffer, capacity, False, parse_special)
