@@ -19,11 +19,12 @@ CONTEXT = 128
 """The most tokens of a query and a document together."""
 
 QUERY = "which city is the capital of france"
-_WORDS = (
-    "a about and are bank bear berlin big by capital cat city cold day dog eat europe farm field food france germany "
-    "green has horse house in is it italy know largest live london long many moon more near north of old on one paris "
-    "people river rome sea seine small south spain sun that the there to town two water what where which with year"
-).split()
+_TEXT = """
+    a about and are bank bear berlin big by capital cat city cold day dog eat europe farm field food france germany
+    green has horse house in is it italy know largest live london long many moon more near north of old on one paris
+    people river rome sea seine small south spain sun that the there to town two water what where which with year
+"""
+_WORDS = _TEXT.split()
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CLS, _SEP, _UNKNOWN = 2, 3, 1
 _TOKENS = (*_SPECIAL, *(f"▁{word}" for word in _WORDS))
