@@ -21,6 +21,7 @@ from corral.core.ports.access_keys import AccessKeys
 from corral.core.ports.logins import RegistryLogins
 from corral.core.ports.prefixes import PrefixDisk
 from corral.core.ports.registries import Registry
+from corral.core.ports.responses import ResponseStore
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
@@ -79,7 +80,7 @@ class PluginStatus(Value, frozen=True, kw_only=True):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything `api` needs. Closed by whoever assembled it."""
+    """Everything `api` needs. Closed by whoever assembled it. Without `responses`, none are kept."""
 
     catalog: ModelCatalog
     scheduler: ModelScheduler
@@ -94,6 +95,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     keys: AccessKeys
     prefixes: PrefixDisk
     version: str
+    responses: ResponseStore | None = None
     web: WebAccess = msgspec.field(default_factory=WebAccess)
     limits: RateLimits = msgspec.field(default_factory=RateLimits)
     registries: tuple[Registry, ...] = ()

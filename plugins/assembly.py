@@ -60,6 +60,7 @@ from corral.plugins.loading import decode_settings, load_plugins
 from corral.plugins.manager import PluginManager
 from corral.plugins.parts import make_part, make_parts, make_selected, require_known, resolve_targets, try_out
 from corral.plugins.private_files import own_keys, own_logins
+from corral.plugins.response_store import response_store
 from corral.plugins.settings.layers import Layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.settings.reading import parse_assignment, read_layers
@@ -195,7 +196,7 @@ async def assemble(
         installation=installed,
         settings=settings.converters,
     )
-    comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
+    comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines, free_memory=free_memory)
     tuner = ModelTuner(models=catalog, deriver=deriver, comparer=comparer, engines=engines)
     scheduler = ModelScheduler(
         chooser=engine_chooser(settings, manager, engines),
@@ -239,6 +240,7 @@ async def assemble(
         verifier=StoreVerifier(manifests=stores.manifests, blobs=stores.blobs, formats=formats, upkeep=stores.upkeep),
         logins=own_logins(settings.parts[REGISTRIES.plural].get("oci")),
         web=web,
+        responses=response_store(settings.responses),
         keys=own_keys(settings.parts[AUTHENTICATORS.plural].get("keys")),
         limits=limits,
         prefixes=FolderPrefixDisk(stores.cache_folder),

@@ -13,9 +13,9 @@ from corral.core.containment import TookTooLong, on_own_thread, short_line
 from corral.core.errors import PluginError, SettingsError
 from corral.core.scheduling.engine_choice import ANY_MODEL
 from corral.core.scheduling.load_options import typed_load_options
-from corral.core.scheduling.spec_calls import check_match
 from corral.core.specs.engines import EngineSpec
 from corral.core.specs.imports import import_name
+from corral.core.specs.spec_calls import check_match
 from corral.core.wording.left_out import remarks
 from corral.plugins.hook_kinds import Factories, Factory, HookKind, Part, Target, Targets
 from corral.plugins.hooks import HOOKS

@@ -21,7 +21,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-_IMPORT_PATHS = ("convert", "devices", "load", "target")
+_IMPORT_PATHS = ("convert", "devices", "load", "target", "vocabulary")
 _SETTINGS = ("load_options", "parameters", "settings")
 _LONGEST_TEXT = 1000
 

@@ -38,6 +38,10 @@ with suppress(ImportError):
 
     avoid_amx()
 
+# Tests start Python hundreds of times: without bytecode on disk, each start would compile all of Corral again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     # Each process of the test run gets its share of the processors: an engine that believes it has all of them waits in
     # busy loops for threads that have been suspended for the other process.

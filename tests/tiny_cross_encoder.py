@@ -21,8 +21,9 @@ CONTEXT = 128
 QUERY = "which city is the capital of france"
 _TEXT = """
     a about and are bank bear berlin big by capital cat city cold day dog eat europe farm field food france germany
-    green has horse house in is it italy know largest live london long many moon more near north of old on one paris
-    people river rome sea seine small south spain sun that the there to town two water what where which with year
+    green has hello horse house in is it italy know largest live london long many moon more near north of old on one
+    paris people river rome sea seine small south spain sun that the there to town two water what where which with
+    world year
 """
 _WORDS = _TEXT.split()
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -35,7 +35,9 @@ class MarkedCallFormat:
 
     def open(self, request: ChatRequest, rendered: RenderedChat) -> MarkedCallParser:
         tools = {tool.name: tool for tool in request.tools}
-        return MarkedCallParser(partial(self.read, tools), self.marks, leading=self.leading)
+        return MarkedCallParser(
+            partial(self.read, tools), self.marks, leading=self.leading, in_pieces=request.tool_calls_in_pieces
+        )
 
     def read(self, tools: Tools, source: CallSource) -> Calls:
         """Reads calls of `tools`. See `CallReader`."""

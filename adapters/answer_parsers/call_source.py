@@ -7,11 +7,13 @@ the length of the text alone, and they see the same text however it is divided.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from corral.adapters.answer_parsers.call_pieces import PieceSink
 from corral.adapters.answer_parsers.json_values import decoded
+from corral.adapters.answer_parsers.strict_json import StrictJson
 
 __all__ = ("CallSource", "CutOff", "NoCall", "Step", "is_begun", "kept_length", "mark_pattern")
 
@@ -51,9 +53,13 @@ class NoCall(ValueError):
 
 
 class CallSource:
-    """What is left of an answer. It remembers what a reader has read since `record`."""
+    """What is left of an answer. It remembers what a reader has read since `record`.
 
-    def __init__(self) -> None:
+    `sink` is where the arguments of calls go while they are read; None if nobody wants them in pieces.
+    """
+
+    def __init__(self, sink: PieceSink | None = None) -> None:
+        self.sink = sink
         self.text = ""
         self.at = 0
         self.ended = False
@@ -169,32 +175,38 @@ class CallSource:
             self.at = self._end - kept
             yield from self._missing()
 
-    def run(self, pattern: re.Pattern[str]) -> Step[str]:
-        """Reads as many characters as `pattern`, a repeated class of characters, matches."""
+    def run(self, pattern: re.Pattern[str], heard: Callable[[str], None] | None = None) -> Step[str]:
+        """Reads as many characters as `pattern`, a repeated class of characters, matches. `heard` gets them at once."""
         pieces = []
         while True:
             end = _end_of(pattern, self.text, self.at, self._end)
             pieces.append(self.text[self.at : end])
             self.at = end
+            if heard is not None and pieces[-1]:
+                heard(pieces[-1])
             if end < self._end or self.ended:
                 return "".join(pieces)
             yield from self._missing()
 
-    def json(self, opened: str = "") -> Step[Any]:
+    def json(self, opened: str = "", watch: StrictJson | None = None) -> Step[Any]:
         """Reads an object or a list in JSON, and returns its value. Raises `ValueError` if it is none.
 
-        `opened` is the beginning of an object that was read already.
+        `opened` is the beginning of an object that was read already: a brace, and perhaps a key. `watch` follows it.
         """
         yield from self.space()
         if not opened and (first := (yield from self.peek())) not in ("{", "["):
             raise ValueError("it has no JSON object") if first else CutOff
         pieces, depth = [opened], 1 if opened else 0
+        if opened and watch is not None:
+            watch.begun(opened)
         while True:
             pieces.append((yield from self.run(_OUTSIDE_STRINGS)))
             char = yield from self._one()
+            if watch is not None:
+                watch.between(pieces[-1], char)
             pieces.append(char)
             if char == '"':
-                yield from self._string(pieces)
+                yield from self._string(pieces, watch)
             elif char in "{[":
                 depth += 1
                 if depth > _MOST_LEVELS:
@@ -218,15 +230,20 @@ class CallSource:
         self.at += 1
         return char
 
-    def _string(self, pieces: list[str]) -> Step[None]:
+    def _string(self, pieces: list[str], watch: StrictJson | None) -> Step[None]:
         """Reads the rest of a JSON string after its opening quote."""
+        heard = None if watch is None else watch.inside
         while True:
-            pieces.append((yield from self.run(_INSIDE_STRING)))
+            pieces.append((yield from self.run(_INSIDE_STRING, heard)))
             char = yield from self.character()
             pieces.append(char)
             if char == '"':
+                if watch is not None:
+                    watch.ended()
                 return
             pieces.append((yield from self.character()))
+            if heard is not None:
+                heard(char + pieces[-1])
 
     def character(self) -> Step[str]:
         """Reads a character, whatever it is. Raises `CutOff` at the end of the answer."""

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
 from corral.adapters.answer_parsers.call_source import CallSource
-from corral.adapters.answer_parsers.json_calls import call_of, json_calls
+from corral.adapters.answer_parsers.json_calls import CallKeys, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.call_grammars import call_list, calls_after, json_text, literal
-from corral.core.requests.messages import Tool, ToolCall
+from corral.core.requests.messages import Tool
 
 __all__ = ("CohereCalls",)
 
@@ -31,11 +31,10 @@ class CohereCalls(MarkedCallFormat):
         return template.kind != "go" and _OPENING in template.text
 
     def read(self, tools: Tools, source: CallSource) -> Calls:
-        def call(value: object) -> ToolCall:
-            return call_of(value, tools, name_key="tool_name", id_key="tool_call_id", arguments_key="parameters")
-
         yield from source.expect(_OPENING)
-        yield from json_calls(source, call)
+        yield from json_calls(
+            source, CallKeys(known=tools, name="tool_name", id="tool_call_id", arguments="parameters")
+        )
         yield from source.accept(_CLOSING)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:

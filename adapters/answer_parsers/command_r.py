@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
 from corral.adapters.answer_parsers.call_source import CallSource
-from corral.adapters.answer_parsers.json_calls import call_of, json_calls
+from corral.adapters.answer_parsers.json_calls import CallKeys, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -35,9 +35,7 @@ class CommandRCalls(MarkedCallFormat):
 
     def read(self, tools: Tools, source: CallSource) -> Calls:
         yield from source.expect(*self.marks)
-        yield from json_calls(
-            source, lambda value: call_of(value, tools, name_key="tool_name", arguments_key="parameters")
-        )
+        yield from json_calls(source, CallKeys(known=tools, name="tool_name", arguments="parameters"))
         yield from source.accept(_CLOSING)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
 from corral.adapters.answer_parsers.call_source import CallSource
-from corral.adapters.answer_parsers.json_calls import new_call
+from corral.adapters.answer_parsers.json_calls import new_call, read_arguments
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -48,12 +48,13 @@ class DeepSeekCalls(MarkedCallFormat):
                 name = yield from source.run(_NAME)
                 yield from source.space()
                 yield from source.accept(_BLOCK)
-            arguments = yield from source.json()
+            name = name.strip()
+            arguments = yield from read_arguments(source, name, tools)
             yield from source.space()
             yield from source.accept("```")
             yield from source.accept(_DONE)
             try:
-                yield new_call(name.strip(), arguments, tools)
+                yield new_call(name, arguments, tools)
             except ValueError as error:
                 yield error
             yield from source.space()

@@ -14,7 +14,7 @@ from typing import Any
 
 from corral.adapters.answer_parsers.call_formats import Tools, any_call, json_object_call
 from corral.adapters.answer_parsers.call_source import CallSource
-from corral.adapters.answer_parsers.json_calls import known_name, new_call
+from corral.adapters.answer_parsers.json_calls import CallKeys, known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls, MarkedCallParser
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -52,7 +52,12 @@ class GoTagCalls:
     def open(self, request: ChatRequest, rendered: RenderedChat) -> MarkedCallParser:
         tools, tag = {tool.name: tool for tool in request.tools}, _tag_of(rendered)
         reader = partial(_read, _Names(tools), tools, tag)
-        return MarkedCallParser(reader, () if tag in _BARE else (tag,), leading=(tag,) if tag in _BARE else ())
+        return MarkedCallParser(
+            reader,
+            () if tag in _BARE else (tag,),
+            leading=(tag,) if tag in _BARE else (),
+            in_pieces=request.tool_calls_in_pieces,
+        )
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         tag = _tag_of(rendered)
@@ -103,7 +108,8 @@ def _read(names: _Names, tools: Tools, tag: str, source: CallSource) -> Calls:
     closing = _closing_of(tag) or tag
     while True:
         before, _ = yield from source.until("{")
-        value = yield from source.json(opened="{")
+        # After a name, the object may be the arguments or contain them: that is known once it is complete.
+        value = yield from (source.json("{") if names.first_in(before) else CallKeys(known=tools).read(source, "{"))
         yield _call(before, value, names, tools)
         while True:
             yield from source.space()

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call, json_object_call
 from corral.adapters.answer_parsers.call_source import CallSource
-from corral.adapters.answer_parsers.json_calls import call_of, json_calls
+from corral.adapters.answer_parsers.json_calls import CallKeys, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -37,7 +37,7 @@ class GraniteCalls(MarkedCallFormat):
     def read(self, tools: Tools, source: CallSource) -> Calls:
         if not (yield from source.accept(_OPENING)):
             yield from source.accept(_FUNCTOOLS[:-1])
-        yield from json_calls(source, lambda value: call_of(value, tools))
+        yield from json_calls(source, CallKeys(known=tools))
         yield from source.accept(_CLOSING)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
 from corral.adapters.answer_parsers.call_source import CallSource
-from corral.adapters.answer_parsers.json_calls import new_call
+from corral.adapters.answer_parsers.json_calls import new_call, read_arguments
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -51,7 +51,8 @@ class HarmonyCalls(MarkedCallFormat):
         name = receiver.removeprefix(_TO)
         if name not in tools:
             name = next((one for one in tools if _NOT_IN_NAMES.sub("_", one) == name), name)
-        yield new_call(name, (yield from source.json()), tools)
+        arguments = yield from read_arguments(source, name, tools)
+        yield new_call(name, arguments, tools)
         yield from source.space()
         yield from source.accept(_CALL)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call, json_object_call
 from corral.adapters.answer_parsers.call_source import CallSource
-from corral.adapters.answer_parsers.json_calls import call_of, json_calls
+from corral.adapters.answer_parsers.json_calls import CallKeys, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -36,7 +36,7 @@ class HermesCalls(MarkedCallFormat):
 
     def read(self, tools: Tools, source: CallSource) -> Calls:
         yield from source.expect(_OPENING)
-        yield from json_calls(source, lambda value: call_of(value, tools))
+        yield from json_calls(source, CallKeys(known=tools))
         yield from source.accept(_CLOSING)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from corral.adapters.answer_parsers.call_source import CallSource
+import msgspec
+
+from corral.adapters.answer_parsers.call_pieces import ArgumentPieces, CallPieces
+from corral.adapters.answer_parsers.call_source import CallSource, Step
 from corral.adapters.answer_parsers.json_values import decoded
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.requests.messages import ToolCall
 from corral.core.wording.clipping import clipped
 
-__all__ = ("call_of", "json_calls", "json_list", "known_name", "new_call")
+__all__ = ("CallKeys", "json_calls", "json_list", "known_name", "new_call", "read_arguments")
 
 
 def known_name(name: Any, known: Collection[str]) -> str:
@@ -35,41 +38,62 @@ def new_call(name: Any, arguments: Any, known: Collection[str], call_id: Any = N
     return ToolCall(name=name, arguments=arguments, id=call_id if isinstance(call_id, str) and call_id else None)
 
 
-def call_of(
-    value: Any, known: Collection[str], *, name_key: str = "name", id_key: str = "id", arguments_key: str = "arguments"
-) -> ToolCall:
-    """The call that a decoded object describes. Raises `ValueError`.
+class CallKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """How an object describes a call of one of the tools that are `known`.
 
     ``{"name": …, "arguments": {…}}``, with `parameters` for `arguments` in some models, or around it all ``{"function":
     …}``. Arguments may be a JSON text, or missing if there are none.
     """
-    if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
-        value = {id_key: value.get(id_key), **value["function"]}
-    if not isinstance(value, Mapping):
-        raise ValueError("it is not a JSON object")
-    arguments = value.get(arguments_key, value.get("parameters"))
-    return new_call(value.get(name_key), arguments, known, value.get(id_key))
+
+    known: Collection[str]
+    name: str = "name"
+    id: str = "id"
+    arguments: str = "arguments"
+
+    def read(self, source: CallSource, opened: str = "") -> Step[Any]:
+        """Reads an object, as `CallSource.json` does; its arguments are passed on while they arrive, if they can be."""
+        watch = None
+        if source.sink is not None:
+            keys = (self.arguments, "parameters")
+            watch = CallPieces(source.sink, self.known, name_key=self.name, id_key=self.id, arguments_keys=keys)
+        return (yield from source.json(opened, watch))
+
+    def call(self, value: Any) -> ToolCall:
+        """The call that a decoded object describes. Raises `ValueError`."""
+        if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
+            value = {self.id: value.get(self.id), **value["function"]}
+        if not isinstance(value, Mapping):
+            raise ValueError("it is not a JSON object")
+        arguments = value.get(self.arguments, value.get("parameters"))
+        return new_call(value.get(self.name), arguments, self.known, value.get(self.id))
 
 
-def json_calls(source: CallSource, call: Callable[[Any], ToolCall]) -> Calls:
-    """Reads one object or list of objects, or several with commas or semicolons between them, which `call` turns into
-    calls.
+def read_arguments(source: CallSource, name: str, known: Collection[str], call_id: str | None = None) -> Step[Any]:
+    """Reads the arguments of a call whose name and id are known; they are passed on while they arrive."""
+    watch = None
+    if source.sink is not None and name in known:
+        watch = ArgumentPieces(source.sink, name, call_id)
+    return (yield from source.json(watch=watch))
+
+
+def json_calls(source: CallSource, keys: CallKeys) -> Calls:
+    """Reads one object or list of objects, or several with commas or semicolons between them.
 
     An object in a list that is no call stays text, and the others are calls. Raises `ValueError` if there is none.
     """
     yield from source.space()
     while True:
         if (yield from source.accept("[")):
-            yield from json_list(source, call)
+            yield from json_list(source, keys)
         else:
-            yield call((yield from source.json()))
+            yield keys.call((yield from keys.read(source)))
         yield from source.space()
         if not (yield from source.accept(",", ";")) and (yield from source.peek()) != "{":
             return
         yield from source.space()
 
 
-def json_list(source: CallSource, call: Callable[[Any], ToolCall]) -> Calls:
+def json_list(source: CallSource, keys: CallKeys) -> Calls:
     """Reads the rest of a list after its opening bracket."""
     empty = True
     while True:
@@ -80,10 +104,10 @@ def json_list(source: CallSource, call: Callable[[Any], ToolCall]) -> Calls:
                 raise ValueError("it is an empty list")
             return
         if not separator:
-            value = yield from source.json()
+            value = yield from keys.read(source)
             empty = False
             try:
-                made = call(value)
+                made = keys.call(value)
             except ValueError as error:
                 yield error
             else:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
 from corral.adapters.answer_parsers.call_source import CallSource
-from corral.adapters.answer_parsers.json_calls import new_call
+from corral.adapters.answer_parsers.json_calls import new_call, read_arguments
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -40,7 +40,7 @@ class KimiCalls(MarkedCallFormat):
         yield from source.expect(_CALL)
         while True:
             call_id = (yield from source.until(_ARGUMENTS))[0].strip()
-            arguments = yield from source.json()
+            arguments = yield from read_arguments(source, _name(call_id), tools, call_id)
             yield from source.space()
             yield from source.accept(_DONE)
             try:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call, json_object_call
 from corral.adapters.answer_parsers.call_source import CallSource, CutOff, NoCall
-from corral.adapters.answer_parsers.json_calls import call_of, json_calls
+from corral.adapters.answer_parsers.json_calls import CallKeys, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -41,14 +41,15 @@ class Llama3JsonCalls(MarkedCallFormat):
             key = yield from source.accept(*_FIRST_KEYS)
             if not key:
                 raise CutOff if source.broken_off(*_FIRST_KEYS) else NoCall
-            value = yield from source.json(opened="{" + key)
+            keys = CallKeys(known=tools)
+            value = yield from keys.read(source, "{" + key)
             if not isinstance(value, Mapping) or value.keys().isdisjoint(("parameters", "arguments", "function")):
                 raise NoCall
-            yield call_of(value, tools)
+            yield keys.call(value)
             yield from source.space()
             if not (yield from source.accept(";", ",")):
                 return
-        yield from json_calls(source, lambda value: call_of(value, tools))
+        yield from json_calls(source, CallKeys(known=tools))
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         calls = any_call(tools, lambda tool: json_object_call(tool, arguments="parameters"))

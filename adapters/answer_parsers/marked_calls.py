@@ -1,4 +1,7 @@
-"""Reads tool calls that begin with a mark: visible text streams on, and each call comes out once it is complete."""
+"""Reads tool calls that begin with a mark: visible text streams on, and each call comes out once it is complete.
+
+Its arguments may come out before, while they are read.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 
 import msgspec
 
+from corral.adapters.answer_parsers.call_pieces import PieceSink
 from corral.adapters.answer_parsers.call_source import (
     CallSource,
     CutOff,
@@ -17,7 +21,7 @@ from corral.adapters.answer_parsers.call_source import (
     mark_pattern,
 )
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import Delta
+from corral.core.requests.outputs import Delta, ToolCallPiece
 
 __all__ = ("CallReader", "Calls", "MarkedCallParser")
 
@@ -40,13 +44,19 @@ _SPACE = re.compile(r"\s*")
 
 
 class MarkedCallParser:
-    """An `AnswerParser` for calls that begin with one of `marks`, or with one of `leading` if they begin the answer."""
+    """An `AnswerParser` for calls that begin with one of `marks`, or with one of `leading` if they begin the answer.
 
-    def __init__(self, read: CallReader, marks: Sequence[str], *, leading: Sequence[str] = ()) -> None:
+    With `in_pieces`, arguments that the reader gives to the source's sink are passed on at once.
+    """
+
+    def __init__(
+        self, read: CallReader, marks: Sequence[str], *, leading: Sequence[str] = (), in_pieces: bool = False
+    ) -> None:
         self._read = read
         self._marks = tuple(marks)
         self._leading = tuple(leading)
-        self._source = CallSource()
+        self._source = CallSource(PieceSink() if in_pieces else None)
+        self._begun = False  # pieces of a call have come out that is not complete
         self._begins = True  # nothing was said, and no call was made
         self._said = False
         self._called = False
@@ -68,6 +78,7 @@ class MarkedCallParser:
         first = msgspec.structs.replace(
             delta,
             text=made[0].text,
+            tool_call_pieces=delta.tool_call_pieces + made[0].tool_call_pieces,
             tool_calls=delta.tool_calls + made[0].tool_calls,
             warnings=delta.warnings + made[0].warnings,
         )
@@ -81,7 +92,12 @@ class MarkedCallParser:
     def _taken_parts(self) -> list[Delta]:
         parts, self._parts = self._parts, []
         return [
-            Delta(text="".join(part.texts), tool_calls=tuple(part.calls), warnings=tuple(part.warnings))
+            Delta(
+                text="".join(part.texts),
+                tool_call_pieces=tuple(part.pieces),
+                tool_calls=tuple(part.calls),
+                warnings=tuple(part.warnings),
+            )
             for part in parts
         ]
 
@@ -137,6 +153,7 @@ class MarkedCallParser:
         try:
             yield from source.space()
             for call in self._read(source):
+                self._pass_on()
                 if call is None:
                     yield None
                 elif isinstance(call, ToolCall):
@@ -146,6 +163,7 @@ class MarkedCallParser:
                     self._refuse(call)
                     source.record()
         except ValueError as error:
+            self._pass_on()
             self._refuse(error)
         source.stop()
 
@@ -159,17 +177,34 @@ class MarkedCallParser:
         if text.strip():
             self._begins = self._after_call = False
             self._said = True
-        if not self._parts or self._parts[-1].calls:
+        if not self._parts or self._parts[-1].calls or self._parts[-1].pieces:
             self._parts.append(_Part())
         self._parts[-1].texts.append(text)
 
+    def _pass_on(self) -> None:
+        """Passes on what has been read of the arguments of a call."""
+        sink = self._source.sink
+        if sink is not None and (piece := sink.taken()) is not None:
+            self._begun = True
+            self._add_piece(piece)
+
+    def _add_piece(self, piece: ToolCallPiece) -> None:
+        if not self._parts or self._parts[-1].calls:
+            self._parts.append(_Part())
+        self._parts[-1].pieces.append(piece)
+
     def _call(self, call: ToolCall) -> None:
-        self._begins, self._called, self._after_call = False, True, True
+        self._begins, self._called, self._after_call, self._begun = False, True, True, False
         self._last_part().calls.append(call)
 
     def _refuse(self, error: ValueError) -> None:
-        """What was read of a call is text."""
+        """What was read of a call is text, unless pieces of the call have come out."""
         self._begins = False
+        if self._begun:
+            self._begun = False
+            self._add_piece(ToolCallPiece(problem=str(error)))
+            self._source.record()
+            return
         self._say(self._source.taken())
         self._source.record()
         if not isinstance(error, NoCall):
@@ -187,10 +222,11 @@ class MarkedCallParser:
 
 
 class _Part:
-    """A text and the calls after it."""
+    """A text, pieces of one call after it, and then calls, of which the first is the one in pieces."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.pieces: list[ToolCallPiece] = []
         self.calls: list[ToolCall] = []
         self.warnings: list[str] = []
 

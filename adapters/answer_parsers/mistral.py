@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call, json_object_call
 from corral.adapters.answer_parsers.call_source import CallSource
-from corral.adapters.answer_parsers.json_calls import call_of, json_calls, new_call
+from corral.adapters.answer_parsers.json_calls import CallKeys, json_calls, new_call, read_arguments
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -38,13 +38,14 @@ class MistralCalls(MarkedCallFormat):
         yield from source.space()
         name = yield from source.run(_NAME)
         if not name:
-            yield from json_calls(source, lambda value: call_of(value, tools))
+            yield from json_calls(source, CallKeys(known=tools))
             return
         call_id = None
         if (yield from source.accept(_ID)):
             call_id = yield from source.run(_NAME)
         yield from source.accept(_ARGUMENTS)
-        yield new_call(name, (yield from source.json()), tools, call_id)
+        arguments = yield from read_arguments(source, name, tools, call_id)
+        yield new_call(name, arguments, tools, call_id)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         def write(tool: Tool) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
 from corral.adapters.answer_parsers.call_source import CallSource, CutOff, NoCall, is_begun
-from corral.adapters.answer_parsers.json_calls import call_of, json_list, new_call
+from corral.adapters.answer_parsers.json_calls import CallKeys, json_list, new_call
 from corral.adapters.answer_parsers.loose_grammars import LooseNotation, LooseRules
 from corral.adapters.answer_parsers.loose_values import LooseValues
 from corral.adapters.answer_parsers.marked_calls import Calls
@@ -45,7 +45,7 @@ class PythonicCalls(MarkedCallFormat):
         certain = bool(marked)
         yield from source.space()
         if certain and (yield from source.peek()) == "{":  # LFM2 may be told to write JSON
-            yield from json_list(source, lambda value: call_of(value, tools))
+            yield from json_list(source, CallKeys(known=tools))
         else:
             yield from _list(source, tools, certain=certain)
         yield from source.space()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
 from corral.adapters.answer_parsers.call_source import CallSource, Step
-from corral.adapters.answer_parsers.json_calls import call_of, json_calls, known_name, new_call
+from corral.adapters.answer_parsers.json_calls import CallKeys, json_calls, known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.adapters.answer_parsers.typed_values import parameter_schema, text_before, typed_value
 from corral.adapters.answer_parsers.xml_parameters import TaggedArguments
@@ -41,7 +41,7 @@ class Qwen3CoderCalls(MarkedCallFormat):
         yield from source.accept(self.marks[0])
         yield from source.space()
         if (yield from source.peek()) in ("{", "["):  # as Qwen's other models write it
-            yield from json_calls(source, lambda value: call_of(value, tools))
+            yield from json_calls(source, CallKeys(known=tools))
         else:
             yield from source.expect(_FUNCTION)
             while True:

@@ -31,6 +31,10 @@ class TokenizerCalls:
         """As `RunningModel.detokenize`."""
         return (await self._result(TokenizerCall(next(self._ids), "detokenize", ids=tuple(ids)))).text
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """As `RunningModel.pieces`."""
+        return (await self._result(TokenizerCall(next(self._ids), "pieces", ids=tuple(ids)))).pieces
+
     def take(self, result: Result) -> None:
         """Deliver a result. Results of unknown calls are ignored."""
         future = self._waiting.get(result.call_id)

@@ -44,6 +44,10 @@ class DispatchedModel:
         self._require_tokenizer()
         return await self._calls.detokenize(ids)
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        self._require_tokenizer()
+        return await self._calls.pieces(ids)
+
     def _require_tokenizer(self) -> None:
         if not self.alive:
             raise EngineDied(f"{self._label} is no longer loaded")

@@ -11,7 +11,15 @@ from contextlib import aclosing
 from corral.adapters.runners.dispatch import Dispatch
 from corral.core.containment import interrupts_reach_us
 from corral.core.error_translation import to_error
-from corral.core.errors import CorralError, EngineDied, EngineError, EngineNotInstalled, LoadFailed, OutOfMemory
+from corral.core.errors import (
+    CorralError,
+    EngineDied,
+    EngineError,
+    EngineNotInstalled,
+    LoadFailed,
+    OutOfMemory,
+    Unsupported,
+)
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Ranked
@@ -96,6 +104,14 @@ class EventLoopModel:
     async def detokenize(self, ids: Sequence[int]) -> str:
         try:
             return await self._model.detokenize(ids)
+        except Exception as error:
+            raise to_error(error_info(error)) from error
+
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        if not hasattr(self._model, "pieces"):  # a plugin's that is older than this method
+            raise Unsupported(f"the engine of {self._label} does not spell single tokens")
+        try:
+            return await self._model.pieces(ids)
         except Exception as error:
             raise to_error(error_info(error)) from error
 

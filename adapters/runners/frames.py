@@ -97,7 +97,7 @@ class TokenizerCall(_Frame, frozen=True, tag=True, array_like=True):
     """
 
     call_id: int
-    method: Literal["tokenize", "detokenize"]
+    method: Literal["tokenize", "detokenize", "pieces"]
     prompts: tuple[Prompt, ...] = ()
     ids: tuple[int, ...] = ()
     most: int | None = None
@@ -157,6 +157,7 @@ class Result(_Frame, frozen=True, tag=True, array_like=True):
     ids: list[tuple[int, ...]] = []
     text: str = ""
     error: ErrorInfo | None = None
+    pieces: list[bytes] = []
 
 
 class Log(_Frame, frozen=True, tag=True, array_like=True):

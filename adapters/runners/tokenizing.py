@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from corral.adapters.runners.frames import Result, TokenizerCall
 from corral.adapters.runners.text_threads import Steps, TextThreads
@@ -12,6 +12,8 @@ from corral.core.ports.tokens import Tokenizer
 from corral.core.stepping.loops import error_info
 
 __all__ = ("Tokenizing",)
+
+_PIECES_IN_A_TURN = 4096
 
 
 class Tokenizing:
@@ -41,9 +43,22 @@ def _answered(tokenizer: Tokenizer | None, call: TokenizerCall) -> Steps[Result]
             raise Unsupported("this model's engine has no tokenizer")
         if call.method == "detokenize":
             return Result(call.call_id, text=tokenizer.decode(call.ids).decode(errors="replace"))
+        if call.method == "pieces":
+            pieces = yield from _pieces(tokenizer, call.ids)
+            return Result(call.call_id, pieces=pieces)
         ids = yield from encoded(tokenizer, call.prompts, call.most, cut=call.cut)
         return Result(call.call_id, ids=ids)
     except GeneratorExit:
         raise
     except BaseException as error:  # a panic of native code is not an Exception, and would end the thread
         return Result(call.call_id, error=error_info(error))
+
+
+def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> Steps[list[bytes]]:
+    """Each id by itself, a few milliseconds' worth at a time."""
+    found: list[bytes] = []
+    for token_id in ids:
+        if found and len(found) % _PIECES_IN_A_TURN == 0:
+            yield
+        found.append(tokenizer.decode((token_id,)))
+    return found

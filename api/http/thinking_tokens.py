@@ -19,6 +19,6 @@ class ThinkingTokens:
 
     def hear(self, delta: Delta) -> None:
         self._thought = self._thought or bool(delta.thinking)
-        self._visible = self._visible or bool(delta.text or delta.tool_calls)
+        self._visible = self._visible or bool(delta.text or delta.tool_calls or delta.tool_call_pieces)
         if delta.thinking or (self._thought and not self._visible):
             self.count += delta.token_count

@@ -25,7 +25,7 @@ from corral.core.specs.converters import ConverterSpec, ConvertRequest, ConvertR
 from corral.core.specs.engines import LocalFile
 from corral.core.values import Value
 
-__all__ = ("Converted", "Converting")
+__all__ = ("Converted", "Converting", "Trial")
 
 
 class Converted(Value, frozen=True, kw_only=True):
@@ -37,6 +37,20 @@ class Converted(Value, frozen=True, kw_only=True):
     @property
     def digests(self) -> tuple[Digest, ...]:
         return tuple(file.digest for file in self.files)
+
+
+class Trial(Value, frozen=True, kw_only=True):
+    """What a converter made of `record`: files in `folder`, in no store."""
+
+    record: StoredModel
+    metadata: ModelMetadata | None
+    folder: Path
+    result: ConvertResult
+
+    @property
+    def weights(self) -> Path:
+        """The first of its files."""
+        return self.folder / self.result.files[0].path
 
 
 class Converting:
@@ -71,21 +85,25 @@ class Converting:
         Raises `OutOfSpace`, `OutOfMemory`, `PluginError` for an invalid result, `JobFailed`, and whatever else the
         conversion raises.
         """
+        async with self._local.scratch() as folder:
+            result = await self.into(folder, spec, record, metadata, files, parameters, on_progress)
+            return await self.stored(folder, result)
+
+    async def stored(self, folder: Path, result: ConvertResult) -> Converted:
+        """Puts what a converter wrote into a scratch folder into the store."""
         adopted: list[ModelFile] = []
         try:
-            async with self._local.scratch() as folder:
-                result = await self.into(folder, spec, record, metadata, files, parameters, on_progress)
-                for file in result.files:
-                    blob = await self._local.adopt(folder / file.path)
-                    adopted.append(
-                        ModelFile(
-                            role=file.role,
-                            media_type="",
-                            digest=blob.digest,
-                            size_bytes=blob.size_bytes,
-                            path=file.path if len(result.files) > 1 else None,
-                        )
+            for file in result.files:
+                blob = await self._local.adopt(folder / file.path)
+                adopted.append(
+                    ModelFile(
+                        role=file.role,
+                        media_type="",
+                        digest=blob.digest,
+                        size_bytes=blob.size_bytes,
+                        path=file.path if len(result.files) > 1 else None,
                     )
+                )
         except BaseException:
             await self.discard(file.digest for file in adopted)
             raise

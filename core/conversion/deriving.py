@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 import msgspec
 
-from corral.core.conversion.converting import Converting
+from corral.core.conversion.converting import Converted, Converting, Trial
 from corral.core.conversion.quantizing import QUANTIZER
 from corral.core.conversion.results import converted_name, derived_model, require_able, typed_parameters
 from corral.core.errors import (
@@ -24,7 +24,7 @@ from corral.core.errors import (
     Unsupported,
 )
 from corral.core.models.digests import Digest
-from corral.core.models.model import Model, ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.quantization_types import quantization_type
 from corral.core.ports.blobs import BlobStore, LocalBlobs
@@ -49,6 +49,12 @@ class ConvertibleModels(LoadableModels, Protocol):
 
 def _ignore(share: float) -> None:
     pass
+
+
+def _weights(record: StoredModel) -> ModelFile:
+    if record.weights is None:
+        raise Unsupported(f"{record.name.short} has no local weights to convert")
+    return record.weights
 
 
 class ModelDeriver:
@@ -96,13 +102,10 @@ class ModelDeriver:
         packages, `InvalidOption` for a parameter, `OutOfSpace`, `OutOfMemory`, `PluginError` for an invalid result, and
         `JobFailed` or whatever else the conversion raises.
         """
-        spec, weights = self._spec(converter), record.weights
-        if weights is None:
-            raise Unsupported(f"{record.name.short} has no local weights to convert")
         if record.files_of("adapter"):  # before looking for a result, which the weights alone may have already
             raise Unsupported(f"{record.name.short} has an adapter, which would be lost in a conversion")
-        stated = typed_parameters(spec, self._settings.get(converter, {}), parameters)
-        name = derived_name(weights.digest, spec, stated)
+        spec, stated = self._stated(converter, parameters)
+        name = derived_name(_weights(record).digest, spec, stated)
         found = await self._whole(name)
         if found is not None:
             return found
@@ -119,11 +122,36 @@ class ModelDeriver:
         self, record: StoredModel, converter: str, parameters: Mapping[str, Any] = {}
     ) -> StoredModel | None:
         """What `derive` would return without converting anything; None if it would convert."""
-        spec, weights = self._spec(converter), record.weights
-        if weights is None:
+        if record.weights is None:
             return None
-        stated = typed_parameters(spec, self._settings.get(converter, {}), parameters)
-        return await self._whole(derived_name(weights.digest, spec, stated))
+        spec, stated = self._stated(converter, parameters)
+        return await self._whole(derived_name(record.weights.digest, spec, stated))
+
+    @asynccontextmanager
+    async def tried(
+        self,
+        record: StoredModel,
+        converter: str,
+        *,
+        parameters: Mapping[str, Any] = {},
+        on_progress: OnLoadProgress = _ignore,
+    ) -> AsyncIterator[Trial]:
+        """What `derive` would make, outside of the store: it is gone after the context, or when this process is killed,
+        unless `keep` takes it. Raises what `derive` does."""
+        spec, stated = self._stated(converter, parameters)
+        metadata = await self._models.metadata(record)
+        require_able(spec, record, metadata, self._installation)
+        async with self._local.scratch() as folder:
+            async with self._turn, self._models.loadable_files(record) as files:
+                weights = [file for file in files if file.role == "weights"]
+                result = await self._converting.into(folder, spec, record, metadata, weights, stated, on_progress)
+            yield Trial(record=record, metadata=metadata, folder=folder, result=result)
+
+    async def keep(self, trial: Trial, name: ModelName) -> StoredModel:
+        """Stores what was tried as a model of this name, which replaces another. Raises `Conflict` if its source was
+        deleted."""
+        converted = await self._converting.stored(trial.folder, trial.result)
+        return await self._publish(name, trial.record, trial.metadata, converted)
 
     async def reencoded(
         self, record: StoredModel, engine: str, kind: str, *, on_progress: OnLoadProgress = _ignore
@@ -205,24 +233,29 @@ class ModelDeriver:
         async with self._models.loadable_files(record) as files:
             weights = [file for file in files if file.role == "weights"]
             converted = await self._converting.run(spec, record, metadata, weights, parameters, on_progress)
-        try:
-            derived = derived_model(record, metadata, converted.result, converted.files)
-            assert record.weights is not None
-            if await self._blobs.stat(record.weights.digest) is None:
-                raise Conflict(f"{record.name.short} was deleted while it was being converted")
-            published = await self._models.publish(name, derived)
-        except BaseException:
-            await self._converting.discard(converted.digests)
-            raise
+        published = await self._publish(name, record, metadata, converted)
         _log.info("converted %s in %.1f s", record.name.short, time.monotonic() - began_s)
         return published
 
+    async def _publish(
+        self, name: ModelName, record: StoredModel, metadata: ModelMetadata | None, converted: Converted
+    ) -> StoredModel:
+        try:
+            if await self._blobs.stat(_weights(record).digest) is None:
+                raise Conflict(f"{record.name.short} was deleted while it was being converted")
+            derived = derived_model(record, metadata, converted.result, converted.files)
+            return await self._models.publish(name, derived)
+        except BaseException:
+            await self._converting.discard(converted.digests)
+            raise
+
     # ── Finding ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _spec(self, name: str) -> ConverterSpec:
+    def _stated(self, name: str, parameters: Mapping[str, Any]) -> tuple[ConverterSpec, dict[str, Any]]:
+        """The converter of that name, and all of its parameters."""
         for spec in self.converters:
             if spec.name == name:
-                return spec
+                return spec, typed_parameters(spec, self._settings.get(name, {}), parameters)
         known = ", ".join(spec.name for spec in self.converters)
         raise Unsupported(f"there is no converter {name!r}", f"there are: {known}" if known else None)
 

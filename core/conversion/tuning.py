@@ -6,12 +6,13 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
 
 import msgspec
 
 from corral.core.conversion.comparing import ModelComparer
+from corral.core.conversion.converting import Trial
 from corral.core.conversion.deriving import ConvertibleModels, ModelDeriver
 from corral.core.conversion.quantizing import QUANTIZER
 from corral.core.errors import CorralError, ModelNotFound, Unsupported
@@ -105,16 +106,15 @@ class ModelTuner:
         # All models with these weights share the result, whichever adapters they have.
         alone = msgspec.structs.replace(record, files=record.files_of("weights"))
         tried = [kind for kind in (types or spec.reencodings) if kind != metadata.file_type]
-        made: list[StoredModel] = []
-        rows, candidates = [], dict[str, StoredModel]()
-        try:
+        rows, candidates = [], dict[str, StoredModel | Trial]()
+        async with AsyncExitStack() as trials:
             for number, kind in enumerate(tried):
 
                 def report(share: float, number: int = number) -> None:
                     on_progress((number + share) / len(tried))
 
                 try:
-                    candidate = await self._candidate(alone, kind, made, report)
+                    candidate = await self._candidate(alone, kind, trials, report)
                     candidates[kind] = candidate
                     found = await self._compare(alone, candidate, most_kl, report)
                     rows.append(_row(kind, found, most_kl))
@@ -124,10 +124,6 @@ class ModelTuner:
             chosen = best.kind if best is not None and (best.gain or 0.0) >= _WORTH_IT else None
             if keep:
                 await self._keep(record, spec.name, None if chosen is None else candidates[chosen])
-        finally:
-            for one in made:
-                with suppress(CorralError):
-                    await self._models.delete(one.name)
         compared = [row.comparison for row in rows if row.comparison is not None]
         measured = [one.reference for one in compared if one.reference.prompt_per_s is not None]
         original = next(iter([*measured, *(one.reference for one in compared)]), None)
@@ -187,33 +183,48 @@ class ModelTuner:
             _log.warning("could not tune %s: %s", record.name.short, error.message)
 
     async def _candidate(
-        self, record: StoredModel, kind: QuantizationType, made: list[StoredModel], report: OnLoadProgress
-    ) -> StoredModel:
+        self, record: StoredModel, kind: QuantizationType, trials: AsyncExitStack, report: OnLoadProgress
+    ) -> StoredModel | Trial:
+        """The model if the store has it, otherwise files that end with `trials`."""
         parameters: Mapping[str, Any] = {"type": kind, "requantize": True}
         found = await self._deriver.existing(record, QUANTIZER, parameters)
         if found is not None:
             return found
-        derived = await self._deriver.derive(
-            record, QUANTIZER, parameters=parameters, on_progress=lambda share: report(_QUANTIZED * share)
+        return await trials.enter_async_context(
+            self._deriver.tried(
+                record, QUANTIZER, parameters=parameters, on_progress=lambda share: report(_QUANTIZED * share)
+            )
         )
-        made.append(derived)
-        return derived
 
     async def _compare(
-        self, record: StoredModel, candidate: StoredModel, most_kl: float, report: OnLoadProgress
+        self, record: StoredModel, candidate: StoredModel | Trial, most_kl: float, report: OnLoadProgress
     ) -> Comparison:
         def compared(share: float) -> None:
             report(_QUANTIZED + (1 - _QUANTIZED) * share)
 
-        return await self._comparer.compare(record, candidate, enough_kl=most_kl, on_progress=compared)
+        path = None
+        if isinstance(candidate, Trial):
+            path, candidate = candidate.weights, await asyncio.to_thread(_as_model, candidate)
+        return await self._comparer.compare(
+            record, candidate, candidate_weights=path, enough_kl=most_kl, on_progress=compared
+        )
 
-    async def _keep(self, record: StoredModel, engine: str, chosen: StoredModel | None) -> None:
+    async def _keep(self, record: StoredModel, engine: str, chosen: StoredModel | Trial | None) -> None:
         name = _name(record, engine)
-        if chosen is not None:
+        if isinstance(chosen, Trial):
+            await self._deriver.keep(chosen, name)
+        elif chosen is not None:
             await self._models.publish(name, chosen.content())
         else:
             with suppress(ModelNotFound):
                 await self._models.delete(name)
+
+
+def _as_model(trial: Trial) -> StoredModel:
+    """The original, with the size and the type of the weights that were tried. Blocking."""
+    [weights] = trial.record.files_of("weights")
+    tried = msgspec.structs.replace(weights, size_bytes=trial.weights.stat().st_size)
+    return msgspec.structs.replace(trial.record, files=(tried,), quantization=trial.result.quantization)
 
 
 def _name(record: StoredModel, engine: str) -> ModelName:

@@ -163,5 +163,6 @@ class _Ahead:
 def _chars(output: Output) -> int:
     """Roughly how much memory an output takes; a log-probability counts like a short text."""
     if isinstance(output, Delta):
-        return len(output.text) + len(output.thinking) + 64 * (1 + len(output.logprobs))
+        pieces = sum([64 + len(piece.arguments) for piece in output.tool_call_pieces])
+        return len(output.text) + len(output.thinking) + pieces + 64 * (1 + len(output.logprobs))
     return 64

@@ -46,7 +46,8 @@ async def completed(
         outputs = model.run(completion)
         if not request.tools and not chosen.reasoning and not ignored:
             return outputs
-        return parsed(outputs, chosen.open(held.request), name, held.warnings, ignored)
+        readers = chosen.open(held.request)
+        return parsed(outputs, readers, name, held.warnings, ignored, calls_in_pieces=request.tool_calls_in_pieces)
 
     whole = await chat.whole()
     if not (chat.can_shrink or chat.dropped):

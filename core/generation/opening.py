@@ -22,7 +22,11 @@ from corral.core.requests.options import ResolvedOptions
 from corral.core.scheduling.leases import Lease
 from corral.core.scheduling.load_progress import LoadListener
 
-__all__ = ("Catalog", "ModelOpener", "Scheduler")
+__all__ = ("ANSWERING", "EMBEDDING", "Catalog", "ModelOpener", "Scheduler")
+
+ANSWERING: frozenset[Task] = frozenset({"completion", "chat"})
+EMBEDDING: frozenset[Task] = frozenset({"embedding"})
+_ENCODING: frozenset[Task] = EMBEDDING | {"rerank"}
 
 ThinkingCallT = TypeVar("ThinkingCallT", bound=GenerateCall | ChatCall | LoadCall)
 
@@ -48,6 +52,17 @@ class Scheduler(Protocol):
         keep_alive_s: float | UnsetType | None = ...,
         caller: Caller = ...,
         on_progress: LoadListener | None = ...,
+    ) -> AbstractAsyncContextManager[Lease]: ...
+
+    def lease_tokenizer(
+        self,
+        view: ModelView,
+        *,
+        load_options: Mapping[str, Any] = ...,
+        engine: str | None = ...,
+        tasks: Collection[Task] = ...,
+        keep_alive_s: float | UnsetType | None = ...,
+        caller: Caller = ...,
     ) -> AbstractAsyncContextManager[Lease]: ...
 
     async def unload(self, record: StoredModel) -> bool: ...
@@ -100,4 +115,18 @@ class ModelOpener:
             keep_alive_s=call.keep_alive_s,
             caller=call.caller,
             on_progress=on_progress,
+        )
+
+    def lease_tokenizer(
+        self, view: ModelView, call: LoadingCall, options: ResolvedOptions
+    ) -> AbstractAsyncContextManager[Lease]:
+        """What tokenizes as the loaded model does, if need be without its weights."""
+        is_encoder = bool(view.capabilities) and "completion" not in view.capabilities
+        return self._scheduler.lease_tokenizer(
+            view,
+            load_options=options.load,
+            engine=call.engine or options.engine,
+            tasks=_ENCODING if is_encoder else ANSWERING,
+            keep_alive_s=call.keep_alive_s,
+            caller=call.caller,
         )

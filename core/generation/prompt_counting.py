@@ -1,4 +1,4 @@
-"""Counts the tokens of a chat's prompt exactly, without an answer."""
+"""Counts the tokens of a chat with images, which only its engine can tell."""
 
 from __future__ import annotations
 
@@ -8,24 +8,10 @@ import msgspec
 
 from corral.core.errors import EngineError
 from corral.core.generation.answers import Generation
-from corral.core.generation.chat_formats import ChatFormats
-from corral.core.generation.completing import prompt_of
-from corral.core.models.view import ModelView
-from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import ChatCall
 from corral.core.requests.outputs import Finished
-from corral.core.requests.requests import ChatRequest, CompletionRequest
 
-__all__ = ("counted_tokens", "prefilled_tokens")
-
-
-async def counted_tokens(
-    view: ModelView, model: RunningModel, request: ChatRequest | CompletionRequest, formats: ChatFormats
-) -> int:
-    """The length of the whole prompt, which must not have images. It is rendered and tokenized, not computed."""
-    whole = msgspec.structs.replace(request, context=msgspec.structs.replace(request.context, truncate=False))
-    [ids] = await model.tokenize([await prompt_of(view, model, whole, formats)])
-    return len(ids)
+__all__ = ("prefilled_tokens",)
 
 
 async def prefilled_tokens(chat: Callable[[ChatCall], Awaitable[Generation]], call: ChatCall) -> int:

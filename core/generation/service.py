@@ -11,24 +11,21 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Literal
-
-import msgspec
 
 from corral.core.access.limits import RateLimits
 from corral.core.generation.answer_checks import schema_to_check, with_format_check
 from corral.core.generation.answers import Generation
-from corral.core.generation.assembling import chat_request, generate_request, resolved_options
+from corral.core.generation.asking import FoundCall, look_up
+from corral.core.generation.assembling import resolved_options
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.completing import completed, prompt_of
 from corral.core.generation.embedding import embed_texts
-from corral.core.generation.opening import Catalog, ModelOpener, Scheduler
+from corral.core.generation.opening import ANSWERING, EMBEDDING, Catalog, ModelOpener, Scheduler
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.parsing import parsed
-from corral.core.generation.prompt_counting import counted_tokens, prefilled_tokens
+from corral.core.generation.prompt_counting import prefilled_tokens
 from corral.core.generation.prompting import shown_text
 from corral.core.generation.refusals import (
-    refuse_unserved,
     require_capability,
     require_features,
     require_rendering,
@@ -37,11 +34,9 @@ from corral.core.generation.refusals import (
 )
 from corral.core.generation.reranking import Reranking
 from corral.core.generation.single_call import until_first_call
-from corral.core.generation.tool_calling import settled_tools
-from corral.core.models.view import ModelView
+from corral.core.generation.tokens import TokenService
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.format_checks import FormatChecker
-from corral.core.ports.running import Task
 from corral.core.requests.calls import (
     ChatCall,
     EmbedCall,
@@ -52,10 +47,9 @@ from corral.core.requests.calls import (
     RerankResult,
     UnloadCall,
 )
-from corral.core.requests.options import ResolvedOptions
 from corral.core.requests.outputs import Embedded, Vectors
 from corral.core.requests.prompts import Prompt
-from corral.core.requests.requests import ChatRequest, CompletionRequest
+from corral.core.requests.requests import ChatRequest
 from corral.core.requests.vectors import check_finite, normalise
 from corral.core.scheduling.load_progress import LoadListener
 
@@ -63,26 +57,14 @@ __all__ = ("InferenceService",)
 
 _log = logging.getLogger(__name__)
 
-_ANSWERING: frozenset[Task] = frozenset({"completion", "chat"})
-_EMBEDDING: frozenset[Task] = frozenset({"embedding"})
-
-
-class _Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A call for text, and what it becomes once its model has been looked up."""
-
-    view: ModelView
-    options: ResolvedOptions
-    call: GenerateCall | ChatCall
-    request: ChatRequest | CompletionRequest
-    task: Literal["generate", "chat"]
-
 
 class InferenceService:
     """Every use case loads the model if need be, and raises errors of `corral.core.errors` only.
 
     `languages` are those that chat templates may be written in, by name; `parsers` are those that read answers.
     Without a `checker`, finished answers are not compared with their JSON Schema. Each call is checked against its
-    caller's rights, and its tokens are charged to the caller's account in `limits`.
+    caller's rights, and its tokens are charged to the caller's account in `limits`. `tokens` has the use cases that
+    only tokenize.
     """
 
     def __init__(
@@ -104,6 +86,7 @@ class InferenceService:
         self._limits = limits or RateLimits()
         self._reranking = Reranking(catalog, self._models, self._limits)
         self._formats = ChatFormats(languages, parsers, go_template)
+        self.tokens = TokenService(self._models, self._formats)
         # Arithmetic on thousands of vectors takes one of the threads that all requests share, never several.
         self._one_at_a_time = asyncio.Lock()
 
@@ -112,19 +95,19 @@ class InferenceService:
 
         The prompt becomes a chat unless it is raw.
         """
-        return await self._answer(await self._asked(call))
+        return await self._answer(await look_up(self._models, self._formats, call))
 
     async def chat(self, call: ChatCall) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. Errors in the call or the model are raised here, at once."""
-        return await self._answer(await self._asked(call))
+        return await self._answer(await look_up(self._models, self._formats, call))
 
     async def render(self, call: GenerateCall | ChatCall) -> tuple[Prompt, str]:
         """The prompt that a call would run with, and its text, without running it. Loads the model if need be.
 
         Raises what `generate` and `chat` raise, and `Unsupported` if the model's chats are not rendered here.
         """
-        asked = await self._asked(call)
-        async with self._models.lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
+        asked = await look_up(self._models, self._formats, call)
+        async with self._models.lease(asked.view, asked.call, asked.options, ANSWERING) as lease:
             require_rendering(lease, asked.request, call.model)
             prompt = await prompt_of(asked.view, lease.model, asked.request, self._formats)
             return prompt, await shown_text(prompt, lease.model)
@@ -132,21 +115,19 @@ class InferenceService:
     async def count_tokens(self, call: ChatCall) -> int:
         """How many tokens the prompt of this chat has, all of it, whether or not it fits into the context.
 
-        Loads the model if need be. Raises what `chat` raises, and `Unsupported` if chats are not rendered here.
+        Images are computed, so they need the whole model; otherwise it goes as `TokenService.of_chat`, which need not
+        load it. Raises what `chat` raises, and `Unsupported` if chats are not rendered here.
         """
         if any(message.images for message in call.messages):
             return await prefilled_tokens(self.chat, call)
-        asked = await self._asked(call)
-        async with self._models.lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
-            require_rendering(lease, asked.request, call.model)
-            return await counted_tokens(asked.view, lease.model, asked.request, self._formats)
+        return len((await self.tokens.of_chat(call)).ids)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""
         started_ns = time.perf_counter_ns()
         view = await self._models.view(call)
         options = resolved_options(view, call.options)
-        async with self._models.lease(view, call, options, _EMBEDDING) as lease:
+        async with self._models.lease(view, call, options, EMBEDDING) as lease:
             require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
@@ -195,26 +176,10 @@ class InferenceService:
         """Ends its threads without waiting. Call it once no request is in progress."""
         self._formats.close()
 
-    async def _asked(self, call: GenerateCall | ChatCall) -> _Asked:
-        """Everything that is decided before the model is loaded."""
-        task: Literal["generate", "chat"] = "generate" if isinstance(call, GenerateCall) else "chat"
-        view, options, call = await self._models.begun(call, task)
-        await refuse_unserved(view.record, view.capabilities, call)
-        request: ChatRequest | CompletionRequest
-        if isinstance(call, GenerateCall):
-            # A template that has a place for a suffix goes before the model's own tokens for it.
-            by_template = not call.raw and bool(call.suffix) and (bool(call.template) or self._formats.fill_in(view))
-            fim_ids = view.metadata.fim_ids if view.metadata is not None and not by_template else None
-            request = generate_request(view.record, call, options, fim_ids)
-        else:
-            call = settled_tools(call, view)
-            request = chat_request(view.record, call, options)
-        return _Asked(view=view, options=options, call=call, request=request, task=task)
-
-    async def _answer(self, asked: _Asked) -> Generation:
+    async def _answer(self, asked: FoundCall) -> Generation:
         view, call, request, unknown = asked.view, asked.call, asked.request, asked.options.unknown
         async with AsyncExitStack() as stack:
-            lease = await stack.enter_async_context(self._models.lease(view, call, asked.options, _ANSWERING))
+            lease = await stack.enter_async_context(self._models.lease(view, call, asked.options, ANSWERING))
             owns_format = isinstance(request, ChatRequest) and "chat" in lease.model.info.tasks
             if not owns_format:
                 require_task(lease, "completion", call.model, asked.task)
@@ -224,7 +189,9 @@ class InferenceService:
                 unknown = (*unknown, *unlimited)
             if owns_format:
                 outputs = lease.model.run(request)
-                outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
+                if isinstance(request, ChatRequest) and request.tools:
+                    in_pieces = request.tool_calls_in_pieces
+                    outputs = parsed(outputs, (), view.record.name.short, calls_in_pieces=in_pieces)
             else:
                 outputs = await completed(view, lease.model, request, self._formats, self._parsers)
             if getattr(request, "tools", ()) and not getattr(request, "parallel_tool_calls", True):

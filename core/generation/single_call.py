@@ -31,7 +31,8 @@ async def until_first_call(outputs: AsyncGenerator[Output, None]) -> AsyncGenera
                 generated_tokens += output.token_count
                 warnings += output.warnings
                 if output.tool_calls:
-                    yield msgspec.structs.replace(output, tool_calls=output.tool_calls[:1])
+                    first = tuple(piece for piece in output.tool_call_pieces if piece.index == 0)
+                    yield msgspec.structs.replace(output, tool_call_pieces=first, tool_calls=output.tool_calls[:1])
                     break
             yield output
         else:

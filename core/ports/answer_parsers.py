@@ -49,6 +49,13 @@ class ToolCallFormat(Protocol):
     Its parsers turn the text of a call into a `ToolCall` with the name and the arguments, and with an `id` only if the
     model writes one: core numbers the calls. What looks like a call but is none (its JSON is malformed, its tool is not
     among the request's, it was cut off) stays visible text, with a warning in `Delta.warnings`.
+
+    If the request has `tool_calls_in_pieces`, a parser may report a call while it is written, in `tool_call_pieces`:
+    the first piece has the name, and the model's id if it came before the arguments; then come pieces of the arguments,
+    which together are a JSON text of the same arguments as the call's, and at any time the beginning of one; then the
+    call itself, in the same delta or later. A piece belongs before the calls of its delta. A parser only does so once
+    the name is that of a tool. What then turns out to be no call ends with a piece that has a `problem`, and is not
+    text. Core makes pieces for calls that come without.
     """
 
     def recognises(self, template: TemplateText) -> bool:

@@ -100,6 +100,14 @@ class RunningModel(Protocol):
         """
         ...
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each id by itself, control tokens as they are spelled. A character may be spread over
+        several of them.
+
+        Raises `InvalidRequest` for an id that is not in the vocabulary, `Unsupported` without the feature ``tokenize``.
+        """
+        ...
+
     async def aclose(self) -> None:
         """End every request with `EngineDied`, and free the memory before returning. May be called twice."""
         ...

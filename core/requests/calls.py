@@ -89,12 +89,17 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
 class ChatCall(AnswerCall, frozen=True, kw_only=True):
     """Answer a conversation. A trailing assistant message is continued. The model may call `tools`, or as it is told by
     `tool_choice`. Without `parallel_tool_calls`, the answer ends with its first call.
+
+    With `tool_calls_in_pieces`, calls are also reported while the model writes them (see `Delta`). Then a call that the
+    model begins and does not complete raises `BrokenToolCall`, since its beginning is out already; otherwise it is left
+    in the text.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ANY_CHOICE
     parallel_tool_calls: bool = True
+    tool_calls_in_pieces: bool = False
 
 
 class EmbedCall(LoadingCall, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ __all__ = (
     "Started",
     "Token",
     "TokenLogprob",
+    "ToolCallPiece",
     "TopLogprob",
     "Usage",
     "Vectors",
@@ -96,15 +97,36 @@ class Started(Output, frozen=True, kw_only=True):
     ignored_options: tuple[str, ...] = ()
 
 
+class ToolCallPiece(Value, frozen=True, kw_only=True):
+    """More of a tool call that is being written: `arguments` is a piece of the JSON text of its arguments.
+
+    The first piece of a call has its `name`; the others have none, and belong to the same call. `index` and `id` are
+    those of the call, in each piece; core sets them. `problem`: why it is no call after all, as the last piece of what
+    was begun; core ends the answer with it, so callers never see one.
+    """
+
+    index: int = 0
+    id: str | None = None
+    name: str = ""
+    arguments: str = ""
+    problem: str = ""
+
+
 class Delta(Output, frozen=True, kw_only=True):
-    """More of an answer: visible text, thinking, complete tool calls, or several of these.
+    """More of an answer: visible text, thinking, tool calls, or several of these.
 
     Texts contain whole characters only. All of them are empty while the text of a token is held back. If both are
     present, the thinking comes first. `warnings` say what was wrong with the text, for a log and for the reply.
+
+    `tool_calls` are complete. `tool_call_pieces` come before them, and only if the request asks for them
+    (`ChatRequest.tool_calls_in_pieces`): then every call comes in pieces, at least in one, and is in `tool_calls` as
+    well once it is complete, in the delta of its last piece or later. The pieces of a call follow each other, with no
+    other call between them, and their `arguments` together are a JSON text of the call's arguments.
     """
 
     text: str = ""
     thinking: str = ""
+    tool_call_pieces: tuple[ToolCallPiece, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     token_count: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()

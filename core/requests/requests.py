@@ -165,7 +165,8 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
     leaves this to the engine. `thinking_budget` is the most tokens of thinking; None sets no limit.
     `earlier_ids` are the tokens of an exchange that the rendered messages continue. With `suffix`, the answer belongs
     between the last message and it; only templates that have a place for it get one. `template` is a Go template to use
-    instead of the model's own. Without `parallel_tool_calls`, one call is wanted at most.
+    instead of the model's own. Without `parallel_tool_calls`, one call is wanted at most. With `tool_calls_in_pieces`,
+    calls are also reported while they are written (see `Delta`).
     """
 
     messages: tuple[Message, ...]
@@ -175,6 +176,7 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ANY_CHOICE
     parallel_tool_calls: bool = True
+    tool_calls_in_pieces: bool = False
     think: bool | str | None = None
     thinking_budget: int | None = None
 

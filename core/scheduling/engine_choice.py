@@ -14,10 +14,10 @@ from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, Unkn
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.ports.runners import Runner
 from corral.core.scheduling.load_options import ignored_load_options, typed_load_options
-from corral.core.scheduling.spec_calls import check_match
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec, Match
 from corral.core.specs.installation import Installation
+from corral.core.specs.spec_calls import check_match
 from corral.core.wording.left_out import remarks
 from corral.core.wording.pip_lines import install_line
 

@@ -14,7 +14,8 @@ __all__ = ("Lease", "LoadedModel")
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A loaded model, for as long as its context lasts. `load_ns` is how long the caller waited for it.
 
-    `ignored_options` are requested load options that its engine does not have.
+    `ignored_options` are requested load options that its engine does not have. With `vocabulary_only`, it has no task
+    and can only tokenize.
     """
 
     model: RunningModel
@@ -22,6 +23,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     load_ns: int
     engine: str
     ignored_options: tuple[str, ...] = ()
+    vocabulary_only: bool = False
 
 
 class LoadedModel(Value, frozen=True, kw_only=True):

@@ -24,8 +24,9 @@ from corral.core.scheduling.load_errors import LoadCrashed, LoadStalled
 from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import Resident
-from corral.core.scheduling.spec_calls import estimate_bytes
+from corral.core.scheduling.vocabularies import KnownConversions
 from corral.core.specs.engines import Derivation, LoadRequest, LocalFile
+from corral.core.specs.spec_calls import estimate_bytes
 
 __all__ = ("Deriver", "ModelLoader")
 
@@ -34,7 +35,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Deriver(Protocol):
+class Deriver(KnownConversions, Protocol):
     """What loading needs of the `ModelDeriver`."""
 
     async def derive(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from corral.core.errors import OutOfMemory
 from corral.core.scheduling.resident import Resident
 from corral.core.scheduling.residents import Residents
+from corral.core.wording.memory_sizes import memory_size
 
 __all__ = ("Placement",)
 
@@ -75,10 +76,10 @@ class Placement:
                 return False
             held = sum(one.estimate.get(device, 0) for one in others)
             if needed > free + held:
-                others_hold = f" and {_size(held)} is held by other models" if held else ""
+                others_hold = f" and {memory_size(held)} is held by other models" if held else ""
                 raise OutOfMemory(
-                    f"{resident.record.name.short} needs about {_size(needed)} of {device} memory, "
-                    f"but only {_size(free)} is free{others_hold}",
+                    f"{resident.record.name.short} needs about {memory_size(needed)} of {device} memory, "
+                    f"but only {memory_size(free)} is free{others_hold}",
                     "use a smaller model or quantization, or a smaller num_ctx",
                 )
         replaced = [one for one in others if one.idle and one.same_weights(resident)]
@@ -118,7 +119,3 @@ class Placement:
 def _eviction_order(resident: Resident) -> tuple[bool, float, str]:
     """A sort key: idle before leased, then the shortest keep-alive."""
     return (not resident.idle, resident.keep_alive_s, resident.record.name.key)
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"

@@ -48,6 +48,17 @@ class Residents:
                 return one
         return None
 
+    def tokenizing(self, record: StoredModel, engine: Candidate) -> Resident | None:
+        """A model that is in memory on this engine, accepts leases and tokenizes. Load options do not matter for that.
+
+        None if there is none.
+        """
+        for one in self.of(record):
+            suits = one.spec is engine.spec and one.derivation == engine.match.derive and not (one.leaving or one.dead)
+            if suits and one.model is not None and "tokenize" in one.model.info.features:
+                return one
+        return None
+
     def of(self, record: StoredModel) -> list[Resident]:
         """All residents that are this model, with any engine and options."""
         files = files_key(record)

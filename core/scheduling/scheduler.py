@@ -28,6 +28,7 @@ from corral.core.scheduling.remembered_choices import RememberedChoices
 from corral.core.scheduling.resident import SHUTTING_DOWN, Resident
 from corral.core.scheduling.residents import Residents
 from corral.core.scheduling.settings import SchedulerSettings
+from corral.core.scheduling.vocabularies import Vocabularies
 
 __all__ = ("ModelScheduler",)
 
@@ -77,6 +78,14 @@ class ModelScheduler:
             cache_folder=cache_folder,
             tune_later=tune_later,
         )
+        self._vocabularies = Vocabularies(
+            runners=runners,
+            preferred_runner=preferred_runner,
+            models=catalog,
+            deriver=deriver,
+            timeout_s=settings.load_timeout_s,
+            clock_s=clock,
+        )
         self._closed = False
 
     @asynccontextmanager
@@ -118,6 +127,41 @@ class ModelScheduler:
         finally:
             self._residents.give_back(resident, owner)
 
+    @asynccontextmanager
+    async def lease_tokenizer(
+        self,
+        view: ModelView,
+        *,
+        load_options: Mapping[str, Any] = {},
+        engine: str | None = None,
+        tasks: Collection[Task] = (),
+        keep_alive_s: float | msgspec.UnsetType | None = msgspec.UNSET,
+        caller: Caller = ANONYMOUS,
+    ) -> AsyncGenerator[Lease, None]:
+        """As `lease`, for those who only tokenize: the model if it is in memory already, else its vocabulary alone.
+
+        Only if its engine cannot open that, the model is loaded.
+        """
+        record, owner = view.record, caller.principal.name
+        choice = self._choices.choose(view, engine or self._engine_for(record), tasks, load_options)
+        resident = self._residents.tokenizing(record, choice)
+        if resident is not None and resident.model is not None:
+            resident.lease(record.name, keep_alive_s, owner)
+            try:
+                yield Lease(model=resident.model, record=record, load_ns=0, engine=choice.spec.name)
+            finally:
+                self._residents.give_back(resident, owner)
+            return
+        source = await self._vocabularies.source(record, choice)
+        if source is not None:
+            async with self._vocabularies.lease(source, choice, label=record.name.short, owner=owner) as model:
+                yield Lease(model=model, record=record, load_ns=0, engine=choice.spec.name, vocabulary_only=True)
+            return
+        async with self.lease(
+            view, load_options=load_options, engine=engine, tasks=tasks, keep_alive_s=keep_alive_s, caller=caller
+        ) as lease:
+            yield lease
+
     async def unload(self, record: StoredModel) -> bool:
         """Unload a model: if it is idle now, returning when its memory is free, else after its last request.
 
@@ -151,6 +195,7 @@ class ModelScheduler:
     async def aclose(self) -> None:
         """End every request and load, and unload everything; return when the memory is free. May be called twice."""
         self._closed = True
+        await self._vocabularies.aclose()
         await self._residents.aclose()
 
     def _engine_for(self, record: StoredModel) -> str | None:

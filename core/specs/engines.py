@@ -13,7 +13,7 @@ from corral.core.requests.outputs import Output
 from corral.core.requests.requests import Request
 from corral.core.values import Value
 
-__all__ = ("Derivation", "Device", "EngineSpec", "LoadRequest", "LocalFile", "Match", "options_fit")
+__all__ = ("Derivation", "Device", "EngineSpec", "LoadRequest", "LocalFile", "Match", "options_fit", "vocabulary_spec")
 
 RunnerName = Literal["process", "thread", "event_loop"]
 
@@ -88,6 +88,11 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     whose fields all have defaults. `fits(loaded, wanted)` says whether a model loaded with one set of load options
     serves another without a reload: see `options_fit`.
 
+    `vocabulary` is the import path of a function ``(LoadRequest, on_progress) -> Engine`` like `load`, for those who
+    only tokenize: without reading the weights, it opens the tokenizer that the loaded model would have, with the same
+    `control_tokens` in its `ModelInfo`, the feature ``tokenize``, and no task. It gets no load options. Without it, the
+    model is loaded.
+
     `tasks` are those that it may support; an engine without the task of a request is chosen last. What a loaded model
     supports is in its `ModelInfo`. `takes` says in words what the engine runs. `devices` is the import path of
     ``() -> Sequence[Device]``, called in a child process, as is `compare`, a function ``(CompareRequest, on_progress)
@@ -109,6 +114,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     runners: tuple[RunnerName, ...] = ("process", "thread")
     tasks: frozenset[str] = frozenset({"completion"})
     takes: str = ""
+    vocabulary: str | None = None
     devices: str | None = None
     compare: str | None = None
     reencodings: tuple[QuantizationType, ...] = ()
@@ -124,6 +130,25 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     install_hint: str | None = None
     compiled: bool = False
     adapters: bool = False
+
+
+def vocabulary_spec(spec: EngineSpec) -> EngineSpec | None:
+    """The engine that only opens the vocabularies of this engine's models; None if there is none. Runners load it like
+    any other.
+    """
+    if spec.vocabulary is None:
+        return None
+    isolating: tuple[RunnerName, ...] = tuple([name for name in spec.runners if name != "event_loop"])
+    return msgspec.structs.replace(
+        spec,
+        form="generator",
+        load=spec.vocabulary,
+        vocabulary=None,
+        runners=isolating or ("thread", "process"),
+        tasks=frozenset(),
+        load_options=None,
+        fits=None,
+    )
 
 
 def options_fit(loaded: Any, wanted: Any, at_most: Mapping[str, float | None]) -> bool:

@@ -44,6 +44,9 @@ class ConfiguredCatalog:
         record = self._overlaid(view.record)
         return view if record is view.record else msgspec.structs.replace(view, record=record)
 
+    async def list(self) -> list[StoredModel]:
+        return [self._overlaid(record) for record in await self._catalog.list()]
+
     def _overlaid(self, record: StoredModel) -> StoredModel:
         model = self._settings.get(record.name.key)
         if model is None:

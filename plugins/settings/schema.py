@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from corral.adapters.web.settings import WebSettings
+from corral.plugins.settings.responses import ResponsesSettings
 from corral.plugins.settings.types import Address, Duration
 
 __all__ = (
@@ -212,6 +213,7 @@ class Settings(TopSettings, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     cli: CliSettings = CliSettings()
     web: WebSettings = WebSettings()
+    responses: ResponsesSettings = ResponsesSettings()
     plugins: PluginsSettings = PluginsSettings()
     models: Mapping[str, ModelSettings] = {}
     engines: Mapping[str, Mapping[str, Any]] = {}
@@ -226,6 +228,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "log": LogSettings,
     "cli": CliSettings,
     "web": WebSettings,
+    "responses": ResponsesSettings,
     "plugins": PluginsSettings,
 }
 """The sections of Corral itself, in the order in which they are shown."""

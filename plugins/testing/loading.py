@@ -25,15 +25,16 @@ from corral.core.specs.engines import EngineSpec, LoadRequest
 from corral.core.specs.imports import import_name
 from corral.plugins.testing.loaded import ModelUnderTest
 
-__all__ = ("LoadedContract", "asked", "embedding", "promise", "reranking")
+__all__ = ("RUNNERS", "LoadedContract", "asked", "embedding", "promise", "reranking")
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
-_RUNNERS = {
+RUNNERS = {
     "process": "corral.adapters.runners.process:ProcessRunner",
     "thread": "corral.adapters.runners.thread:ThreadRunner",
     "event_loop": "corral.adapters.runners.event_loop:EventLoopRunner",
 }
+"""The import paths of the built-in runners."""
 
 
 def promise(*tasks: Task) -> Callable[[Test], Test]:
@@ -101,7 +102,7 @@ class LoadedContract:
     @pytest.fixture
     def runner(self) -> Runner:
         """The runner of the model: the first that the spec allows."""
-        runner: Runner = import_name(_RUNNERS[self.spec.runners[0]])()
+        runner: Runner = import_name(RUNNERS[self.spec.runners[0]])()
         return runner
 
     def require(self, loaded: ModelUnderTest, feature: str) -> None:

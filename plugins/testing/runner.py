@@ -228,7 +228,8 @@ class RunnerContract:
                 endless = model.run(_request(sampling=_AGES))
                 await anext(endless)
                 [ids] = await model.tokenize([(TextPart(text="water and people"),)])
-                assert await model.detokenize(ids) == "water and people"
+                assert await model.detokenize(ids) == "<|bos|>water and people"
+                assert await model.pieces(ids) == [b"<|bos|>", b"water", b" and", b" people"]
                 await endless.aclose()
 
         asyncio.run(check())
@@ -247,12 +248,13 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_a_tokenizer_that_fails(self, runner: Runner) -> None:
-        """What an engine's tokenizer raises for an unknown id becomes a `CorralError`."""
+        """What an engine's tokenizer raises for an unknown id is raised to its caller alone."""
 
         async def check() -> None:
             async with self.model(runner) as model:
-                with pytest.raises(EngineError):
-                    await model.detokenize([1 << 30])
+                for ask in (model.detokenize, model.pieces):
+                    with pytest.raises(InvalidRequest):
+                        await ask([1 << 30])
                 assert await model.tokenize([(TextPart(text="water"),)])
 
         asyncio.run(check())

@@ -15,6 +15,7 @@ from corral.plugins.testing.loaded import ModelUnderTest
 from corral.plugins.testing.loading import asked, embedding, promise, reranking
 from corral.plugins.testing.rerank_promises import RerankPromises
 from corral.plugins.testing.text_promises import TextPromises
+from corral.plugins.testing.vocabulary_promises import VocabularyPromises
 
 __all__ = ("RunningModelContract",)
 
@@ -25,7 +26,7 @@ class _UnheardOf(Request, frozen=True, kw_only=True):
     """A request of a task that no model has."""
 
 
-class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises, RerankPromises):
+class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises, RerankPromises, VocabularyPromises):
     """What every loaded model promises, whatever is behind it.
 
     ::

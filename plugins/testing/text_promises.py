@@ -120,6 +120,15 @@ class TextPromises(LoadedContract):
         assert started.prompt_tokens == len(ids)
 
     @promise("completion")
+    def test_pieces_of_tokens(self, loaded: ModelUnderTest, task: str) -> None:
+        """There is a piece for each id, and joined they are the text of the ids."""
+        self.require(loaded, "tokenize")
+        [ids] = loaded.run(loaded.model.tokenize([text_prompt(self.prompts[2] + " élan 🐎")]))
+        pieces = loaded.run(loaded.model.pieces(ids))
+        assert len(pieces) == len(ids)
+        assert b"".join(pieces).decode("utf-8", "replace") == loaded.run(loaded.model.detokenize(ids))
+
+    @promise("completion")
     def test_a_prompt_of_ids(self, loaded: ModelUnderTest, task: str) -> None:
         """The ids of a text are the same prompt as the text: an engine with a tokenizer gets long texts as ids."""
         self.require(loaded, "tokenize")

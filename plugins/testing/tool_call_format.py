@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,7 +15,7 @@ from corral.core.ports.answer_parsers import ToolCallFormat
 from corral.core.ports.chat import RenderedChat
 from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.messages import Tool, ToolCall
-from corral.core.requests.outputs import Delta
+from corral.core.requests.outputs import Delta, ToolCallPiece
 from corral.core.requests.requests import ChatRequest, Constraint
 from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
 
@@ -57,6 +58,7 @@ _END = 256
 _WEIGHTS = {byte: 40 if byte == ord('"') else 10 for byte in range(128) if not chr(byte).isalnum()}
 _WALKS = 4
 _MOST_CALLS = 16
+_SIZES = (1, 3, 1000)
 _MOST_BYTES = 4000
 
 
@@ -153,6 +155,53 @@ class ToolCallFormatContract(AnswerParserContract):
             for name in {call.name for call in calls}:
                 assert not _follows(grammar, text.replace(name, _UNKNOWN))
 
+    def test_pieces_are_those_of_the_calls(self, make_format: MakeCallFormat) -> None:
+        """If a parser reports calls in pieces, these are complete when the call is; what else comes out is the same."""
+        for text, (_, visible, calls) in self.answers:
+            for size in _SIZES:
+                heard = self._in_pieces(make_format(), text, size)
+                assert "".join(delta.text for delta in heard) == visible
+                assert tuple(call for delta in heard for call in delta.tool_calls) == calls
+                begun: list[ToolCallPiece] = []
+                for delta in heard:
+                    begun += delta.tool_call_pieces
+                    if begun and delta.tool_calls:
+                        call = delta.tool_calls[0]
+                        assert [piece.name for piece in begun] == [call.name] + [""] * (len(begun) - 1)
+                        assert begun[0].id in (None, call.id)
+                        assert json.loads("".join(piece.arguments for piece in begun)) == call.arguments
+                        begun = []
+                assert not begun
+
+    def test_there_are_no_pieces_unless_they_are_wanted(self, make_format: MakeCallFormat) -> None:
+        """Nor are there any of a tool that the request does not have."""
+        for text, (_, _, calls) in self.answers:
+            parser = make_format().open(ChatRequest(messages=(), tools=TOOLS), self.rendered)
+            assert not any(delta.tool_call_pieces for delta in (*parser.feed(Delta(text=text)), *parser.finish()))
+            for name in {call.name for call in calls}:
+                for delta in self._in_pieces(make_format(), text.replace(name, _UNKNOWN), 1):
+                    assert name not in {piece.name for piece in delta.tool_call_pieces}
+                    assert _UNKNOWN not in {piece.name for piece in delta.tool_call_pieces}
+
+    def test_a_call_in_pieces_that_breaks_off(self, make_format: MakeCallFormat) -> None:
+        """Its last piece says that it is none, and its text is not visible. What is out is the beginning of it all."""
+        for text, _ in self.answers:
+            whole = _joined_pieces(self._in_pieces(make_format(), text, 1))
+            for end in range(len(text)):
+                heard = self._in_pieces(make_format(), text[:end], 1)
+                ended = [piece for delta in heard for piece in delta.tool_call_pieces if piece.problem]
+                begun = sum(bool(piece.name) for delta in heard for piece in delta.tool_call_pieces)
+                complete = sum(bool(delta.tool_calls) for delta in heard)
+                assert whole.startswith(_joined_pieces(heard))
+                assert len(ended) == max(0, begun - complete)
+                assert not ended or heard[-1].tool_call_pieces[-1] is ended[0]
+
+    def _in_pieces(self, call_format: ToolCallFormat, text: str, size: int) -> list[Delta]:
+        """What comes out of a text that arrives so many characters at a time, if calls are wanted in pieces."""
+        parser = call_format.open(ChatRequest(messages=(), tools=TOOLS, tool_calls_in_pieces=True), self.rendered)
+        parts = [Delta(text=text[at : at + size]) for at in range(0, len(text), size)]
+        return [heard for part in parts for heard in parser.feed(part)] + list(parser.finish())
+
     def _read(self, call_format: ToolCallFormat, text: str) -> tuple[str, Sequence[ToolCall], tuple[str, ...]]:
         """Visible text, calls, and warnings."""
         parser = call_format.open(ChatRequest(messages=(), tools=TOOLS), self.rendered)
@@ -160,6 +209,10 @@ class ToolCallFormatContract(AnswerParserContract):
         visible = "".join(delta.text for delta in heard)
         calls = [call for delta in heard for call in delta.tool_calls]
         return visible, calls, tuple(warning for delta in heard for warning in delta.warnings)
+
+
+def _joined_pieces(deltas: Sequence[Delta]) -> str:
+    return "".join(f"{piece.name}{piece.arguments}" for delta in deltas for piece in delta.tool_call_pieces)
 
 
 @cache

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 from litestar import Router
+from msgspec import UNSET, UnsetType
 
 from corral.adapters.answer_parsers.hermes import HermesCalls
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
@@ -35,6 +36,7 @@ from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
+from corral.adapters.stores.memory_responses import MemoryResponses
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.adapters.templates.go.language import GoLanguage
 from corral.adapters.templates.language import JinjaLanguage
@@ -58,6 +60,7 @@ from corral.core.models.model import Model, ModelFile
 from corral.core.models.names import parse_name
 from corral.core.ports.authenticators import Authenticator
 from corral.core.ports.registries import Registry
+from corral.core.ports.responses import ResponseStore
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
 from corral.core.scheduling.device_probe import DeviceProbe
@@ -128,7 +131,7 @@ class World:
         )
         limits = RateLimits()
         self.keys = KeyFile((root or Path("none")) / "keys.json")
-        comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines)
+        comparer = ModelComparer(models=catalog, jobs=jobs, engines=engines, free_memory=dict)
         self.runtime = Runtime(
             catalog=catalog,
             scheduler=model_scheduler,
@@ -149,6 +152,7 @@ class World:
             verifier=StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=[]),
             logins=OwnLogins(OciRegistrySettings()),
             keys=self.keys,
+            responses=MemoryResponses(max_count=1000, max_bytes=1 << 26, ttl_s=3600),
             limits=limits,
             version="9.9.9",
         )
@@ -230,12 +234,15 @@ def running_server(
     scheduler: SchedulerSettings | None = None,
     web: WebAccess | None = None,
     authenticator: Authenticator | None = None,
+    responses: ResponseStore | UnsetType | None = UNSET,
     **settings: Any,
 ) -> Iterator[LiveServer]:
     engine = {"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine
     world = World(engine, engines, root, runner, registry, scheduler)
     if web is not None:
         world.runtime = msgspec.structs.replace(world.runtime, web=web)
+    if responses is not UNSET:
+        world.runtime = msgspec.structs.replace(world.runtime, responses=responses)
     ready = threading.Event()
     found: list[Any] = []
 

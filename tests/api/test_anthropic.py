@@ -130,6 +130,34 @@ def test_tools_are_called(caller: anthropic.Anthropic) -> None:
     assert [block.type for block in answer.content] == ["text"]
 
 
+def test_tool_input_is_streamed(caller: anthropic.Anthropic) -> None:
+    """Input comes in pieces as it is written. Cut off by the limit, it ends there; a call that breaks is an error."""
+    asked: Any = {"model": "caller", "messages": HELLO, "tools": [TOOL], "stream": True}
+    for limit in (*range(50, 160, 9), 400):
+        inputs: dict[int, list[str]] = {}
+        for event in caller.messages.create(**asked, max_tokens=limit):
+            if event.type == "content_block_start" and event.content_block.type == "tool_use":
+                assert event.content_block.input == {}
+                inputs[event.index] = []
+            elif event.type == "content_block_delta" and event.delta.type == "input_json_delta":
+                inputs[event.index].append(event.delta.partial_json)
+            elif event.type == "message_delta":
+                reason = event.delta.stop_reason
+        whole = json.dumps({"city": "Paris"})
+        assert all(whole.startswith("".join(pieces)) for pieces in inputs.values())
+        if not inputs or "".join([*inputs.values()][-1]) != whole:
+            assert reason == "max_tokens"
+    assert reason == "tool_use"
+    assert ["".join(pieces) for pieces in inputs.values()] == [whole, whole]
+    with (
+        pytest.raises(anthropic.APIStatusError, match=r"call of .*weather.* cannot be completed"),
+        caller.messages.stream(
+            model="caller", max_tokens=400, messages=HELLO, tools=[TOOL], stop_sequences=["is"]
+        ) as stream,
+    ):
+        stream.until_done()
+
+
 def test_thinking() -> None:
     """Thinking is a block of its own and counted; it can be switched off; who cannot think is not asked to."""
     with running_server(engine={"answer": "<think>\nhm hm\n</think>\n\nyes"}) as server:

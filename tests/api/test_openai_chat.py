@@ -130,6 +130,25 @@ def test_tools_are_called(caller: openai.OpenAI) -> None:
     assert choice.message.tool_calls is None
 
 
+def test_arguments_are_streamed(caller: openai.OpenAI) -> None:
+    """They come in pieces as they are written. Cut off by the limit, they end there; a call that breaks is an error."""
+    for limit in (70, 400):
+        said: list[Any] = []
+        for chunk in chat(caller, model="caller", tools=[TOOL], stream=True, max_tokens=limit):
+            said += chunk.choices[0].delta.tool_calls or ()
+            reason = chunk.choices[0].finish_reason
+        texts = ["".join(one.function.arguments for one in said if one.index == index) for index in (0, 1)]
+        assert [(bool(one.id), one.type, one.function.name) for one in said if one.id] == [
+            (True, "function", "weather") for text in texts if text
+        ]
+        whole = json.dumps({"city": "Paris"})
+        assert all(whole.startswith(text) for text in texts)
+        assert reason == ("tool_calls" if texts == [whole, whole] else "length")
+    assert reason == "tool_calls"
+    with pytest.raises(openai.APIError, match="call of 'weather' cannot be completed"):
+        list(chat(caller, model="caller", tools=[TOOL], stream=True, stop=["is"]))
+
+
 def test_thinking() -> None:
     """Thinking is apart from the answer, and its tokens are counted; `reasoning_effort` switches it off."""
     with running_server(engine={"answer": "<think>\nhm hm\n</think>\n\nyes"}) as server:

@@ -31,5 +31,8 @@ class IdleModel:
     async def detokenize(self, ids: Sequence[int]) -> str:
         raise NotImplementedError
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        raise NotImplementedError
+
     async def aclose(self) -> None:
         self.alive = False

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from corral import Corral
 from corral.api.cli import main
@@ -31,7 +30,7 @@ MODEL = "small:latest"
 class Ended(NamedTuple):
     """The outcome of one run of the command line."""
 
-    status: object
+    status: int
     out: str
     err: str
 
@@ -40,25 +39,20 @@ Call = Callable[..., Ended]
 
 
 @pytest.fixture
-def call(tmp_path: Path) -> Call:
+def call(tmp_path: Path, call_corral: Callable[..., subprocess.CompletedProcess[str]]) -> Call:
     """Runs ``corral`` in this process, with a temporary store and home, and an address without a server."""
-    environment = {
+    inherited = {name: value for name, value in os.environ.items() if name != "CORRAL_CONFIG"}
+    environment = inherited | {
         "CORRAL_MODELS": str(tmp_path / "store"),
         "CORRAL_HOST": f"unix:{tmp_path / 'no.sock'}",
-        "CORRAL_CONFIG": None,
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "XDG_STATE_HOME": str(tmp_path / "state"),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
 
     def call(*arguments: str, input: str | bytes = "", **more: str) -> Ended:
-        with CliRunner().isolation(input=input, env=environment | more) as (out, err, _):
-            status: object = 0
-            try:
-                main(arguments)
-            except SystemExit as end:
-                status = end.code
-            return Ended(status, out.getvalue().decode(), err.getvalue().decode())
+        done = call_corral(environment | more, *arguments, input=input)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     return call
 

@@ -17,6 +17,7 @@ from corral.api.cli.upstream import upstream
 from corral.plugins.testing.gguf import gguf_bytes
 
 Corral = Callable[..., "subprocess.CompletedProcess[str]"]
+Completed = Callable[[dict[str, str], str], list[str]]
 
 
 @pytest.fixture
@@ -30,14 +31,17 @@ def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[
     return user_at(tmp_path, HOME=str(tmp_path), SHELL="/bin/bash")
 
 
-def completed(environment: dict[str, str], line: str) -> list[str]:
+@pytest.fixture
+def completed(call_corral: Corral) -> Completed:
     """The completions for bash at the end of a line."""
-    asked = {"CORRAL_LINE": line, "CORRAL_BREAKS": " \t\n\"'><=;|&(:", "_CORRAL_COMPLETE": "bash_complete"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "corral.api.cli"], env=environment | asked, capture_output=True, text=True, check=True
-    )
-    assert ended.stderr == ""
-    return [text.partition("\t")[2] for text in ended.stdout.splitlines() if text]
+
+    def complete(environment: dict[str, str], line: str) -> list[str]:
+        asked = {"CORRAL_LINE": line, "CORRAL_BREAKS": " \t\n\"'><=;|&(:", "_CORRAL_COMPLETE": "bash_complete"}
+        ended = call_corral(environment | asked)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return [text.partition("\t")[2] for text in ended.stdout.splitlines() if text]
+
+    return complete
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,7 @@ def completed(environment: dict[str, str], line: str) -> list[str]:
         ("corral pull x --name ho", []),
     ],
 )
-def test_words(environment: dict[str, str], line: str, words: list[str]) -> None:
+def test_words(completed: Completed, environment: dict[str, str], line: str, words: list[str]) -> None:
     """Commands, options, models, engines, converters, parameters, settings; for a name with a colon, only the rest."""
     assert completed(environment, line) == words
 
@@ -71,14 +75,16 @@ def test_words(environment: dict[str, str], line: str, words: list[str]) -> None
 @pytest.mark.parametrize(
     "broken", [{"CORRAL_MODELS": "/dev/null/none"}, {"CORRAL_MAX_QUEUE": "many"}, {"CORRAL_CONFIG": "/none.toml"}]
 )
-def test_nothing_is_said_of_what_is_wrong(environment: dict[str, str], broken: dict[str, str]) -> None:
+def test_nothing_is_said_of_what_is_wrong(
+    completed: Completed, environment: dict[str, str], broken: dict[str, str]
+) -> None:
     """With an unreadable store or wrong settings nothing is completed and nothing is printed."""
     assert completed(environment | broken, "corral show ho") == []
     assert "run" in completed(environment | broken, "corral r")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_install(shell: str, environment: dict[str, str], run_corral: Corral, tmp_path: Path) -> None:
+def test_install(shell: str, environment: dict[str, str], call_corral: Corral, tmp_path: Path) -> None:
     """It writes the script and has new shells read it; a second time changes nothing."""
     start = tmp_path / {"bash": ".bashrc", "zsh": ".zshrc", "fish": "none"}[shell]
     start.write_text("alias ll='ls -l'")
@@ -86,19 +92,19 @@ def test_install(shell: str, environment: dict[str, str], run_corral: Corral, tm
     environment.pop("ZDOTDIR", None)
     texts = []
     for _ in range(2):
-        done = run_corral(environment, "completion", "--install")
+        done = call_corral(environment, "completion", "--install")
         assert done.returncode == 0, done.stderr
         file = Path(done.stdout.splitlines()[0].removeprefix("wrote "))
-        assert file.read_text().strip() == run_corral(environment, "completion", shell).stdout.strip()
+        assert file.read_text().strip() == call_corral(environment, "completion", shell).stdout.strip()
         texts.append(start.read_text())
     assert texts[0] == texts[1]
     assert texts[0].startswith("alias ll='ls -l'")
     assert (str(file) in texts[0]) == (shell != "fish")
 
 
-def test_a_shell_that_nobody_knows(environment: dict[str, str], run_corral: Corral) -> None:
+def test_a_shell_that_nobody_knows(environment: dict[str, str], call_corral: Corral) -> None:
     """An unknown shell is a usage error that lists the known ones."""
-    done = run_corral(environment | {"SHELL": "/bin/tcsh"}, "completion", "--install")
+    done = call_corral(environment | {"SHELL": "/bin/tcsh"}, "completion", "--install")
     assert done.returncode == 2
     assert "$SHELL is tcsh: name the shell (bash, zsh, fish)" in done.stderr
 

@@ -24,6 +24,13 @@ def corral(tmp_path: Path, user_at: Callable[..., dict[str, str]], run_corral: C
     return lambda *arguments, **more: run_corral(environment | more, *arguments)
 
 
+@pytest.fixture
+def corral_here(tmp_path: Path, user_at: Callable[..., dict[str, str]], call_corral: Corral) -> Corral:
+    """The same, in this process."""
+    environment = user_at(tmp_path)
+    return lambda *arguments, **more: call_corral(environment | more, *arguments)
+
+
 def on_terminal(environment: dict[str, str], *arguments: str) -> str:
     """The bytes that are sent to a terminal."""
     import pty
@@ -88,9 +95,9 @@ def test_headers_and_templates_show_their_escapes(
         ("upstream", "m", f"http://127.0.0.1:9/{EVIL}"),
     ],
 )
-def test_errors_show_the_escapes_of_what_they_quote(corral: Corral, arguments: tuple[str, ...]) -> None:
+def test_errors_show_the_escapes_of_what_they_quote(corral_here: Corral, arguments: tuple[str, ...]) -> None:
     """The name is escaped wherever it is quoted."""
-    ended = corral(*arguments)
+    ended = corral_here(*arguments)
     assert ended.returncode in (1, 2)
     assert ended.stderr
     assert not _RAW.search(ended.stdout + ended.stderr)
@@ -115,17 +122,17 @@ def test_a_path_that_is_no_text(corral: Corral, tmp_path: Path) -> None:
         ("--parameters", "--modelfile", "--json"),
     ],
 )
-def test_flags_of_show_that_exclude_each_other(corral: Corral, flags: tuple[str, ...]) -> None:
+def test_flags_of_show_that_exclude_each_other(corral_here: Corral, flags: tuple[str, ...]) -> None:
     """Such values are usage errors that name them, before the model is looked for."""
-    ended = corral("show", "absent", *flags)
+    ended = corral_here("show", "absent", *flags)
     assert ended.returncode == 2
     assert "exclude each other" in ended.stderr
     assert all(flag in ended.stderr for flag in flags)
 
 
-def test_show_prints_one_part(corral: Corral) -> None:
+def test_show_prints_one_part(corral_here: Corral) -> None:
     """Several flags for a part are an error with Ollama's text."""
-    ended = corral("show", "absent", "--license", "--template")
+    ended = corral_here("show", "absent", "--license", "--template")
     assert ended.returncode == 2
     names = "'--license', '--modelfile', '--parameters', '--system', or '--template'"
     assert f"only one of {names} can be specified" in ended.stderr
@@ -164,9 +171,9 @@ def test_show_prints_one_part(corral: Corral) -> None:
         ("run", "m", "\udcff"),
     ],
 )
-def test_wrong_values_are_wrong_usage(corral: Corral, arguments: tuple[str, ...]) -> None:
+def test_wrong_values_are_wrong_usage(corral_here: Corral, arguments: tuple[str, ...]) -> None:
     """For every option and every name: status 2, and nothing was done."""
-    ended = corral(*arguments)
+    ended = corral_here(*arguments)
     assert ended.returncode == 2, ended.stderr
     assert "Error: " in ended.stderr
     assert ended.stdout == ""

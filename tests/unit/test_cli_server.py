@@ -31,9 +31,9 @@ def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[
 
 
 @pytest.fixture
-def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
-    """Runs the command as that user; keyword arguments are environment variables."""
-    return lambda *arguments, **more: run_corral(environment | more, *arguments)
+def corral(environment: dict[str, str], call_corral: Corral) -> Corral:
+    """Runs the command as that user, in this process; keyword arguments are environment variables."""
+    return lambda *arguments, **more: call_corral(environment | more, *arguments)
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.quantizing.quantize import quantize
-from corral.core.errors import InvalidRequest, NotFound, Unsupported
+from corral.core.errors import InvalidRequest, NotFound, OutOfMemory, Unsupported
 from corral.core.specs.comparisons import CompareRequest, Comparison
 from corral.core.specs.converters import ConvertRequest
 from corral.core.specs.engines import LocalFile
@@ -96,6 +99,31 @@ def test_divergence_is_what_numpy_computes(tiny: Path, smaller: Path, text: Path
         expected = np.exp(-np.mean([np.log(predicted[row][tokens[row + 1]]) for row in rows]))
         assert figures.perplexity == pytest.approx(expected, rel=0.01)
     assert found.same_top == pytest.approx(np.mean(p[rows].argmax(axis=1) == q[rows].argmax(axis=1)), abs=0.03)
+
+
+@pytest.mark.native
+@pytest.mark.slow
+def test_divergence_is_what_llama_perplexity_finds(requantized: Callable[[str], Path], tmp_path: Path) -> None:
+    """Of SmolLM2 with real text, within 5 %, where llama.cpp's own program is installed."""
+    program = shutil.which("llama-perplexity")
+    if program is None:
+        pytest.skip("needs llama-perplexity, one of llama.cpp's tools, in PATH")
+    text, logits = tmp_path / "text", tmp_path / "logits"
+    text.write_text(sample_text()[:4500], "utf-8")  # two chunks
+    reference = requantized("F16")
+
+    def said(model: Path, *more: str) -> str:
+        common = ["-f", str(text), "-c", "512", "-t", "2", "--kl-divergence-base", str(logits)]
+        ran = subprocess.run(
+            [program, "-m", str(model), *common, *more], capture_output=True, text=True, timeout=300, check=True
+        )
+        return ran.stdout + ran.stderr
+
+    said(reference)
+    for kind in ("Q8_0", "Q4_K_M"):
+        mean = re.search(r"Mean +KLD: +([0-9.]+)", said(requantized(kind), "--kl-divergence"))
+        assert mean is not None
+        assert compared(reference, requantized(kind), text).kl_divergence == pytest.approx(float(mean[1]), rel=0.05)
 
 
 def test_a_model_with_itself(tiny: Path, text: Path) -> None:
@@ -202,3 +230,17 @@ def test_the_library_compares_in_another_process(corral: Corral, text: Path) -> 
     corral.create("far", "x", remote_host="http://localhost:1")
     with pytest.raises(Unsupported, match="no engine can compare"):
         corral.compare("tiny:f16", "far")
+
+
+def test_two_models_that_do_not_fit_into_memory(
+    tmp_path: Path, tiny: Path, smaller: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are refused before a process is started that would take the memory of others; one alone would fit."""
+    monkeypatch.setattr("corral.plugins.assembly.free_memory", lambda: {"cpu": 15 << 20})
+    with Corral(models=tmp_path / "store", config="") as corral:
+        corral.import_model(tiny, name="tiny:f16")
+        corral.import_model(smaller, name="tiny:q4_0")
+        begun: list[float] = []
+        with pytest.raises(OutOfMemory, match=r"tiny:f16 with tiny:q4_0 takes about \d+ MiB .* only 15 MiB is free"):
+            corral.compare("tiny:f16", "tiny:q4_0", on_progress=begun.append)
+        assert begun == []

@@ -72,6 +72,9 @@ class Bytes:
     async def detokenize(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        return [bytes((one,)) for one in ids]
+
     async def aclose(self) -> None:
         pass
 

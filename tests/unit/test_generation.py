@@ -95,6 +95,9 @@ class FakeModel:
     async def detokenize(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        return [bytes((one,)) for one in ids]
+
     async def aclose(self) -> None:
         self.alive = False
 
@@ -127,6 +130,8 @@ class FakeScheduler:
             yield Lease(model=self.model, record=view.record, load_ns=42, engine="fake")
         finally:
             self.active -= 1
+
+    lease_tokenizer = lease
 
     async def unload(self, record: StoredModel) -> bool:
         return self.model.alive

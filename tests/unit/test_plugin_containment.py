@@ -33,8 +33,8 @@ from corral.core.requests.outputs import Delta
 from corral.core.requests.requests import ChatRequest
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.load_options import fits
-from corral.core.scheduling.spec_calls import estimate_bytes
 from corral.core.specs.engines import Derivation, EngineSpec, Match
+from corral.core.specs.spec_calls import estimate_bytes
 from corral.plugins import hookimpl
 from corral.plugins.assembly import Assembly, assemble, try_out
 from corral.plugins.guarded_parsers import GuardedParsers

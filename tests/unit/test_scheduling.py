@@ -581,6 +581,11 @@ class TightDeriver:
             raise OutOfMemory("no room to convert")
         return record
 
+    async def existing(
+        self, record: StoredModel, converter: str, parameters: Mapping[str, Any] = {}
+    ) -> StoredModel | None:
+        return None
+
     async def reencoded(
         self, record: StoredModel, engine: str, kind: str, *, on_progress: OnLoadProgress
     ) -> StoredModel:

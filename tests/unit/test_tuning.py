@@ -142,8 +142,9 @@ def test_an_original_that_is_best(tmp_path: Path, results: dict[str, Comparison]
 
 
 def test_cancelling_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither candidates nor their files."""
-    begun = asyncio.Event()
+    """Neither candidates nor their files; and while they are tried, the store has neither, so that a process that is
+    killed leaves only a scratch folder, which a later one removes."""
+    begun, work = asyncio.Event(), tmp_path / "store" / ".corral" / "work"
 
     async def compare(*arguments: object, **more: object) -> Comparison:
         begun.set()
@@ -157,12 +158,15 @@ def test_cancelling_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             blobs = set((tmp_path / "store" / "blobs").iterdir())
             task = asyncio.create_task(corral.tune("tiny:f16", types=["q8_0"]))
             await begun.wait()
-            assert len(set((tmp_path / "store" / "blobs").iterdir())) > len(blobs)
+            assert await derived(corral) == []
+            assert set((tmp_path / "store" / "blobs").iterdir()) == blobs
+            assert [path.suffix for path in work.rglob("*") if path.is_file() and path.parent != work] == [".gguf"]
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert await derived(corral) == []
             assert set((tmp_path / "store" / "blobs").iterdir()) == blobs
+            assert [path for path in work.glob("*") if path.is_dir()] == []
 
     asyncio.run(check())
 

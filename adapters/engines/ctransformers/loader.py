@@ -1,4 +1,4 @@
-"""The entry points: loading, which rejects unsupported versions of ctransformers, and device discovery."""
+"""The entry points: loading, which rejects unsupported versions of ctransformers, the vocabulary, and devices."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from importlib import metadata as distributions
 from corral.adapters.engines.ctransformers.spec import REQUIREMENT, SPEC, VERSION
 from corral.adapters.system.memory import free_memory
 from corral.core.errors import EngineNotInstalled
-from corral.core.ports.engines import GeneratorEngine
+from corral.core.ports.engines import Engine, GeneratorEngine
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.engines import Device, LoadRequest
 from corral.core.wording.pip_lines import install_line
 
-__all__ = ("devices", "load")
+__all__ = ("devices", "load", "vocabulary")
+
+
+def vocabulary(request: LoadRequest, on_progress: OnLoadProgress) -> Engine:
+    """Read the vocabulary of one file, which needs nothing native. Raises `InvalidModelFile`."""
+    from corral.adapters.engine_kit.vocabulary_engine import VocabularyEngine
+    from corral.adapters.engines.ctransformers.prepared import prepare, weights_path
+
+    tokenizer = prepare(weights_path(request)).tokenizer
+    return VocabularyEngine(tokenizer, longest_token_bytes=tokenizer.longest_token_bytes)
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> GeneratorEngine:

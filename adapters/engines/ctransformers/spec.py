@@ -97,6 +97,7 @@ SPEC = EngineSpec(
     summary="GGUF as it was in September 2023, and legacy GGML files of seven families",
     form="generator",
     load="corral.adapters.engines.ctransformers.loader:load",
+    vocabulary="corral.adapters.engines.ctransformers.loader:vocabulary",
     match=_match,
     estimate=_estimate,
     fits=_fits,

@@ -9,14 +9,16 @@ from collections.abc import Mapping
 
 import msgspec
 
+from corral.adapters.engine_kit.vocabulary_engine import VocabularyEngine
 from corral.adapters.engines.fake.engine import FakeEngine
 from corral.adapters.engines.fake.options import FakeLoadOptions
+from corral.adapters.engines.fake.tokenizer import FakeTokenizer
 from corral.core.errors import LoadFailed
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.engines import EngineSpec, LoadRequest, Match
 
-__all__ = ("SPEC", "load")
+__all__ = ("SPEC", "load", "vocabulary")
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
@@ -32,6 +34,11 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
         raise LoadFailed(f"{request.model}: {options.fail_on_load}")
     on_progress(1.0)
     return FakeEngine(options)
+
+
+def vocabulary(request: LoadRequest, on_progress: OnLoadProgress) -> VocabularyEngine:
+    """The tokenizer of every fake model."""
+    return VocabularyEngine(FakeTokenizer())
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: FakeLoadOptions) -> Match:
@@ -54,6 +61,7 @@ SPEC = EngineSpec(
     summary="made-up text without weights, for tests and experiments",
     form="step",
     load="corral.adapters.engines.fake:load",
+    vocabulary="corral.adapters.engines.fake.spec:vocabulary",
     match=_match,
     estimate=_estimate,
     runners=("process", "thread"),

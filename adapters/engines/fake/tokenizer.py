@@ -43,7 +43,8 @@ class FakeTokenizer:
         return [tuple(self._encode_prompt(prompt)) for prompt in prompts]
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        return b"".join(self.pieces[index] for index in ids)
+        spelt = self._vocabulary.pieces
+        return b"".join([spelt[index] for index in checked_ids(ids, len(spelt))])
 
     def vocabulary(self) -> Vocabulary:
         return self._vocabulary

@@ -156,7 +156,8 @@ class ContextSettings:
         # Pooling over all tokens needs them in one batch; the last token alone does not.
         whole = kind != C.LLAMA_POOLING_TYPE_LAST
         batch = max(LARGEST_BATCH, cells if whole else 0)
-        flash_attention = _FLASH_OFF if self.generates and self._options.exact else _FLASH_AUTO
+        exactly = self._options.exact and (self.generates or self._model.ranks)
+        flash_attention = _FLASH_OFF if exactly else _FLASH_AUTO  # it rounds keys and values to half floats
         free = free_memory().get("cpu")
         needed = self._kv_bytes(cells, "f16")
         needed += self._compute_bytes(cells, batch, outputs=0, flash_attention=flash_attention != _FLASH_OFF)

@@ -10,14 +10,15 @@ from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_context import ContextSize
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
-from corral.adapters.engines.llama_cpp.query_pairs import QueryPairs
+from corral.adapters.engines.llama_cpp.query_pairs import query_pairs
 from corral.adapters.engines.llama_cpp.rank_head import RankHead
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 
 __all__ = ("open_embedder",)
 
-_INPUTS_AT_ONCE = 8
-_PAIRS_AT_ONCE = 64
+_INPUTS_AT_ONCE, _PAIRS_AT_ONCE = 8, 64
+_TOKENS_AT_ONCE, _EXACT_PAIR_TOKENS = 512, 128
+"""Without flash attention, the work per token grows with the tokens of all inputs of a batch."""
 
 
 def open_embedder(
@@ -29,7 +30,9 @@ def open_embedder(
     exact: bool,
     piece: Callable[[int], int] | None = None,
 ) -> LlamaEmbedder:
-    """Its contexts are created later. With `exact`, each input of a model that generates is computed alone."""
+    """Its contexts are created later. With `exact`, each input of a model that generates is computed alone, and scores
+    are not rounded.
+    """
     head = RankHead(model) if model.ranks else None
     most = _INPUTS_AT_ONCE if head is None else _PAIRS_AT_ONCE
 
@@ -42,8 +45,9 @@ def open_embedder(
         tokenizer,
         limit=settings.num_ctx,
         inputs_at_once=1 if settings.generates and exact else most,
+        tokens_at_once=_EXACT_PAIR_TOKENS if model.ranks and exact else _TOKENS_AT_ONCE,
         tuner=tuner,
         piece=piece,
-        pairs=None if head is None else QueryPairs(tokenizer, model.chat_template("rerank")),
+        pairs=None if head is None else query_pairs(tokenizer, model.chat_template("rerank")),
         head=head,
     )

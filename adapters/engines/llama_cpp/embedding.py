@@ -13,7 +13,7 @@ from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.growing import KEPT_S, cell_levels
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
-from corral.adapters.engines.llama_cpp.query_pairs import QueryPairs
+from corral.adapters.engines.llama_cpp.query_pairs import DividedPairs, TemplatePairs
 from corral.adapters.engines.llama_cpp.rank_head import RankHead
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError, InvalidRequest, PromptTooLong, Unsupported
@@ -23,7 +23,7 @@ from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("LlamaEmbedder",)
 
-_TOKENS_AT_ONCE = 512
+_SMALLEST_CELLS = 512
 
 
 class _Job:
@@ -57,9 +57,10 @@ class LlamaEmbedder:
         *,
         limit: int,
         inputs_at_once: int,
+        tokens_at_once: int,
         tuner: ThreadTuner,
         piece: Callable[[int], int] | None = None,
-        pairs: QueryPairs | None = None,
+        pairs: DividedPairs | TemplatePairs | None = None,
         head: RankHead | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,12 +68,13 @@ class LlamaEmbedder:
         self._tokenizer = tokenizer
         self._limit = limit
         self._inputs_at_once = inputs_at_once
+        self._tokens_at_once = tokens_at_once
         self._tuner = tuner
         self._piece = piece
         self._pairs = pairs
         self._head = head
         self._clock_s = clock_s
-        self._sizes = cell_levels(_TOKENS_AT_ONCE, limit)
+        self._sizes = cell_levels(_SMALLEST_CELLS, limit)
         self._context: LlamaContext | None = None
         self._batch = Batch(0)
         self._used_at_s = 0.0
@@ -148,7 +150,7 @@ class LlamaEmbedder:
         first, start = job.inputs[len(job.vectors)], job.computed
         context = self._context_for(len(first))
         # Without a KV cache, the inputs of a batch need no cells.
-        chosen = self._next_inputs(job, min(_TOKENS_AT_ONCE, context.cells) if context.memory else _TOKENS_AT_ONCE)
+        chosen = self._next_inputs(job, context.cells if context.memory else self._tokens_at_once)
         if start == 0 and context.memory:
             context.clear()
         rest = len(first) - start
@@ -176,7 +178,7 @@ class LlamaEmbedder:
             self._drop_context()
             cells = next(size for size in self._sizes if size >= tokens)
             self._context = self._make_context(cells)
-            self._batch = Batch(max(cells, _TOKENS_AT_ONCE))
+            self._batch = Batch(max(cells, self._tokens_at_once))
         return self._context
 
     def idle(self) -> float | None:
@@ -198,7 +200,7 @@ class LlamaEmbedder:
         """The inputs of the next batch, at least one, and no more than `room` tokens if they are several."""
         chosen: list[list[int]] = []
         total = 0
-        most = room if self._piece is None else self._piece(_TOKENS_AT_ONCE)
+        most = min(room, self._tokens_at_once) if self._piece is None else self._piece(self._tokens_at_once)
         for tokens in job.inputs[len(job.vectors) : len(job.vectors) + self._inputs_at_once]:
             total += len(tokens)
             if chosen and total > most:

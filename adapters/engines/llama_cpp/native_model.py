@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
 
 import llama_cpp as C
 
-from corral.adapters.engines.llama_cpp.accents import accents_kept, strips_accents
+from corral.adapters.engines.llama_cpp.accents import strips_accents
 from corral.adapters.engines.llama_cpp.native_adapters import load_adapters
-from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
+from corral.adapters.engines.llama_cpp.native_file import file_metadata, open_file
 from corral.adapters.formats.gguf.header import HeaderFile
 from corral.adapters.formats.gguf.pooling import pooling_of
-from corral.core.errors import InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.random_access import RandomAccessFile
 from corral.core.specs.engines import LocalFile
@@ -47,36 +45,7 @@ class LlamaModel:
             params.split_mode = C.LLAMA_SPLIT_MODE_NONE
         if use_mmap is not None:
             params.load_mode = C.LLAMA_LOAD_MODE_MMAP if use_mmap else C.LLAMA_LOAD_MODE_NONE
-
-        stopped: list[BaseException] = []
-
-        def progress(share: float, _: Any) -> bool:
-            # An exception cannot pass through native code: ctypes would print it. Returning False ends the load.
-            try:
-                on_progress(share)
-            except BaseException as reason:
-                stopped.append(reason)
-            return not stopped
-
-        callback = C.llama_progress_callback(progress)
-        params.progress_callback = callback
-        overrides = accents_kept()
-        params.kv_overrides = overrides
-        forget_log()
-        self.handle = C.llama_model_load_from_file(path.encode(), params)
-        if stopped:
-            self.close()
-            raise stopped[0]
-        if not self.handle:
-            reason = failure_reason()
-            if "unknown model architecture" in reason or "invalid" in reason or "corrupt" in reason:
-                raise InvalidModelFile(
-                    f"llama.cpp does not support this model: {reason}",
-                    "another engine or a newer version of this one may support it",
-                )
-            if "alloc" in reason:
-                raise OutOfMemory(f"llama.cpp could not load the model: {reason}", "free memory, or lower num_gpu")
-            raise LoadFailed(f"llama.cpp could not load the model: {reason}")
+        self.handle = open_file(path, params, on_progress)
         try:
             self.adapters = load_adapters(self.handle, adapters)
         except BaseException:
@@ -138,9 +107,7 @@ class LlamaModel:
         return C.LLAMA_POOLING_TYPE_RANK if has_classifier else None
 
     def metadata(self, key: str) -> str | None:
-        text = ctypes.create_string_buffer(512)
-        length = C.llama_model_meta_val_str(self.handle, key.encode(), text, len(text))
-        return text.value.decode("utf-8", "replace") if length >= 0 else None
+        return file_metadata(self.handle, key)
 
     def close(self) -> None:
         if self.handle:

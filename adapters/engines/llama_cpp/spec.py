@@ -137,6 +137,7 @@ SPEC = EngineSpec(
     summary="GGUF models on CPU and GPU: continuous batching, shared prompt prefixes, exact texts",
     form="step",
     load="corral.adapters.engines.llama_cpp.loader:load",
+    vocabulary="corral.adapters.engines.llama_cpp.loader:vocabulary",
     match=_match,
     estimate=_estimate,
     fits=_fits,

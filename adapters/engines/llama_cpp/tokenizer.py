@@ -13,6 +13,7 @@ from corral.adapters.engine_kit.text_pieces import PIECE_CHARACTERS, TextPieces,
 from corral.adapters.engine_kit.token_choosing import ModelTokens
 from corral.adapters.engine_kit.token_ids import checked_ids
 from corral.adapters.engines.llama_cpp.accents import without_accents
+from corral.adapters.engines.llama_cpp.native_file import NativeVocabulary
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.reader_count import Users
 from corral.adapters.formats.gguf.vocabulary import SPACE
@@ -28,9 +29,9 @@ _SHALLOW = PIECE_CHARACTERS * 4 // 3
 
 
 class LlamaTokenizer:
-    """The `OpenTokenizer` port over a loaded model."""
+    """The `OpenTokenizer` port over a loaded model, or its vocabulary alone."""
 
-    def __init__(self, model: LlamaModel) -> None:
+    def __init__(self, model: LlamaModel | NativeVocabulary) -> None:
         self._users = Users()
         self._size = model.vocabulary_size
         vocab = model.vocab

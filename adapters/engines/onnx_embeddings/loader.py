@@ -1,4 +1,4 @@
-"""The entry points: loading and looking for devices. Nothing native is imported before telemetry is off."""
+"""The entry points: loading, the tokenizer, and devices. Nothing native is imported before telemetry is off."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from corral.adapters.engines.onnx_embeddings.spec import SPEC
 from corral.core.errors import EngineNotInstalled
-from corral.core.ports.engines import StepEngine
+from corral.core.ports.engines import Engine, StepEngine
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.engines import Device, LoadRequest
 from corral.core.wording.pip_lines import install_line
 
-__all__ = ("devices", "load")
+__all__ = ("devices", "load", "vocabulary")
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
@@ -25,6 +25,16 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
     from corral.adapters.engines.onnx_embeddings.build import build_engine
 
     return build_engine(request, on_progress)
+
+
+def vocabulary(request: LoadRequest, on_progress: OnLoadProgress) -> Engine:
+    """Read the tokenizer of one sentence encoder. Raises `InvalidModelFile`."""
+    from corral.adapters.engine_kit.vocabulary_engine import VocabularyEngine
+    from corral.adapters.engines.onnx_embeddings.folder import open_folder
+    from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
+
+    folder = open_folder(request)
+    return VocabularyEngine(EncoderTokenizer(folder.tokenizer, folder.vocabulary_size))
 
 
 def devices() -> Sequence[Device]:

@@ -57,6 +57,7 @@ SPEC = EngineSpec(
     summary="sentence encoders in ONNX format: batched, with their own tokenizer and pooling",
     form="step",
     load="corral.adapters.engines.onnx_embeddings.loader:load",
+    vocabulary="corral.adapters.engines.onnx_embeddings.loader:vocabulary",
     match=_match,
     estimate=_estimate,
     fits=_fits,

@@ -12,7 +12,7 @@ from corral.adapters.engines.onnx_genai.engine import OnnxGenaiEngine
 from corral.adapters.engines.onnx_genai.folder import ModelFolder, open_folder
 from corral.adapters.engines.onnx_genai.native import GenAiModel
 from corral.adapters.engines.onnx_genai.spec import DEFAULT_NUM_CTX, OnnxGenaiOptions
-from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
+from corral.adapters.engines.onnx_genai.tokenizer import tokenizer_of
 from corral.adapters.system.memory import free_memory
 from corral.core.errors import EngineError, InvalidModelFile, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
@@ -32,7 +32,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxGenai
     """
     options = msgspec.convert(request.load_options, OnnxGenaiOptions)
     folder = open_folder(request)
-    tokenizer = FolderTokenizer(folder.path, size=folder.vocabulary_size, ends=folder.ends)
+    tokenizer = tokenizer_of(folder)
     on_progress(0.1)
     threads = threads_for(options.num_thread)
     model = GenAiModel(folder, threads=threads, provider=options.provider, provider_options=options.provider_options)

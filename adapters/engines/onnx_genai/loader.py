@@ -1,4 +1,4 @@
-"""The entry points: loading and device discovery. Rejects unsupported versions before importing anything native."""
+"""The entry points: loading, the tokenizer, and devices. Reject wrong versions before importing anything native."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from corral.adapters.engines.onnx_genai.spec import SPEC
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.errors import EngineNotInstalled
-from corral.core.ports.engines import StepEngine
+from corral.core.ports.engines import Engine, StepEngine
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.engines import Device, LoadRequest
 from corral.core.wording.pip_lines import install_line
 
-__all__ = ("devices", "load")
+__all__ = ("devices", "load", "vocabulary")
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
@@ -25,6 +25,17 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
     from corral.adapters.engines.onnx_genai.build import build_engine
 
     return build_engine(request, on_progress)
+
+
+def vocabulary(request: LoadRequest, on_progress: OnLoadProgress) -> Engine:
+    """Read the tokenizer of one model folder. Raises `EngineNotInstalled`, `InvalidModelFile`."""
+    _prepare()
+    from corral.adapters.engine_kit.vocabulary_engine import VocabularyEngine
+    from corral.adapters.engines.onnx_genai.folder import open_folder
+    from corral.adapters.engines.onnx_genai.tokenizer import tokenizer_of
+
+    tokenizer = tokenizer_of(open_folder(request))
+    return VocabularyEngine(tokenizer, longest_token_bytes=tokenizer.longest_token_bytes)
 
 
 def devices() -> Sequence[Device]:

@@ -83,6 +83,7 @@ SPEC = EngineSpec(
     summary="ONNX models built for ONNX Runtime GenAI, on CPU and its other execution providers",
     form="step",
     load="corral.adapters.engines.onnx_genai.loader:load",
+    vocabulary="corral.adapters.engines.onnx_genai.loader:vocabulary",
     match=_match,
     estimate=_estimate,
     fits=_fits,

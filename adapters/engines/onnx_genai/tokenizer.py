@@ -13,12 +13,13 @@ import tokenizers
 from corral.adapters.engine_kit.hf_text import component_types, divided_text
 from corral.adapters.engine_kit.text_pieces import finished, gradual_ids
 from corral.adapters.engine_kit.token_ids import checked_ids
+from corral.adapters.engines.onnx_genai.folder import ModelFolder
 from corral.adapters.formats.gguf.vocabulary import SPACE, bytes_of_byte_level
 from corral.core.errors import InvalidModelFile
 from corral.core.ports.tokens import Vocabulary
 from corral.core.requests.prompts import Prompt
 
-__all__ = ("FolderTokenizer",)
+__all__ = ("FolderTokenizer", "tokenizer_of")
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -131,3 +132,8 @@ class FolderTokenizer:
             ),
             ends=frozenset(token_id for token_id in ends if 0 <= token_id < len(pieces)),
         )
+
+
+def tokenizer_of(folder: ModelFolder) -> FolderTokenizer:
+    """The tokenizer of a model folder. Raises `InvalidModelFile`."""
+    return FolderTokenizer(folder.path, size=folder.vocabulary_size, ends=folder.ends)

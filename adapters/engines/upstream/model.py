@@ -69,6 +69,9 @@ class UpstreamModel:
     async def detokenize(self, ids: Sequence[int]) -> str:
         raise Unsupported(_NO_TOKENIZER)
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        raise Unsupported(_NO_TOKENIZER)
+
     async def aclose(self) -> None:
         self._closed = True
         for endpoint in self._endpoints:

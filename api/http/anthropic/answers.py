@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from corral.api.http.answer_pieces import AnswerPieces
 from corral.api.http.anthropic.dialect import ANTHROPIC, new_id
 from corral.api.http.anthropic.replies import (
     Block,
@@ -24,39 +25,13 @@ from corral.api.http.sse import EVENT_STREAM, event
 from corral.api.http.thinking_tokens import ThinkingTokens
 from corral.core.models.model import StoredModel
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import Delta, Finished, Output, Started
+from corral.core.requests.outputs import Delta, Finished, Output, Started, ToolCallPiece
 
 __all__ = ("MessageWriter",)
 
 _encode = msgspec.json.Encoder().encode
 _PING = event(b'{"type":"ping"}', b"ping")
 _STOP = event(b'{"type":"message_stop"}', b"message_stop")
-
-
-class _Pieces:
-    """Divides deltas into pieces of blocks. A block of nothing but space is none: clients may not send it back."""
-
-    def __init__(self) -> None:
-        self._kind = ""
-        self._space = ""
-
-    def of(self, delta: Delta) -> list[tuple[str, str | ToolCall]]:
-        """The kind of each piece's block, and more of its text, or a call as a whole."""
-        pieces: list[tuple[str, str | ToolCall]] = []
-        for kind, text in (("thinking", delta.thinking), ("text", delta.text)):
-            if not text:
-                continue
-            if self._kind != kind and kind == "text":
-                text = self._space + text
-                self._space = text if text.isspace() else ""
-                if self._space:
-                    continue
-            self._kind = kind
-            pieces.append((kind, text))
-        for call in delta.tool_calls:
-            self._kind, self._space = "tool_use", ""
-            pieces.append(("tool_use", call))
-        return pieces
 
 
 class MessageWriter:
@@ -76,8 +51,8 @@ class MessageWriter:
         self._open = ""
         self._count = 0
         self._before_text = b""
-        self._calls = 0
-        self._pieces = _Pieces()
+        self._begun = self._completed = 0  # calls
+        self._pieces = AnswerPieces()
         self._thinking = ThinkingTokens()
 
     def begin(self, record: StoredModel) -> None:
@@ -94,7 +69,8 @@ class MessageWriter:
     def part(self, output: Output, load_ns: int) -> bytes | None:
         if isinstance(output, Delta):
             self._thinking.hear(output)
-            if self._open == "text" and not (output.thinking or output.tool_calls):
+            self._completed += len(output.tool_calls)
+            if self._open == "text" and not (output.thinking or output.tool_call_pieces):
                 return self._more_text(output.text) if output.text else None
             return b"".join(self._delta(output)) or None
         if isinstance(output, Started):
@@ -109,11 +85,13 @@ class MessageWriter:
 
     def _delta(self, delta: Delta) -> list[bytes]:
         parts: list[bytes] = []
-        for kind, more in self._pieces.of(delta):
-            if isinstance(more, ToolCall):
-                self._calls += 1
-                parts += self._next(kind, _call_block(more, {}))
-                parts.append(self._more({"type": "input_json_delta", "partial_json": _encode(more.arguments).decode()}))
+        for kind, more in self._pieces.of(delta, delta.tool_call_pieces):
+            if isinstance(more, ToolCallPiece):
+                if more.name:
+                    self._begun += 1
+                    parts += self._next(kind, _call_block(more, {}))
+                if more.arguments:
+                    parts.append(self._more({"type": "input_json_delta", "partial_json": more.arguments}))
             elif kind == "text":
                 if self._open != kind:
                     parts += self._next(kind, TextBlock(text=""))
@@ -152,7 +130,7 @@ class MessageWriter:
         return b"".join((self._before_text, _encode(text), b"}}\n\n"))
 
     def _end(self, finished: Finished) -> bytes:
-        reason, stop = self._reason(finished, self._calls)
+        reason, stop = self._reason(finished, self._begun, self._completed)
         end: dict[str, Any] = {
             "type": "message_delta",
             "delta": {"stop_reason": reason, "stop_sequence": stop},
@@ -180,7 +158,7 @@ class MessageWriter:
             if not isinstance(output, Delta):
                 continue
             self._thinking.hear(output)
-            for own, more in self._pieces.of(output):
+            for own, more in self._pieces.of(output, output.tool_calls):
                 if own != kind:
                     close()
                 kind = own
@@ -192,7 +170,7 @@ class MessageWriter:
         finished = outputs[-1]
         assert isinstance(finished, Finished)
         calls = sum(isinstance(block, ToolUseBlock) for block in blocks)
-        reason, stop = self._reason(finished, calls)
+        reason, stop = self._reason(finished, calls, calls)
         told = self._remarks.of(finished)
         return _encode(
             MessageReply(
@@ -210,8 +188,8 @@ class MessageWriter:
         usage = finished.usage
         return _usage(usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens, self._thinking.count)
 
-    def _reason(self, finished: Finished, calls: int) -> tuple[str, str | None]:
-        if calls:
+    def _reason(self, finished: Finished, begun: int, completed: int) -> tuple[str, str | None]:
+        if completed and begun == completed:
             return "tool_use", None
         if finished.reason == "length":
             full = finished.usage.generated_tokens < self._most_tokens
@@ -221,7 +199,7 @@ class MessageWriter:
         return "end_turn", None
 
 
-def _call_block(call: ToolCall, arguments: Any) -> ToolUseBlock:
+def _call_block(call: ToolCall | ToolCallPiece, arguments: Any) -> ToolUseBlock:
     return ToolUseBlock(id=call.id or new_id("toolu"), name=call.name, input=arguments)
 
 

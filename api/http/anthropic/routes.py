@@ -49,6 +49,7 @@ async def create_message(request: Request[Any, Any, Any]) -> ASGIApp:
     begun = await begin(request, MessagesBody, no_model=_NO_MODEL, not_found=_NOT_FOUND)
     body = begun.body
     call, ignored = await _call(begun)
+    call = msgspec.structs.replace(call, tool_calls_in_pieces=body.stream)
     writer = MessageWriter(body.model, body.stop_sequences, body.max_tokens, Remarks(ignored))
 
     async def open_generation() -> Generation:

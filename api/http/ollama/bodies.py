@@ -20,6 +20,7 @@ __all__ = (
     "EmbedBody",
     "EmbeddingBody",
     "GenerateBody",
+    "GoTypes",
     "MessageBody",
     "ShowBody",
     "ToolBody",

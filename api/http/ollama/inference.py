@@ -26,7 +26,7 @@ from corral.core.requests.requests import Constraint
 from corral.core.requests.think_values import check_think
 from corral.core.requests.tool_choice import read_tool_choice
 
-__all__ = ("chat", "generate")
+__all__ = ("chat", "generate", "image_characters")
 
 BodyT = TypeVar("BodyT", bound=InferenceBody)
 
@@ -66,7 +66,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         constraint = await _constraint(begun)
     call = GenerateCall(
         prompt=body.prompt,
-        images=await beside_the_loop(lambda: decoded_images(body.images), _characters((body,))),
+        images=await beside_the_loop(lambda: decoded_images(body.images), image_characters((body,))),
         system=body.system or None,
         template=body.template,
         raw=body.raw,
@@ -107,7 +107,7 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
         tool_choice = read_tool_choice(body.tool_choice)
     call = ChatCall(
         messages=await beside_the_loop(
-            lambda: tuple(one.to_core() for one in body.messages), _characters(body.messages)
+            lambda: tuple(one.to_core() for one in body.messages), image_characters(body.messages)
         ),
         tools=tuple(tool.to_core() for tool in body.tools),
         tool_choice=tool_choice,
@@ -123,7 +123,7 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     return AnswerResponse(open_generation, writer, stream=body.stream)
 
 
-def _characters(holders: Iterable[GenerateBody | MessageBody]) -> int:
+def image_characters(holders: Iterable[GenerateBody | MessageBody]) -> int:
     """The size of their images, still encoded."""
     return sum([len(image) for one in holders for image in one.images])
 

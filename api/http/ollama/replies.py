@@ -25,6 +25,7 @@ __all__ = (
     "ListedModel",
     "Logprob",
     "ProcessReply",
+    "Reply",
     "ReplyMessage",
     "RunningModelReply",
     "ShowReply",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from corral.api.http.ollama import bodies, create_body, replies, transfer_bodies, web
+from corral.api.http.ollama import bodies, create_body, replies, token_bodies, transfer_bodies, web
 from corral.api.http.schemas import DocumentedSchema
 from corral.core.requests.option_values import OptionKind
 from corral.core.requests.options import OPTIONS
@@ -82,6 +82,14 @@ SCHEMAS: Mapping[type[Any], DocumentedSchema] = {
         fields=_REQUEST | {"input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}},
     ),
     bodies.EmbeddingBody: DocumentedSchema(name="EmbeddingsRequest", required=("model",), fields=_REQUEST),
+    token_bodies.TokenizeBody: DocumentedSchema(
+        name="TokenizeRequest",
+        required=("model",),
+        fields=_ANSWER_REQUEST,
+    ),
+    token_bodies.DetokenizeBody: DocumentedSchema(
+        name="DetokenizeRequest", required=("model", "tokens"), fields=_REQUEST
+    ),
     bodies.ShowBody: DocumentedSchema(name="ShowRequest", required=("model",), fields={"options": _OPTIONS}),
     create_body.CreateBody: DocumentedSchema(
         name="CreateRequest",
@@ -114,6 +122,8 @@ SCHEMAS: Mapping[type[Any], DocumentedSchema] = {
     replies.CalledFunction: DocumentedSchema(fields=_FUNCTION_ARGUMENTS),
     replies.EmbedReply: DocumentedSchema(name="EmbedResponse"),
     replies.EmbeddingReply: DocumentedSchema(name="EmbeddingsResponse"),
+    token_bodies.TokenizeReply: DocumentedSchema(name="TokenizeResponse"),
+    token_bodies.DetokenizeReply: DocumentedSchema(name="DetokenizeResponse"),
     replies.ListReply: DocumentedSchema(name="ListResponse"),
     replies.ListedModel: DocumentedSchema(name="ModelSummary"),
     replies.Details: _INLINE,

@@ -53,6 +53,7 @@ async def chat_completions(request: Request[Any, Any, Any]) -> ASGIApp:
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls,
+        tool_calls_in_pieces=body.stream,
         options=options_of(body, max_tokens),
         keep_alive_s=begun.keep_alive_s,
         engine=body.engine or None,

@@ -20,6 +20,7 @@ from corral.api.http.openai.replies import (
     ChunkChoice,
     UsageReply,
     call_entries,
+    piece_entries,
     token_entries,
 )
 from corral.api.http.openai.several import OfChoice
@@ -142,18 +143,19 @@ class ChatForm:
     def _delta(self, index: int, delta: Delta) -> bytes | None:
         told = self._told[index]
         told.hear(delta)
-        if told.begun and delta.text and not (delta.thinking or delta.tool_calls or delta.logprobs):
+        calls = delta.tool_call_pieces
+        if told.begun and delta.text and not (delta.thinking or calls or delta.logprobs):
             return b"".join((self._before[index], _encode(delta.text), b'},"finish_reason":null}]}\n\n'))
-        if not (delta.text or delta.thinking or delta.tool_calls or delta.logprobs):
+        if not (delta.text or delta.thinking or calls or delta.logprobs):
             return None
         logprobs = ChoiceLogprobs(content=token_entries(delta.logprobs)) if delta.logprobs else UNSET
         parts: list[ChatMessage] = []
         if delta.thinking:
             parts.append(ChatMessage(content="", reasoning=delta.thinking))
-        if delta.text or not (delta.thinking or delta.tool_calls):
+        if delta.text or not (delta.thinking or calls):
             parts.append(ChatMessage(content=delta.text))
-        if delta.tool_calls:
-            parts.append(ChatMessage(tool_calls=call_entries(delta.tool_calls)))
+        if calls:
+            parts.append(ChatMessage(tool_calls=piece_entries(calls)))
         written = []
         for number, part in enumerate(parts):
             if not told.begun:

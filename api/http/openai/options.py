@@ -10,7 +10,7 @@ from corral.api.http.openai.bodies import AnswerBody
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.requests import Constraint
 
-__all__ = ("format_of", "options_of", "think_of")
+__all__ = ("format_of", "options_of", "think_of", "with_defaults")
 
 _EFFORTS: Mapping[str, bool | str] = {
     "none": False,
@@ -39,7 +39,12 @@ def options_of(body: AnswerBody, max_tokens: int | None) -> dict[str, Any]:
         "stop": stop_of(body.stop),
         "logit_bias": body.logit_bias or None,
     }
-    return {"temperature": 1.0, "top_p": 1.0, **body.options, **{k: v for k, v in own.items() if v is not None}}
+    return with_defaults(body.options, own)
+
+
+def with_defaults(options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a request whose fields are `own`, None for those that it does not have; they come first."""
+    return {"temperature": 1.0, "top_p": 1.0, **options, **{k: v for k, v in own.items() if v is not None}}
 
 
 def stop_of(value: Any) -> list[str] | None:
@@ -54,14 +59,14 @@ def stop_of(value: Any) -> list[str] | None:
     return list(value)
 
 
-def think_of(*efforts: Any) -> bool | str | None:
+def think_of(*efforts: Any, param: str = "reasoning_effort") -> bool | str | None:
     """How hard the model thinks; the first effort that is stated counts. Raises `ApiError` 400 for an unknown one."""
     stated = next((effort for effort in efforts if effort is not None), None)
     if stated is None:
         return None
     if not isinstance(stated, str) or stated not in _EFFORTS:
         known = ", ".join(f'"{name}"' for name in _EFFORTS)
-        raise ApiError(400, f'invalid reasoning value: "{stated}" (must be {known})', param="reasoning_effort")
+        raise ApiError(400, f'invalid reasoning value: "{stated}" (must be {known})', param=param)
     return _EFFORTS[stated]
 
 

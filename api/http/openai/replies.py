@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import TokenLogprob, Usage
+from corral.core.requests.outputs import TokenLogprob, ToolCallPiece, Usage
 
 __all__ = (
     "ChatChoice",
@@ -30,6 +30,7 @@ __all__ = (
     "ToolCallEntry",
     "UsageReply",
     "call_entries",
+    "piece_entries",
     "token_entries",
 )
 
@@ -108,14 +109,18 @@ class ChoiceLogprobs(OpenAIReply, frozen=True, kw_only=True):
 
 
 class CalledFunctionEntry(OpenAIReply, frozen=True, kw_only=True):
-    name: str
+    """`arguments` is the text of a JSON object, in a chunk a piece of it: then only the first has the `name`."""
+
+    name: str | UnsetType = UNSET
     arguments: str
 
 
 class ToolCallEntry(OpenAIReply, frozen=True, kw_only=True):
+    """A call, or in a chunk a piece of one: only the first has the `id`."""
+
     index: int
-    id: str
-    type: str = "function"
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
     function: CalledFunctionEntry
 
 
@@ -251,7 +256,23 @@ def call_entries(calls: Iterable[ToolCall]) -> tuple[ToolCallEntry, ...]:
         ToolCallEntry(
             index=call.index,
             id=call.id or f"call_{call.index}",
+            type="function",
             function=CalledFunctionEntry(name=call.name, arguments=_arguments(call.arguments).decode()),
         )
         for call in calls
+    )
+
+
+def piece_entries(pieces: Iterable[ToolCallPiece]) -> tuple[ToolCallEntry, ...]:
+    """What a chunk says of calls: id, type and name come once, as clients join all texts of a call."""
+    return tuple(
+        ToolCallEntry(index=piece.index, function=CalledFunctionEntry(arguments=piece.arguments))
+        if not piece.name
+        else ToolCallEntry(
+            index=piece.index,
+            id=piece.id or f"call_{piece.index}",
+            type="function",
+            function=CalledFunctionEntry(name=piece.name, arguments=piece.arguments),
+        )
+        for piece in pieces
     )

@@ -49,6 +49,7 @@ SPEC = EngineSpec(
     summary="a model that breaks one promise, for the tests of the conformance kit",
     form="running",
     load="corral.plugins.testing.broken:load",
+    vocabulary="corral.adapters.engines.fake.spec:vocabulary",
     match=lambda model, metadata, options: Match(score=0, reason="only for tests of the kit"),
     estimate=lambda record, metadata, options: {},
     runners=("event_loop",),

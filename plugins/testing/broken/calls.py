@@ -12,7 +12,7 @@ from corral.core.models.model import TemplateText
 from corral.core.ports.answer_parsers import AnswerParser
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.messages import Tool, ToolCall
-from corral.core.requests.outputs import Delta
+from corral.core.requests.outputs import Delta, ToolCallPiece
 from corral.core.requests.requests import ChatRequest
 
 __all__ = ("CALL_ANSWERS", "CALL_FORMATS", "CALL_TEMPLATE", "SoundCalls")
@@ -142,6 +142,55 @@ class AbsentGrammar(SoundCalls):
         return super().call_grammar(tools, rendered, required=True) if required else "start: /(.|\\n)*/"
 
 
+class WrongPieces(SoundCalls):
+    """Pieces of other arguments than the call's."""
+
+    breaks = "test_pieces_are_those_of_the_calls"
+
+    class Parser(_Edited):
+        def feed(self, delta: Delta) -> Sequence[Delta]:
+            return [
+                replace(one, tool_call_pieces=tuple(map(_changed, one.tool_call_pieces))) for one in super().feed(delta)
+            ]
+
+    def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:  # type: ignore[override]
+        return self.Parser(super().open(request, rendered))
+
+
+def _changed(piece: ToolCallPiece) -> ToolCallPiece:
+    return replace(piece, arguments=piece.arguments.replace("1", "7"))
+
+
+class EagerPieces(SoundCalls):
+    """Pieces for those who have not asked for any."""
+
+    breaks = "test_there_are_no_pieces_unless_they_are_wanted"
+
+    class Parser(_Edited):
+        def feed(self, delta: Delta) -> Sequence[Delta]:
+            return [
+                replace(one, tool_call_pieces=tuple(ToolCallPiece(name=call.name) for call in one.tool_calls))
+                for one in super().feed(delta)
+            ]
+
+    def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:  # type: ignore[override]
+        parser = super().open(request, rendered)
+        return parser if request.tool_calls_in_pieces else self.Parser(parser)
+
+
+class SilentPieces(SoundCalls):
+    """Pieces that just stop when the call breaks off."""
+
+    breaks = "test_a_call_in_pieces_that_breaks_off"
+
+    class Parser(_Edited):
+        def finish(self) -> Sequence[Delta]:
+            return [replace(one, tool_call_pieces=()) for one in super().finish()]
+
+    def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:  # type: ignore[override]
+        return self.Parser(super().open(request, rendered))
+
+
 CALL_FORMATS: tuple[type[SoundCalls], ...] = (
     GreedyCalls,
     EmptyTokens,
@@ -152,5 +201,8 @@ CALL_FORMATS: tuple[type[SoundCalls], ...] = (
     ChattyGrammar,
     EndlessGrammar,
     AbsentGrammar,
+    WrongPieces,
+    EagerPieces,
+    SilentPieces,
 )
 """The broken formats."""

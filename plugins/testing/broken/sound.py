@@ -58,6 +58,9 @@ class SoundModel:
     async def detokenize(self, ids: Sequence[int]) -> str:
         return await self._inner.detokenize(ids)
 
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        return await self._inner.pieces(ids)
+
     async def aclose(self) -> None:
         await self._inner.aclose()
 

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from corral.core.errors import PromptTooLong
+from corral.core.ports.running import ModelInfo
 from corral.core.requests.outputs import Delta, Finished, Output
 from corral.core.requests.prompts import TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Request, RerankRequest
@@ -134,7 +135,30 @@ class Shouting(SoundModel):
     breaks = "test_tokens_and_back"
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        return (await super().detokenize(ids)).upper()
+        return (await super().detokenize(ids)).encode().upper().decode()
+
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        return [piece.upper() for piece in await super().pieces(ids)]
+
+
+class Mumbling(SoundModel):
+    """Spells single ids without their spaces."""
+
+    breaks = "test_pieces_of_tokens"
+
+    async def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        return [piece.strip() for piece in await super().pieces(ids)]
+
+
+class Changing(SoundModel):
+    """Has another control token once it is loaded than in its vocabulary."""
+
+    breaks = "test_the_vocabulary_alone"
+
+    @property
+    def info(self) -> ModelInfo:
+        info = super().info
+        return replace(info, control_tokens=(*(info.control_tokens or ()), "<|late|>"))
 
 
 class Losing(SoundModel):
@@ -176,6 +200,8 @@ WORDS: tuple[type[SoundModel], ...] = (
     UpsideDown,
     Unbound,
     Shouting,
+    Mumbling,
+    Changing,
     Losing,
     Overfull,
 )

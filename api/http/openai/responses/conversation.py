@@ -1,0 +1,98 @@
+"""What responses are kept of, and goes on: the conversation up to a response, which belongs to whoever made it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+from corral.api.http.callers import caller_of
+from corral.api.http.errors import ApiError
+from corral.api.http.media_decoding import beside_the_loop
+from corral.api.http.openai.messages import media_characters
+from corral.api.http.openai.responses.items import Item
+from corral.api.http.openai.responses.writer import ResponseWriter
+from corral.core.errors import CorralError
+from corral.core.ports.responses import KeptResponse, ResponseStore
+from corral.core.runtime import Runtime
+
+__all__ = ("Conversations",)
+
+_log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+_items = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_NOT_KEPT = "the response is not stored: "
+
+
+class _Output(msgspec.Struct, frozen=True, kw_only=True):
+    output: list[dict[str, Any]]
+
+
+_output = msgspec.json.Decoder(_Output).decode
+
+
+class Conversations:
+    """The responses of whoever has sent `request`."""
+
+    def __init__(self, request: Request[Any, Any, Any]) -> None:
+        runtime: Runtime = request.app.state.runtime
+        self._store: ResponseStore | None = runtime.responses
+        self.owner = caller_of(request.scope).principal.name
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether this server keeps responses at all."""
+        return self._store is not None
+
+    async def get(self, id: str) -> KeptResponse:
+        """Raises `ApiError` 404 if there is none, or if it is somebody else's."""
+        found = await self._store.get(self.owner, id) if self._store is not None else None
+        if found is None:
+            raise _missing(id)
+        return found
+
+    async def delete(self, id: str) -> None:
+        """Raises `ApiError` 404, and `StorageError`."""
+        if self._store is None or not await self._store.delete(self.owner, id):
+            raise _missing(id)
+
+    async def before(self, previous: str | None) -> list[Item]:
+        """The items of the conversation that ended with this response; none without one. Raises `ApiError` 400."""
+        if previous is None:
+            return []
+        if self._store is None:
+            text = "previous_response_id: this server keeps no responses (see the setting responses.store)"
+            raise ApiError(400, text, param="previous_response_id")
+        kept = await self._store.get(self.owner, previous)
+        if kept is None:
+            raise ApiError(
+                400,
+                f"Previous response with id '{previous}' not found.",
+                code="previous_response_not_found",
+                param="previous_response_id",
+            )
+        return await beside_the_loop(lambda: [*_items(kept.input_items), *_output(kept.reply).output], kept.size_bytes)
+
+    async def keep(self, writer: ResponseWriter, items: Sequence[Item]) -> None:
+        """Keeps a response that has ended. If that is not possible, the response says so, and is answered all the
+        same."""
+        if self._store is None or not writer.reply.store:
+            return
+        reply = writer.reply
+        try:
+            encoded = await beside_the_loop(lambda: _encode(items), media_characters(list(items)))
+            kept = KeptResponse(id=reply.id, owner=self.owner, reply=_encode(reply), input_items=encoded)
+            if await self._store.put(kept):
+                return
+            problem = f"it has {kept.size_bytes} bytes (see the setting responses.max_bytes)"
+        except CorralError as error:
+            _log.warning("a response is not stored: %s", error)
+            problem = error.message
+        writer.not_kept(_NOT_KEPT + problem)
+
+
+def _missing(id: str) -> ApiError:
+    return ApiError(404, f"Response with id '{id}' not found.", kind="invalid_request_error", param="id")
