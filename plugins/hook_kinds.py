@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -88,9 +89,7 @@ def implements(port: Any) -> Callable[[str, object], None]:
 
 def require_port(what: str, part: object, port: Any) -> None:
     """Raises `PluginError` that names the first member of the Protocol `port` that `part` lacks."""
-    for name, promised in inspect.getmembers(port, lambda one: isinstance(one, property) or inspect.isfunction(one)):
-        if name.startswith("_"):
-            continue
+    for name, promised in _promises(port):
         had = getattr(part, name, None)
         fine = isinstance(had, str | tuple) if isinstance(promised, property) else callable(had)
         if not fine:
@@ -98,3 +97,10 @@ def require_port(what: str, part: object, port: Any) -> None:
             raise PluginError(
                 f"{what} is {type(part).__name__} {shown}, which does not implement {name} as its port requires"
             )
+
+
+@cache
+def _promises(port: Any) -> Sequence[tuple[str, object]]:
+    """The public methods and properties of a Protocol."""
+    members = inspect.getmembers(port, lambda one: isinstance(one, property) or inspect.isfunction(one))
+    return [(name, member) for name, member in members if not name.startswith("_")]

@@ -101,10 +101,15 @@ def _check_text(where: str, field: str, text: str) -> None:
 def _check_settings(where: str, kind: type[msgspec.Struct]) -> None:
     """A section of the settings is decoded by `kind` and shown: both must work if nothing is set."""
     try:
-        get_type_hints(kind, include_extras=True)
-        msgspec.to_builtins(msgspec.convert({}, kind, dec_hook=decode_setting_type), enc_hook=encode_setting_type)
+        _try_out(kind)
     except Exception as fault:
         raise PluginError(
             f"{where}: {kind.__name__} cannot be created without values: {short_line(fault, 120)}",
             "give every field a default, of a type that settings can have",
         ) from fault
+
+
+@cache
+def _try_out(kind: type[msgspec.Struct]) -> None:
+    get_type_hints(kind, include_extras=True)
+    msgspec.to_builtins(msgspec.convert({}, kind, dec_hook=decode_setting_type), enc_hook=encode_setting_type)

@@ -27,4 +27,5 @@ def web_access(
     if chosen.search:
         provider = make_selected(manager, kind, chosen.search, settings.parts[kind.plural], "web.search")
     fetches = provider is not None if chosen.fetch is None else chosen.fetch
-    return WebAccess(provider, WebPageFetcher(chosen, jobs) if fetches else None)
+    fetcher = WebPageFetcher(chosen, jobs) if fetches else None
+    return WebAccess(provider, fetcher, limit_s=chosen.total_timeout_s)

@@ -32,24 +32,24 @@ from corral.core.specs.converters import ConverterSpec, ConvertRequest
 from corral.core.specs.engines import LocalFile
 from corral.core.specs.imports import import_name
 
-with suppress(ImportError):
-    # Before a test imports onnxruntime, which switches AMX on: after that llama.cpp cannot run in this process.
-    from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
-
-    avoid_amx()
-
 # Tests start Python hundreds of times: without bytecode on disk, each start would compile all of Corral again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     # Each process of the test run gets its share of the processors: an engine that believes it has all of them waits in
-    # busy loops for threads that have been suspended for the other process.
+    # busy loops for threads that have been suspended for the other process. OpenMP counts them when it is loaded.
     _share = sorted(os.sched_getaffinity(0))[
         int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     ]
     if _share:
         os.sched_setaffinity(0, _share)
+
+with suppress(ImportError):
+    # Before a test imports onnxruntime, which switches AMX on: after that llama.cpp cannot run in this process.
+    from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
+
+    avoid_amx()
 
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 GEMMA3 = "gemma-3-270m:q4_k_m"

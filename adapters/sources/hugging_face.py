@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
 from corral.adapters.registries.oci.logins import Logins
-from corral.adapters.sources.hugging_face_choice import chosen_folder, chosen_gguf
+from corral.adapters.sources.hugging_face_choice import chosen_folder, chosen_gguf, wanted_type
 from corral.adapters.sources.hugging_face_hub import Hub, HubAuthorizing, hub_place
 from corral.adapters.sources.web_files import WebFile, open_exchange, read_web_file
 from corral.adapters.sources.web_settings import HuggingFaceSettings
@@ -58,13 +58,20 @@ class HuggingFaceSource:
             hub = Hub(exchange, endpoint, place)
             revision = await hub.revision(asked.repository, asked.revision)
             files = await hub.files(revision)
-            folder, chosen = None, chosen_gguf(files, asked.wanted, asked.repository)
+            folder, kind, chosen = None, None, chosen_gguf(files, asked.wanted, asked.repository)
             if not chosen:
-                folder, chosen = chosen_folder(files, asked.wanted, asked.repository)
+                kind = wanted_type(files, asked.wanted)
+                folder, chosen = chosen_folder(files, "" if kind else asked.wanted, asked.repository)
+                if kind and not any(file.path.endswith(".safetensors") for file in chosen):
+                    raise SourceError(
+                        f"{asked.repository} has no GGUF files, and its ONNX model cannot be quantized to {kind}",
+                        "leave the type out",
+                    )
             on_progress(FetchProgress(status=f"pulling {reference}"))
             yield SourceModel(
                 reference=reference,
                 name=(folder or asked.repository).rpartition("/")[2],
+                quantize=kind or "",
                 files=tuple(
                     WebFile(
                         file_name=file.path.rpartition("/")[2],

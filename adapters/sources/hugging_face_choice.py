@@ -9,10 +9,11 @@ from corral.core.errors import InvalidModelFile, SourceError
 from corral.core.models.checkpoint_folders import checkpoint_paths
 from corral.core.models.digests import Digest
 from corral.core.models.folders import is_left_out, model_paths
+from corral.core.models.quantization_types import QuantizationType, quantization_type
 from corral.core.models.split_names import parse_part_name, whole_name
 from corral.core.values import Value
 
-__all__ = ("RepositoryFile", "chosen_folder", "chosen_gguf")
+__all__ = ("RepositoryFile", "chosen_folder", "chosen_gguf", "wanted_type")
 
 _ENDING = ".gguf"
 _USUAL = ("Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1", "Q5_K_M", "Q5_0", "Q6_K", "Q8_0", "F16", "BF16")
@@ -47,6 +48,12 @@ def chosen_gguf(files: Sequence[RepositoryFile], wanted: str, where: str) -> tup
     if len({whole_name(file.path) for file in chosen}) > 1:
         raise SourceError(f"{where} has several files for {wanted or 'a model'}: {shown}", "add one to it: :FILE")
     return (*_with_siblings(chosen[0], found, where), *_projector(projectors, chosen[0]))
+
+
+def wanted_type(files: Sequence[RepositoryFile], wanted: str) -> QuantizationType | None:
+    """The type that `wanted` names, for weights that have to be quantized; None if it is a folder's path."""
+    folder = wanted.strip("/")
+    return None if any(file.path.startswith(f"{folder}/") for file in files) else quantization_type(folder)
 
 
 def chosen_folder(files: Sequence[RepositoryFile], wanted: str, where: str) -> tuple[str, tuple[RepositoryFile, ...]]:

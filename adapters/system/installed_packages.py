@@ -20,6 +20,9 @@ _USUAL = re.compile(r"\s*[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*(==\d+(\.\d+)*(\.\*)?|
 """Matches requirements that are certainly valid."""
 
 
+_VERSION = re.compile(r"^Version: (\S+)$", re.MULTILINE)
+
+
 class InstalledPackages:
     """An `Installation`: distributions are found by their metadata, modules by their import specs."""
 
@@ -70,11 +73,18 @@ def _installed(spec: HasRequirements) -> list[tuple[str, str, bool]]:
     found = []
     for distribution, versions in _requirements(spec):
         try:
-            version = metadata.version(distribution)
+            version = _version(metadata.distribution(distribution))
         except metadata.PackageNotFoundError:
             continue
         found.append((distribution, version, _accepts(versions, version)))
     return sorted(found, key=lambda one: not one[2])
+
+
+def _version(distribution: metadata.Distribution) -> str:
+    """`metadata.version` parses a package's whole description for this one line."""
+    head, _, _ = (distribution.read_text("METADATA") or "").partition("\n\n")
+    found = _VERSION.search(head)
+    return found[1] if found is not None else distribution.version
 
 
 def _accepts(versions: SpecifierSet, version: str) -> bool:

@@ -39,6 +39,10 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: Annotated[
         float, Meta(gt=0, le=600, description="Longest time for a page, from looking up its host to its last byte.")
     ] = 20.0
+    total_timeout_s: Annotated[
+        float,
+        Meta(gt=0, le=3600, description="Longest time for a page or a search, including the wait for its turn."),
+    ] = 60.0
     user_agent: Annotated[
         str, Meta(description="The `User-Agent` of requests; empty means `corral/VERSION`.", pattern=r"^[ -~]*$")
     ] = ""

@@ -95,6 +95,8 @@ def create(
     With the scope infer it may use models, with manage also change the store, with admin do everything.
     """
     globs = tuple(glob.strip() for given in models for glob in given.split(",") if glob.strip())
+    if models and not globs:
+        raise InvalidOption("--models names no model", "leave it out for a key to all models")
     principal = Principal(
         name=name,
         scopes=frozenset(scopes),

@@ -20,6 +20,8 @@ from corral.core.requests.outputs import Finished, Output
 
 __all__ = ("AnswerForm", "AnswerResponse", "AnswerSource")
 
+_LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+
 
 class AnswerSource(Protocol):
     """An answer in progress, such as a `Generation`: outputs that end with `Finished`."""
@@ -90,7 +92,7 @@ class AnswerResponse:
             if not started:
                 started = True
                 await self._start(send, form.stream_type)
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": _unbroken(part), "more_body": True})
 
         async def ping() -> None:
             await send_part(form.ping)
@@ -121,7 +123,7 @@ class AnswerResponse:
             last = form.failed(problem)
         if not started:
             await self._start(send, form.stream_type)
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        await send({"type": "http.response.body", "body": _unbroken(last), "more_body": False})
 
     async def _send_whole(self, scope: Scope, send: Send) -> None:
         outputs: list[Output] = []
@@ -139,6 +141,18 @@ class AnswerResponse:
     async def _start(self, send: Send, content_type: bytes, *headers: tuple[bytes, bytes]) -> None:
         fields = [(b"content-type", content_type), *headers, *self._form.headers()]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
+
+
+def _unbroken(part: bytes) -> bytes:
+    """The same JSON, with escapes for what is a line break to clients that split lines as Unicode defines them.
+
+    httpx does, so Ollama's own client for Python would cut an object there. Go, and so Ollama, escapes two of them.
+    """
+    if part.isascii():
+        return part
+    for character, escape in _LINE_BREAKS:
+        part = part.replace(character, escape)
+    return part
 
 
 def _note(scope: Scope, finished: Finished) -> None:

@@ -246,7 +246,10 @@ def _go_type(kind: type[msgspec.Struct], field: str) -> str:
             return _GO_TYPES[origin]
         if origin is tuple:
             item = get_args(candidate)[0]
-            return f"[]api.{_go_name(item)}" if issubclass(item, msgspec.Struct) else f"[]{_GO_TYPES[item]}"
+            item = getattr(item, "__origin__", item)
+            if isinstance(item, type) and issubclass(item, msgspec.Struct):
+                return f"[]api.{_go_name(item)}"
+            return f"[]{_GO_TYPES.get(item, 'object')}"
         if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):
             return f"api.{_go_name(candidate)}"
     return "string"

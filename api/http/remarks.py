@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from corral.core.requests.outputs import Finished, Started
 
-__all__ = ("IGNORED_HEADER", "Remarks")
+__all__ = ("IGNORED_HEADER", "ByType", "Fields", "Remarks", "unused_fields")
 
 IGNORED_HEADER = b"x-corral-ignored"
 """The header that lists ignored fields and options, separated by commas."""
 
 _MOST_NAMES, _LONGEST_NAME = 64, 64
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.: -]")
+
+Fields = Mapping[str, "Fields | ByType | None"]
+"""The fields of an object that have an effect; None stands for a value of which everything has one."""
+
+
+class ByType(msgspec.Struct, frozen=True):
+    """Objects whose field ``type`` tells which other fields they may have; those that state none are of the type
+    `default`. Other types are not looked at.
+    """
+
+    fields: Mapping[str, Fields]
+    default: str | None = None
 
 
 class Remarks:
@@ -42,3 +56,32 @@ class Remarks:
             "format_problem": finished.format_problem,
         }
         return {name: value for name, value in told.items() if value}
+
+
+def unused_fields(value: Any, known: Fields | ByType, path: str) -> dict[str, None]:
+    """The paths of what a client has sent in `value`, or in the items of a list, beyond the fields `known`, in order.
+
+    `path` is that of `value`. What is null or empty asks for nothing. After as many as are told, the rest is left out.
+    """
+    found: dict[str, None] = {}
+    _look(value, known, path, found)
+    return found
+
+
+def _look(value: Any, known: Fields | ByType, path: str, found: dict[str, None]) -> None:
+    if isinstance(value, list | tuple):
+        for item in value:
+            _look(item, known, path, found)
+    if not isinstance(value, dict):
+        return
+    if isinstance(known, ByType):
+        kind = value.get("type", known.default)
+        if not isinstance(kind, str) or kind not in known.fields:
+            return
+        known = known.fields[kind]
+    for name, item in value.items():
+        if name not in known:
+            if item is not None and item != [] and item != {} and len(found) < _MOST_NAMES:
+                found[f"{path}.{name}"] = None
+        elif (inner := known[name]) is not None:
+            _look(item, inner, f"{path}.{name}", found)

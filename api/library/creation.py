@@ -39,7 +39,8 @@ class CreateOptions(TypedDict, total=False):
     the other model: paths, or scales by path; `draft_files` a draft model. `template` is a Go template, `parameters`
     are options by name, merged with those of the other model; `messages` open each chat; `license` is a text, or
     several, appended. `renderer`, `parser` and `requires` are for Ollama. With `remote_host`, the model runs on that
-    server. `info` overrides what the model says about itself.
+    server. `info` overrides what the model says about itself. `quantize` and `draft_quantize` are the types that the
+    weights and the draft model's are quantized to.
     """
 
     files: Paths
@@ -56,6 +57,7 @@ class CreateOptions(TypedDict, total=False):
     remote_host: str
     info: Mapping[str, Any]
     quantize: str
+    draft_quantize: str
 
 
 class AsyncCreation(ABC):
@@ -76,7 +78,7 @@ class AsyncCreation(ABC):
         """
         refuse_unknown(f"{self._name}.create()", how, CreateOptions.__annotations__)
         report = checked_callback("on_progress", on_progress) or ignore_progress
-        texts = ("template", "system", "renderer", "parser", "requires", "remote_host", "quantize")
+        texts = ("template", "system", "renderer", "parser", "requires", "remote_host", "quantize", "draft_quantize")
         call = CreateCall(
             name=parse_name(checked("model", model, str)),
             base=checked("from_", from_, str),

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from corral.core.catalog.checkpoints import given_checkpoint, is_checkpoint
-from corral.core.catalog.create_calls import CreateCall
+from corral.core.catalog.create_calls import CreateCall, GivenFiles
 from corral.core.catalog.given_files import GivenFileReader, check_paths, model_files
 from corral.core.catalog.info_overrides import with_info
 from corral.core.catalog.inspection import WeightsInspector
@@ -123,8 +123,7 @@ class ModelCreator:
     ) -> tuple[Model, str | None]:
         """The model without what the call says about it, and the family of its template if it comes from a file."""
         if call.base and call.remote_host:
-            if call.draft_files:
-                raise InvalidRequest("DRAFT cannot be used with remote models")
+            _refuse_weights(call)
             remote = RemoteModel(host=remote_address(call.remote_host), model=call.base)
             is_bare = not call.info.get("capabilities")
             return Model(remote=remote, capabilities=_REMOTE_CAPABILITIES if is_bare else ()), None
@@ -140,8 +139,22 @@ class ModelCreator:
         for adapter in call.adapters:
             model = _with_files(model, [await self._weights.adapters.made(call, model, adapter, reader, on_progress)])
         if call.draft_files:
-            model = _with_files(model, model_files(await reader.parts(call.draft_files, on_progress), "draft"))
+            model = _with_files(model, await self._draft(call, call.draft_files, reader, on_progress))
         return model, family
+
+    async def _draft(
+        self, call: CreateCall, files: GivenFiles, reader: GivenFileReader, on_progress: OnProgress
+    ) -> tuple[ModelFile, ...]:
+        parts = await reader.parts(files, on_progress)
+        if not call.draft_quantize:
+            return model_files(parts, "draft")
+        if len(parts) != 1:
+            raise InvalidRequest(f"a draft model that is quantized needs exactly one file, but this has {len(parts)}")
+        asked = msgspec.structs.replace(call, quantize=call.draft_quantize)
+        draft = await self._weights.quantized(
+            file_model(parts, parts[0]), asked, parts[0].metadata, reader, on_progress
+        )
+        return tuple(msgspec.structs.replace(file, role="draft") for file in draft.files)
 
     async def _base(self, call: CreateCall, reader: GivenFileReader, on_progress: OnProgress) -> Model:
         record = await self._stored_base(call.base, on_progress)
@@ -196,6 +209,16 @@ class ModelCreator:
         if model.quantization == metadata.file_type:
             on_progress(FetchProgress(status="verifying conversion"))
         return model, template_family(metadata.chat_template) if metadata.chat_template else None
+
+
+def _refuse_weights(call: CreateCall) -> None:
+    """What a model that runs elsewhere cannot have."""
+    if call.draft_files:
+        raise InvalidRequest("DRAFT cannot be used with remote models")
+    given = {"files": call.files, "adapters": call.adapters, "quantize": call.quantize}
+    for field, value in given.items():
+        if value:
+            raise InvalidRequest(f"{field} cannot be used with remote models", "its weights are on the other server")
 
 
 def _with_files(model: Model, files: Sequence[ModelFile]) -> Model:

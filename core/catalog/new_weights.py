@@ -14,10 +14,11 @@ from corral.core.catalog.given_files import NO_DIGEST, GivenFileReader
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.new_adapters import AdapterMaker
 from corral.core.catalog.new_models import Part, file_model
-from corral.core.catalog.quantizing import Quantizer, check_quantization, known_quantization
+from corral.core.catalog.quantizing import UNQUANTIZED, Quantizer, check_quantization, known_quantization
 from corral.core.errors import NotFound, Unsupported
 from corral.core.models.digests import Digest
 from corral.core.models.model import Model, ModelMetadata
+from corral.core.models.quantization_types import QuantizationType
 from corral.core.ports.blobs import BlobInfo, LocalBlobs
 from corral.core.ports.sources import FetchProgress, OnProgress
 
@@ -44,14 +45,25 @@ class WeightsMaker:
         self._inspector = inspector
         self._local = local
 
+    def require(self, call: CreateCall) -> QuantizationType | None:
+        """The type that the call wants of the weights of a checkpoint. Raises what is known to go wrong with it before
+        anything is fetched or converted: `InvalidRequest`, `Unsupported`, `EngineNotInstalled`."""
+        if self._checkpoints is None:
+            raise Unsupported("nothing here converts safetensors")
+        if not call.quantize:
+            return None
+        wanted = known_quantization(call.quantize)
+        if wanted not in UNQUANTIZED:
+            self._required().require(wanted, importance_matrix=call.importance_matrix)
+        return wanted
+
     async def converted(
         self, call: CreateCall, files: GivenFiles, reader: GivenFileReader, on_progress: OnProgress
     ) -> tuple[Model, ModelMetadata]:
         """The model that these files of a checkpoint become, of the type that the call asks for, and what the header of
         its weights says; of a type that it is quantized to, what it said before."""
-        if self._checkpoints is None:
-            raise Unsupported("nothing here converts safetensors")
-        wanted = known_quantization(call.quantize) if call.quantize else None
+        wanted = self.require(call)
+        assert self._checkpoints is not None
         total = 0
         for name, file in files.items():
             if isinstance(file, Path):
@@ -99,10 +111,10 @@ class WeightsMaker:
         assert metadata is not None
         weights = model.weights
         assert weights is not None
-        if self._quantizer is None:
-            raise Unsupported("nothing here quantizes weights")
+        quantizer = self._required()
+        quantizer.require(kind, importance_matrix=call.importance_matrix)
         status = f"quantizing {metadata.file_type} model to {kind}"
-        quantized = await self._quantizer.quantize(
+        quantized = await quantizer.quantize(
             call.name,
             model,
             metadata,
@@ -122,6 +134,11 @@ class WeightsMaker:
             converted_from=weights.digest,
             joined_from=(),
         )
+
+    def _required(self) -> Quantizer:
+        if self._quantizer is None:
+            raise Unsupported("nothing here quantizes weights")
+        return self._quantizer
 
 
 def _size_bytes(path: Path) -> int:

@@ -11,14 +11,20 @@ from corral.core.models.model import Model, ModelFile, ModelMetadata
 from corral.core.models.names import ModelName
 from corral.core.models.quantization_types import QuantizationType, quantization_type
 
-__all__ = ("Quantizer", "check_quantization", "known_quantization")
+__all__ = ("UNQUANTIZED", "Quantizer", "check_quantization", "known_quantization")
 
 _OLLAMAS_TYPES = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
-_UNQUANTIZED = ("F16", "BF16", "F32")
+UNQUANTIZED = ("F16", "BF16", "F32")
+"""Types whose weights can be quantized without losing quality twice, and which converters make."""
 
 
 class Quantizer(Protocol):
     """Makes weights of another type."""
+
+    def require(self, wanted: QuantizationType, *, importance_matrix: Path | None) -> None:
+        """Called before weights are made that are then quantized. Raises `InvalidRequest` if `wanted` needs an
+        importance matrix and there is none, `Unsupported` and `EngineNotInstalled` if nothing here quantizes."""
+        ...
 
     async def quantize(
         self,
@@ -57,7 +63,7 @@ def check_quantization(wanted: str, metadata: ModelMetadata | None, *, requantiz
     kind = known_quantization(wanted)
     if metadata is not None and metadata.file_type == kind:
         return None
-    if metadata is None or not (metadata.file_type in _UNQUANTIZED or requantize):
+    if metadata is None or not (metadata.file_type in UNQUANTIZED or requantize):
         raise InvalidRequest(
             "quantization is only supported for F16, BF16 and F32 models",
             "weights that are quantized already lose quality once more; corral quantize --requantize does it",

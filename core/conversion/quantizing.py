@@ -8,15 +8,16 @@ from pathlib import Path
 
 from corral.core.conversion.converting import Converting
 from corral.core.conversion.results import require_able, typed_parameters
-from corral.core.errors import Unsupported
+from corral.core.errors import EngineNotInstalled, Unsupported
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.quantization_types import QuantizationType
+from corral.core.models.quantization_types import NEEDS_MATRIX, QuantizationType, missing_matrix
 from corral.core.ports.blobs import LocalBlobs
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import LocalFile
 from corral.core.specs.installation import Installation
+from corral.core.wording.pip_lines import install_line
 
 __all__ = ("IMPORTANCE_MATRIX", "QUANTIZER", "WeightsQuantizer")
 
@@ -43,6 +44,14 @@ class WeightsQuantizer:
         self._spec = next((spec for spec in converters if spec.name == QUANTIZER), None)
         self._installation = installation
 
+    def require(self, wanted: QuantizationType, *, importance_matrix: Path | None) -> None:
+        if wanted in NEEDS_MATRIX and importance_matrix is None:
+            raise missing_matrix(wanted)
+        spec = self._required()
+        missing = self._installation.missing(spec)
+        if missing:
+            raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", install_line(spec))
+
     async def quantize(
         self,
         name: ModelName,
@@ -57,8 +66,7 @@ class WeightsQuantizer:
     ) -> ModelFile:
         weights = model.weights
         assert weights is not None
-        if self._spec is None:
-            raise Unsupported(f"there is no converter {QUANTIZER!r}, which quantizes weights")
+        spec = self._required()
         record = StoredModel(
             **{field: getattr(model, field) for field in Model.__struct_fields__},
             name=name,
@@ -66,12 +74,17 @@ class WeightsQuantizer:
             size_bytes=weights.size_bytes,
             modified_at=0.0,
         )
-        require_able(self._spec, record, metadata, self._installation)
-        parameters = typed_parameters(self._spec, {"type": wanted, "requantize": requantize})
+        require_able(spec, record, metadata, self._installation)
+        parameters = typed_parameters(spec, {"type": wanted, "requantize": requantize})
         async with AsyncExitStack() as pins:
             path = path or await pins.enter_async_context(self._local.local(weights.digest))
             files = [LocalFile(role="weights", path=str(path))]
             if importance_matrix is not None:
                 files.append(LocalFile(role="other", path=str(importance_matrix), name=IMPORTANCE_MATRIX))
-            converted = await self._converting.run(self._spec, record, metadata, files, parameters, on_progress)
+            converted = await self._converting.run(spec, record, metadata, files, parameters, on_progress)
         return converted.files[0]
+
+    def _required(self) -> ConverterSpec:
+        if self._spec is None:
+            raise Unsupported(f"there is no converter {QUANTIZER!r}, which quantizes weights")
+        return self._spec

@@ -46,7 +46,8 @@ class TuneRow(Value, frozen=True, kw_only=True):
 
 class TuneReport(Value, frozen=True, kw_only=True):
     """`original` is what the model has, of the type `original_kind`, None if nothing was measured. `recommended` is the
-    best type, None if it is the original. `kept`: loads use the recommendation from now on."""
+    best type, None if it is the original, or if nothing was measured. `kept`: loads use the recommendation from now
+    on."""
 
     engine: str
     original_kind: str
@@ -84,6 +85,7 @@ class ModelTuner:
         self._comparer = comparer
         self._engines = [spec for spec in engines if spec.compare is not None and spec.reencodings]
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failed: set[str] = set()
 
     async def tune(
         self,
@@ -95,7 +97,7 @@ class ModelTuner:
         on_progress: OnLoadProgress,
     ) -> TuneReport:
         """Tries `types` (by default those that the engine suggests), and keeps the best whose divergence from the
-        original is at most `most_kl`; with `keep` False, none, and what was kept before stays.
+        original is at most `most_kl`; with `keep` False, or if none could be measured, what was kept before stays.
 
         Cancelling it leaves nothing behind. Raises `Unsupported` for a model that cannot be re-encoded.
         """
@@ -122,9 +124,10 @@ class ModelTuner:
                     rows.append(TuneRow(kind=kind, refused=error.message))
             best = max((row for row in rows if not row.refused), key=lambda row: row.gain or 0.0, default=None)
             chosen = best.kind if best is not None and (best.gain or 0.0) >= _WORTH_IT else None
+            compared = [row.comparison for row in rows if row.comparison is not None]
+            keep = keep and (bool(compared) or not tried)  # a full disk says nothing about types
             if keep:
                 await self._keep(record, spec.name, None if chosen is None else candidates[chosen])
-        compared = [row.comparison for row in rows if row.comparison is not None]
         measured = [one.reference for one in compared if one.reference.prompt_per_s is not None]
         original = next(iter([*measured, *(one.reference for one in compared)]), None)
         return TuneReport(
@@ -156,8 +159,8 @@ class ModelTuner:
         return found
 
     def tune_later(self, record: StoredModel) -> None:
-        """Tunes the model in the background, unless that has been done, or is under way. Errors are logged."""
-        if record.weights is None or record.weights.digest in self._tasks:
+        """Tunes the model in the background, unless that has been done or tried, or is under way. Errors are logged."""
+        if record.weights is None or record.weights.digest in self._tasks or record.weights.digest in self._failed:
             return
         digest = record.weights.digest
         task = asyncio.create_task(self._tune_quietly(record), name=f"tune {record.name.short}")
@@ -173,14 +176,20 @@ class ModelTuner:
             await asyncio.wait(tasks)
 
     async def _tune_quietly(self, record: StoredModel) -> None:
+        assert record.weights is not None
         try:
             _log.info("tuning %s in the background", record.name.short)
             report = await self.tune(record, on_progress=lambda share: None)
-            if report.recommended is None:  # so that it is not tried again
-                await self._models.publish(_name(record, report.engine), record.content())
-            _log.info("tuned %s: %s", record.name.short, report.recommended or "the original is best")
+            if report.kept:
+                if report.recommended is None:  # so that it is not tried again
+                    await self._models.publish(_name(record, report.engine), record.content())
+                _log.info("tuned %s: %s", record.name.short, report.recommended or "the original is best")
+                return
+            reasons = "; ".join(f"{row.kind}: {row.refused}" for row in report.rows)
+            _log.warning("could not tune %s: %s", record.name.short, reasons)
         except CorralError as error:
             _log.warning("could not tune %s: %s", record.name.short, error.message)
+        self._failed.add(record.weights.digest)
 
     async def _candidate(
         self, record: StoredModel, kind: QuantizationType, trials: AsyncExitStack, report: OnLoadProgress

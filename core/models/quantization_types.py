@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ("QuantizationType", "quantization_type")
+from corral.core.errors import InvalidRequest
+
+__all__ = ("NEEDS_MATRIX", "QuantizationType", "missing_matrix", "quantization_type")
 
 
 class QuantizationType(StrEnum):
@@ -49,6 +51,19 @@ class QuantizationType(StrEnum):
     MXFP4_MOE = "MXFP4_MOE"
 
 
+NEEDS_MATRIX = frozenset(
+    {
+        QuantizationType.IQ1_S,
+        QuantizationType.IQ1_M,
+        QuantizationType.IQ2_XXS,
+        QuantizationType.IQ2_XS,
+        QuantizationType.IQ2_S,
+        QuantizationType.IQ2_M,
+        QuantizationType.Q2_K_S,
+    }
+)
+"""Types that llama.cpp refuses to make without an importance matrix, since the result would be useless."""
+
 _SHORT = {"Q5_K": QuantizationType.Q5_K_M, "Q4_K": QuantizationType.Q4_K_M, "Q3_K": QuantizationType.Q3_K_M}
 
 
@@ -58,3 +73,11 @@ def quantization_type(text: str) -> QuantizationType | None:
     if name in _SHORT:
         return _SHORT[name]
     return QuantizationType.__members__.get(name)
+
+
+def missing_matrix(kind: QuantizationType) -> InvalidRequest:
+    """The error for weights that cannot be quantized to this type without a matrix."""
+    return InvalidRequest(
+        f"{kind} needs an importance matrix, without which the model would be useless",
+        "make one with llama-imatrix, and give it with --imatrix FILE, or choose another type",
+    )

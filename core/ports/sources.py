@@ -43,11 +43,13 @@ class RemoteFile(Value, frozen=True, kw_only=True):
 
 
 class SourceModel(Value, frozen=True, kw_only=True):
-    """The files that a reference stands for. `name` is what a model folder is called; a file has its own name."""
+    """The files that a reference stands for. `name` is what a model folder is called; a file has its own name.
+    `quantize` is the type that the weights of a checkpoint in safetensors get once they are converted, if any."""
 
     reference: str
     files: tuple[RemoteFile, ...]
     name: str = ""
+    quantize: str = ""
 
 
 class ModelSource(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, get_type_hints
 
 import msgspec
@@ -39,6 +40,14 @@ def _plain(value: Any) -> Any:
 def _shown(settings: msgspec.Struct, field: str) -> Any:
     """What ``corral config`` may print: a field with ``Meta(extra={"secret": True})`` only shows that it is set."""
     value = getattr(settings, field)
-    hint = get_type_hints(type(settings), include_extras=True)[field]
-    secret = any((meta.extra or {}).get("secret") for meta in getattr(hint, "__metadata__", ()))
-    return "***" if secret and value else value
+    return "***" if value and field in _secrets(type(settings)) else value
+
+
+@cache
+def _secrets(kind: type[msgspec.Struct]) -> frozenset[str]:
+    hints = get_type_hints(kind, include_extras=True)
+    return frozenset(
+        field
+        for field in kind.__struct_fields__
+        if any((meta.extra or {}).get("secret") for meta in getattr(hints[field], "__metadata__", ()))
+    )

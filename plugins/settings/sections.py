@@ -39,7 +39,7 @@ def refuse_unknown(
 def decode_section(table: Any, kind: type[S], prefix: SettingPath, origins: Mapping[SettingPath, str]) -> S:
     if not isinstance(table, dict):
         raise SettingsError(f"{dotted(prefix)}: Expected a table, got `{type(table).__name__}`")
-    names = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+    names = kind.__struct_encode_fields__
     refuse_unknown(table, names, prefix, origins)
     try:
         return msgspec.convert(table, kind, dec_hook=decode_setting_type)

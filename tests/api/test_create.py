@@ -322,6 +322,9 @@ REMOTE = {"from": "far", "remote_host": "10.0.0.1"}
          'info field "context_length" must be a non-negative integer'),
         ({"from": "smol:q4", "draft_quantize": "q8_0"}, 400, "--draft-quantize requires a DRAFT model"),
         ({**REMOTE, "draft_files": {"x": "sha256:" + "0" * 64}}, 400, "DRAFT cannot be used with remote models"),
+        ({**REMOTE, "files": {"x": "sha256:" + "0" * 64}}, 400, "files cannot be used with remote models"),
+        ({**REMOTE, "adapters": {"x": "sha256:" + "0" * 64}}, 400, "adapters cannot be used with remote models"),
+        ({**REMOTE, "quantize": "q8_0"}, 400, "quantize cannot be used with remote models"),
         ({"from": "far", "remote_host": "ftp://x"}, 400, "bad remote"),
         ({"from": "smol:q4", "quantize": "q3"}, 400, "unsupported quantization type Q3 - supported types are F32, F16, "
          "Q4_K_S, Q4_K_M, Q8_0"),

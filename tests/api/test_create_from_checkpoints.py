@@ -87,6 +87,14 @@ def test_a_checkpoint_is_quantized_at_once(api: httpx.Client, server: Any, tmp_p
     assert next(record for record in facts if record.name.tag == "q8").converted_from == source
 
 
+def test_a_type_that_needs_a_matrix_is_refused_at_once(api: httpx.Client, tmp_path: Path) -> None:
+    """Before the conversion, which may take long: once that reports progress, the status is 200."""
+    files = uploaded(api, write_tiny_checkpoint(tmp_path / "tiny"))
+    response = api.post("/api/create", json={"model": "tiny:iq", "files": files, "quantize": "iq2_xs"})
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("IQ2_XS needs an importance matrix")
+
+
 @pytest.mark.parametrize("kind", ["F32", "bf16"])
 def test_floats_are_made_directly(api: httpx.Client, tmp_path: Path, kind: str) -> None:
     """A type of 16 or 32 bits needs no second step."""

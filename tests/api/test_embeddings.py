@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -94,3 +95,16 @@ def test_vectors_that_no_json_can_carry(start_server: Callable[..., Any], path: 
     with start_server({"infinite_vectors": True}) as server:
         response = httpx.post(f"{server.url}{path}", json={"model": MODEL, "input": "x", "prompt": "x"})
         assert (response.status_code, response.json()) == (status, {"error": "embedding contains NaN or Inf values"})
+
+
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings"])
+def test_many_vectors_are_sent_in_parts(client: httpx.Client, path: str) -> None:
+    """Both APIs write a few rows at a time, so that other requests have their turn; all are there in the end."""
+    inputs = [f"text {number}" for number in range(100)]
+    with client.stream("POST", path, json={"model": MODEL, "input": inputs}) as response:
+        assert response.headers["transfer-encoding"] == "chunked"
+        found = json.loads(response.read())
+    vectors = found["embeddings"] if path == "/api/embed" else [one["embedding"] for one in found["data"]]
+    assert len(vectors) == 100
+    alone = client.post(path, json={"model": MODEL, "input": inputs[77]}).json()
+    assert vectors[77] == (alone["embeddings"][0] if path == "/api/embed" else alone["data"][0]["embedding"])

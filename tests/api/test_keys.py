@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
+import anthropic
 import httpx
+import jsonschema_rs
+import msgspec
 import ollama
+import openai
 import pytest
+from click.testing import CliRunner
 from litestar import Router, get
 
 from corral.adapters.authenticators.key_file import KeyFile
 from corral.adapters.authenticators.keys import KeyAuthenticator
 from corral.adapters.authenticators.settings import KeysSettings
+from corral.adapters.engines.fake import SPEC
+from corral.adapters.engines.fake.engine import FakeEngine
+from corral.adapters.engines.fake.options import FakeLoadOptions
+from corral.api.cli import main
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError
+from corral.core.access import wrong_tries
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled
 from corral.core.requests.principal import SCOPES, Principal, RequestLimits, Scope
+from corral.core.requests.requests import Request
 from corral.core.scheduling.settings import SchedulerSettings
+from corral.core.specs.engines import LoadRequest
 
 MODEL = "smol:q4"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": False}
@@ -76,60 +93,111 @@ class Keyed:
 
     def within(self, condition: Callable[[], bool]) -> None:
         done = threading.Event()
-        for _ in range(400):
+        for _ in range(2000):
             if condition():
                 return
-            done.wait(0.05)
+            done.wait(0.01)
         raise AssertionError("it did not happen")
 
 
 @pytest.fixture(scope="module")
 def keyed(start_server: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     file = KeyFile(tmp_path_factory.mktemp("keys") / "keys.json")
-    authenticator = KeyAuthenticator(KeysSettings(file=str(file.path)))
+    # Its seconds are short, so that keys count at once.
+    authenticator = KeyAuthenticator(KeysSettings(file=str(file.path)), clock_s=lambda: 100 * time.monotonic())
     with start_server(engine={"step_delay_s": 0.003}, authenticator=authenticator, routers=(PLUGIN,)) as server:
         yield Keyed(server, file)
 
 
-def operations(keyed: Keyed) -> list[tuple[str, str, list[Any], str]]:
-    """Verb, path with its parameters filled in, `security`, and the scope of each operation that the document lists."""
-    document = httpx.get(f"{keyed.url}/openapi.json").json()
+class Operation(NamedTuple):
+    """A verb on a path with its parameters filled in, what the document says of it, and how a client asks."""
+
+    verb: str
+    path: str
+    security: list[Any]
+    scope: str
+    errors: Mapping[str, Any]
+    """The schemas of its refusals by status; None where a plugin has not described them."""
+
+    headers: Mapping[str, str] = {}
+
+    @property
+    def dialect(self) -> str:
+        if self.headers:
+            return "anthropic"
+        return "openai" if self.path.startswith("/v1/") else ""
+
+
+def operations(url: str) -> list[Operation]:
+    """All that the server's document lists, ``HEAD`` for each ``GET``, and shared paths for both of their clients."""
+    document = httpx.get(f"{url}/openapi.json").json()
     assert set(document["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    anthropic_error = {"$ref": "#/components/schemas/anthropic.AnthropicError"}
     found = []
     for path, verbs in document["paths"].items():
         filled = re.sub(r"\{digest\}", "sha256:" + "0" * 64, path)
         filled = re.sub(r"\{\w+\}", "x", filled)
-        found += [(verb, filled, one["security"], one["x-corral-scope"]) for verb, one in verbs.items()]
-    assert len(found) > 20
+        headers = {"anthropic-version": "2023-06-01"} if path.startswith("/v1/messages") else {}
+        for verb, one in verbs.items():
+            errors: dict[str, Any] = {}
+            for status in ("401", "403", "429") if one["security"] else ():
+                content = one["responses"][status].get("content", {}).get("application/json")
+                errors[status] = content and {**content["schema"], "components": document["components"]}
+            told = Operation(verb, filled, one["security"], one["x-corral-scope"], errors, headers)
+            found.append(told)
+            if verb == "get":
+                found.append(told._replace(verb="head"))
+            if path.startswith("/v1/models"):
+                shared = {status: {**anthropic_error, "components": document["components"]} for status in errors}
+                found.append(told._replace(errors=shared, headers={"anthropic-version": "2023-06-01"}))
+    assert len(found) > 45
     return found
 
 
-def envelope_fits(path: str, response: httpx.Response) -> bool:
-    """Whether the body is an error in the dialect of the path."""
-    if response.request.method == "HEAD":
-        return True
-    body = response.json()
-    if path.startswith("/own"):
-        return list(body) == ["own"]
-    if path.startswith("/v1"):
-        return isinstance(body["error"], dict) and bool(body["error"]["message"])
-    return isinstance(body["error"], str) and bool(body["error"])
+KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-def test_every_route_asks_for_a_key(keyed: Keyed) -> None:
-    """Without a key and with a wrong one it is 401, in the route's envelope; a few routes answer everybody."""
-    wrong = keyed.key("wrong")[:-4] + "0000"
-    with httpx.Client(base_url=keyed.url) as client:
-        for verb, path, security, scope in operations(keyed):
-            if (verb, path) in OPEN:
-                assert (security, scope) == ([], "open")
-                assert client.request(verb, path).status_code == 200
+def require_refusal(operation: Operation, answer: httpx.Response, status: int) -> None:
+    """The operation is refused with this status, in the envelope that the document tells of and its clients know."""
+    if operation.verb == "head":
+        assert answer.status_code == status or (status, answer.status_code) == (403, 405)  # not all have this verb
+        assert not answer.content
+        return
+    assert answer.status_code == status, (operation, answer.text)
+    body = answer.json()
+    if operation.path.startswith("/own"):
+        assert body == {"own": status}
+        return
+    jsonschema_rs.validate(operation.errors[str(status)], body)
+    if operation.dialect:
+        assert (body["error"]["type"], bool(body["error"]["message"])) == (KINDS[status], True), operation
+    if operation.dialect == "anthropic":
+        assert (body["type"], body["request_id"]) == ("error", answer.headers["request-id"])
+
+
+def test_every_route_asks_for_a_key(
+    start_server: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a key and with a wrong one, wherever it stands, it is 401, in the route's envelope; a few routes answer
+    everybody.
+    """
+    monkeypatch.setattr(wrong_tries, "_FREE_TRIES", 10_000)
+    file = KeyFile(tmp_path / "keys.json")
+    wrong = asyncio.run(file.create(Principal(name="wrong", scopes=frozenset(SCOPES))))[:-4] + "0000"
+    authenticator = KeyAuthenticator(KeysSettings(file=str(file.path)))
+    with start_server(authenticator=authenticator, routers=(PLUGIN,)) as server, httpx.Client() as client:
+        for one in operations(server.url):
+            if not one.security:
+                assert ("get" if one.verb == "head" else one.verb, one.path) in OPEN
+                assert one.scope == "open"
+                if one.verb == "get":
+                    assert client.get(server.url + one.path).status_code == 200
                 continue
-            assert len(security) == 2
-            for headers in ({}, {"authorization": f"Bearer {wrong}"} if scope == "infer" and verb == "get" else {}):
-                answer = client.request(verb, path, headers=headers)
-                assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), path
-                assert envelope_fits(path, answer), path
+            assert len(one.security) == 2
+            for key in ({}, {"authorization": f"Bearer {wrong}"}, {"x-api-key": wrong}):
+                answer = client.request(one.verb, server.url + one.path, headers={**one.headers, **key})
+                require_refusal(one, answer, 401)
+                assert answer.headers["www-authenticate"] == "Bearer"
 
 
 def test_every_route_asks_for_a_scope(keyed: Keyed) -> None:
@@ -140,12 +208,10 @@ def test_every_route_asks_for_a_scope(keyed: Keyed) -> None:
         "admin": keyed.key("both", "infer", "manage"),
     }
     scopes = {}
-    for verb, path, security, scope in operations(keyed):
-        scopes[verb, path] = scope
-        if security:
-            answer = keyed.ask(verb.upper(), path, lacking[scope])
-            assert answer.status_code == 403, path
-            assert envelope_fits(path, answer), path
+    for one in operations(keyed.url):
+        scopes[one.verb, one.path] = one.scope
+        if one.security:
+            require_refusal(one, keyed.ask(one.verb, one.path, lacking[one.scope], headers=one.headers), 403)
     assert scopes["post", "/api/pull"] == scopes["post", "/api/create"] == "manage"
     assert scopes["get", "/own/plain"] == "admin"
 
@@ -153,15 +219,17 @@ def test_every_route_asks_for_a_scope(keyed: Keyed) -> None:
 def test_every_route_keeps_the_limits(keyed: Keyed) -> None:
     """Over a limit it is 429, in the route's envelope, with what is left and when to come again."""
     key = keyed.key("slow", requests_per_minute=1)
-    for verb, path, security, _ in operations(keyed):
-        if security:
-            answer = keyed.ask(verb.upper(), path, key)
-            assert answer.status_code == 429, path
+    for one in operations(keyed.url):
+        if one.security:
+            answer = keyed.ask(one.verb, one.path, key, headers=one.headers)
+            require_refusal(one, answer, 429)
             assert 1 <= int(answer.headers["retry-after"]) <= 60
+            if one.dialect == "anthropic":
+                assert answer.headers["anthropic-ratelimit-requests-remaining"] == "0"
+                continue
             assert answer.headers["x-ratelimit-limit-requests"] == "1"
             assert answer.headers["x-ratelimit-remaining-requests"] == "0"
             assert re.fullmatch(r"\d+s|1m0s", answer.headers["x-ratelimit-reset-requests"])
-            assert envelope_fits(path, answer), path
 
 
 def test_what_is_not_a_route_asks_for_a_key_too(keyed: Keyed) -> None:
@@ -245,11 +313,17 @@ def test_names_that_a_key_may_not_give(keyed: Keyed) -> None:
 
 
 def test_a_revoked_key_is_refused(keyed: Keyed) -> None:
-    """Soon, without a restart; a new key counts as soon."""
+    """Soon, without a restart; a new key counts as soon. What has been let in, running or waiting, is answered."""
     key = keyed.key("leaver")
     assert keyed.ask("GET", "/api/tags", key).status_code == 200
-    asyncio.run(keyed.file.revoke("leaver"))
-    keyed.within(lambda: keyed.ask("GET", "/api/tags", key).status_code == 401)
+    endless = CHAT | {"stream": True, "options": {"ignore_eos": True, "num_predict": 4000, "num_ctx": 4096}}
+    with httpx.stream("POST", f"{keyed.url}/api/chat", json=endless, headers={"x-api-key": key}, timeout=60) as running:
+        lines = running.iter_lines()
+        next(lines)
+        asyncio.run(keyed.file.revoke("leaver"))
+        keyed.within(lambda: keyed.ask("GET", "/api/tags", key).status_code == 401)
+        assert [json.loads(next(lines))["done"] for _ in range(20)] == [False] * 20
+    keyed.within(lambda: keyed.server.active() == 0)
 
 
 def test_tokens_are_charged(keyed: Keyed) -> None:
@@ -299,40 +373,128 @@ def test_the_official_client_sends_its_key(keyed: Keyed, monkeypatch: pytest.Mon
     assert caught.value.status_code == 401
 
 
-def test_a_greedy_key_delays_another_by_one_answer(
-    start_server: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """While a thousand of its requests wait for the only stream, another's is next: it waits for the running answer,
-    and for one more if it has just had its turn.
+def test_the_clients_of_the_vendors_send_their_keys(keyed: Keyed) -> None:
+    """As they always do; what a key may not, and a wrong key, is an error of their own classes."""
+    key, manager = keyed.key("vendor", "infer"), keyed.key("vendors-manager", "manage")
+    hello: Any = CHAT["messages"]
+    with openai.OpenAI(base_url=f"{keyed.url}/v1", api_key=key, max_retries=0) as client:
+        assert client.chat.completions.create(model=MODEL, messages=hello).choices[0].message.content
+        with pytest.raises(openai.PermissionDeniedError, match="infer"):
+            client.with_options(api_key=manager).models.list()
+        with pytest.raises(openai.AuthenticationError, match="not valid") as wrong:
+            client.with_options(api_key=f"{key}x").models.list()
+    assert wrong.value.code == "invalid_api_key"
+    with anthropic.Anthropic(base_url=keyed.url, api_key=key, max_retries=0) as own:
+        assert own.messages.create(model=MODEL, max_tokens=20, messages=hello).content
+        with pytest.raises(anthropic.PermissionDeniedError, match="infer"):
+            own.with_options(api_key=manager).messages.create(model=MODEL, max_tokens=20, messages=hello)
+        with pytest.raises(anthropic.AuthenticationError, match="not valid"):
+            own.with_options(api_key=f"{key}x").models.list()
+    slow = keyed.key("vendors-slow", requests_per_minute=1)
+    with openai.OpenAI(base_url=f"{keyed.url}/v1", api_key=slow, max_retries=0) as client:
+        with contextlib.suppress(openai.RateLimitError):  # the key was used to see whether it counts already
+            client.models.list()
+        with pytest.raises(openai.RateLimitError, match="requests per minute"):
+            client.models.list()
+
+
+def test_the_command_line_sends_its_key(keyed: Keyed, tmp_path: Path) -> None:
+    """``CORRAL_API_KEY``; without it, or with a wrong one, a command says what to do."""
+
+    def corral(*arguments: str, key: str | None) -> tuple[object, str, str]:
+        folders = {name: str(tmp_path) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "CORRAL_MODELS")}
+        environment = {**folders, "CORRAL_HOST": keyed.url, "CORRAL_API_KEY": key, "CORRAL_CONFIG": None}
+        with CliRunner().isolation(env=environment) as (out, err, _):
+            status: object = 0
+            try:
+                main(arguments)
+            except SystemExit as end:
+                status = end.code
+            return status, out.getvalue().decode(), err.getvalue().decode()
+
+    key = keyed.key("commands", "infer")
+    status, out, err = corral("run", MODEL, "hello", key=key)
+    assert (status, bool(out.strip())) == (0, True), err
+    status, out, err = corral("ps", key=key)
+    assert (status, MODEL in out) == (0, True), (out, err)
+    for wrong in (None, f"{key}x"):
+        status, _, err = corral("ps", key=wrong)
+        assert (status, "CORRAL_API_KEY" in err) == (1, True), err
+    status, _, err = corral("ps", key=keyed.key("commands-manager", "manage"))
+    assert (status, "infer" in err) == (1, True), err
+
+
+class WatchedEngine(FakeEngine):
+    """The fake engine with a list of what happens to requests, by the names of those who ask."""
+
+    events: ClassVar[list[tuple[str, str, int]]] = []
+
+    def __init__(self, options: FakeLoadOptions) -> None:
+        super().__init__(options)
+        self._names: dict[int, str] = {}
+
+    def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
+        self._names[request_id] = request.caller.principal.name
+        self.events.append(("came", self._names[request_id], request_id))
+        super().add_request(request_id, request, mask)
+
+    def step(self) -> list[tuple[int, EngineOutput]]:
+        outputs = super().step()
+        for request_id, output in outputs:
+            if isinstance(output, Prefilled | EngineFinished):
+                what = "began" if isinstance(output, Prefilled) else "ended"
+                self.events.append((what, self._names[request_id], request_id))
+        return outputs
+
+
+def load_watched(request: LoadRequest, on_progress: OnLoadProgress) -> WatchedEngine:
+    return WatchedEngine(msgspec.convert(request.load_options, FakeLoadOptions))
+
+
+WATCHED = msgspec.structs.replace(SPEC, load="tests.api.test_keys:load_watched")
+
+
+def test_a_greedy_key_delays_another_by_one_answer(start_server: Callable[..., Any], tmp_path: Path) -> None:
+    """While a thousand of its requests wait for the only stream, another's waits for one of its answers at most: the
+    one that is running when it comes, or the next.
     """
     file = KeyFile(tmp_path / "keys.json")
-    greedy, other = [asyncio.run(file.create(Principal(name=name, scopes=frozenset(SCOPES)))) for name in "go"]
-    engine = {"answer": "one two three four", "parallel": 1, "step_delay_s": 0.03}
-    caplog.set_level("INFO", "corral.http")
+    keys = [asyncio.run(file.create(Principal(name=name, scopes=frozenset(SCOPES)))) for name in ("greedy", "other")]
+    other = {"x-api-key": keys[1]}
+    WatchedEngine.events.clear()
 
-    def ended() -> int:
-        """How many answers the server has finished."""
-        return sum(getattr(one, "http", {}).get("tokens") is not None for one in caplog.records)
+    body = json.dumps(CHAT)
+    head = f"POST /api/chat HTTP/1.1\r\nhost: localhost\r\nx-api-key: {keys[0]}\r\ncontent-length: {len(body)}\r\n\r\n"
 
-    async def main(url: str) -> list[int]:
-        async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None)) as client:
-            asked = [
-                asyncio.create_task(client.post("/api/chat", json=CHAT, headers={"x-api-key": greedy}))
-                for _ in range(1000)
-            ]
-            await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-            found = []
-            for _ in range(3):
-                before = ended()
-                answer = await client.post("/api/chat", json=CHAT, headers={"x-api-key": other})
-                assert answer.status_code == 200
-                found.append(ended() - before - 1)
-            for task in asked:
-                task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
-            return found
+    async def ask(url: str) -> None:
+        connections = []
+        for _ in range(1000):
+            connections.append(await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2])))
+            connections[-1][1].write(f"{head}{body}".encode())
+        assert b"200" in await connections[0][0].readline()
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            for _ in range(5):
+                assert (await client.post("/api/chat", json=CHAT, headers=other)).status_code == 200
+            together = [client.post("/api/chat", json=CHAT, headers=other) for _ in range(3)]
+            assert {answer.status_code for answer in await asyncio.gather(*together)} == {200}
+        for _, writer in connections:
+            writer.close()
 
+    engine = {"answer": "one two three four", "parallel": 1, "step_delay_s": 0.01}
     settings = SchedulerSettings(max_queue=1000)
     authenticator = KeyAuthenticator(KeysSettings(file=str(file.path)))
-    with start_server(engine=engine, authenticator=authenticator, scheduler=settings) as server:
-        assert max(asyncio.run(main(server.url))) <= 2
+    with start_server(engine, engines=(WATCHED,), authenticator=authenticator, scheduler=settings) as server:
+        asyncio.run(ask(server.url))
+    assert sum(event[:2] == ("came", "greedy") for event in WatchedEngine.events) == 1000
+    assert sum(event[:2] == ("ended", "greedy") for event in WatchedEngine.events) < 1000
+    waited, since = list[int](), dict[int, int]()
+    for what, name, request_id in WatchedEngine.events:
+        if (what, name) == ("ended", "greedy"):
+            since = {waiting: count + 1 for waiting, count in since.items()}
+        elif name == "other" and what == "came":
+            since[request_id] = 0
+        elif name == "other" and what == "began":
+            waited.append(since.pop(request_id))
+    assert len(waited) == 8
+    assert max(waited[:5]) <= 1  # one after the other: each waits for at most one of the greedy key's answers
+    assert max(waited) <= 3  # three at once: at most one of the greedy key's comes before each

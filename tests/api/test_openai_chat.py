@@ -11,6 +11,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from corral.api.http.errors import ApiError
+from corral.api.http.openai.messages import read_messages
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 from tests.api.conftest import running_server
 from tests.api.test_tools import CALL, PARAMETERS, WEIGHTS
@@ -256,3 +258,21 @@ def test_a_system_message_of_a_developer(shared_server: Any) -> None:
     shared_server.call(lambda runtime: shared_server.world.add("own", data=WEIGHTS, system="You are other."))
     body = {"model": "own", "messages": messages, "_debug_render_only": True}
     assert "other" not in httpx.post(f"{shared_server.url}/v1/chat/completions", json=body).text
+
+
+def test_messages_of_older_clients() -> None:
+    """A `function_call` is a call without an id, and the role ``function`` tells its result."""
+    [called, result] = read_messages(
+        [
+            {
+                "role": "assistant",
+                "content": None,
+                "function_call": {"name": "weather", "arguments": '{"city": "Bonn"}'},
+            },
+            {"role": "function", "name": "weather", "content": "sunny"},
+        ]
+    )
+    assert [(call.name, call.arguments) for call in called.tool_calls] == [("weather", {"city": "Bonn"})]
+    assert (result.role, result.tool_name, result.content) == ("tool", "weather", "sunny")
+    with pytest.raises(ApiError, match="function_call has no function with a name"):
+        read_messages([{"role": "assistant", "function_call": {"arguments": "{}"}}])

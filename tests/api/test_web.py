@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,28 @@ class _Provider:
 
 
 class _Fetcher:
+    """`running` pages are being fetched."""
+
+    running = 0
+
     async def fetch(self, url: str) -> WebPage:
+        if "slow" in url:
+            self.running += 1
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.running -= 1
         if "127" in url:
             raise AddressRefused("127.0.0.1 is not on the public internet")
         return WebPage(url=url, title="T", content="text", links=("https://b.example/",))
 
 
+FETCHER = _Fetcher()
+
+
 @pytest.fixture(scope="module")
 def web_url(start_server: Any) -> Iterator[str]:
-    with start_server(web=WebAccess(_Provider(), _Fetcher())) as server:
+    with start_server(web=WebAccess(_Provider(), FETCHER)) as server:
         yield server.url
 
 
@@ -89,3 +104,14 @@ def test_ollama_s_own_client(web_url: str) -> None:
         found = client.web_search("q", max_results=2).results
         assert [one.url for one in found] == ["https://a.example/0", "https://a.example/1"]
         assert client.web_fetch("https://a.example").content == "text"
+
+
+def test_a_client_that_leaves(web_url: str, within: Callable[[float, Callable[[], bool]], bool]) -> None:
+    """Its page is no longer fetched."""
+    url = httpx.URL(web_url)
+    body = b'{"url": "https://slow.example"}'
+    with socket.create_connection((url.host, url.port or 0), timeout=30) as connection:
+        head = f"POST /api/web_fetch HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        assert within(30, lambda: FETCHER.running == 1)
+    assert within(30, lambda: FETCHER.running == 0)

@@ -1,7 +1,6 @@
 """Other clients of Ollama, unmodified: LangChain and LlamaIndex, and the official one for JavaScript.
 
-They are not installed for everyday runs. CORRAL_CLIENTS_PYTHON is a Python with langchain-ollama,
-llama-index-llms-ollama and llama-index-embeddings-ollama; CORRAL_CLIENTS_NODE is a folder in which
+They are not installed for everyday runs: see `tests.e2e.client_python`. CORRAL_CLIENTS_NODE is a folder in which
 ``npm install ollama`` ran.
 """
 
@@ -17,8 +16,8 @@ import pytest
 
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 from tests.api.conftest import running_server
+from tests.e2e.client_python import found_by_client, python_with
 
-PYTHON = os.environ.get("CORRAL_CLIENTS_PYTHON")
 NODE = os.environ.get("CORRAL_CLIENTS_NODE")
 MODEL = "smollm2-135m-instruct:q4_1"
 
@@ -143,16 +142,14 @@ def caller() -> Iterator[str]:
         yield server.url
 
 
-def _check_tools(output: str) -> None:
-    found = json.loads(output.splitlines()[-1])
+def _check_tools(found: dict[str, Any]) -> None:
     called = [["weather", {"city": "Paris"}], ["weather", {"city": "Bonn"}]]
     assert found["called"] == found["streamed"] == called
     assert found["structured"] == {"city": "Paris"}
     assert "Let me see." in found["answered"]
 
 
-def _check(output: str) -> None:
-    found = json.loads(output.splitlines()[-1])
+def _check(found: dict[str, Any]) -> None:
     assert found["chat"]
     assert found["stream"] == found["chat"]
     assert isinstance(found["structured"]["ok"], bool)
@@ -160,12 +157,13 @@ def _check(output: str) -> None:
 
 
 @pytest.mark.native
-@pytest.mark.skipif(PYTHON is None, reason="CORRAL_CLIENTS_PYTHON is not set")
-@pytest.mark.parametrize("script", [LANGCHAIN, LLAMA_INDEX], ids=["langchain", "llama-index"])
-def test_python_frameworks(server: Any, script: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "script"), [("langchain-ollama", LANGCHAIN), ("llama-index-llms-ollama", LLAMA_INDEX)]
+)
+def test_python_frameworks(request: pytest.FixtureRequest, package: str, script: str) -> None:
     """Chat, streams, structured output and embeddings work through the framework's own classes."""
-    command = [str(PYTHON), "-c", FRAME % script, server.url, MODEL]
-    _check(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
+    python = python_with(package)
+    _check(found_by_client(python, FRAME % script, request.getfixturevalue("server").url, MODEL))
 
 
 @pytest.mark.native
@@ -173,19 +171,17 @@ def test_python_frameworks(server: Any, script: str) -> None:
 def test_the_client_for_javascript(server: Any) -> None:
     """The same through the official client for JavaScript."""
     command = ["node", "--input-type=module", "-", server.url, MODEL]
-    _check(
-        subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=300, input=JAVASCRIPT, cwd=NODE
-        ).stdout
-    )
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, input=JAVASCRIPT, cwd=NODE)
+    _check(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.skipif(PYTHON is None, reason="CORRAL_CLIENTS_PYTHON is not set")
-@pytest.mark.parametrize("script", [LANGCHAIN_TOOLS, LLAMA_INDEX_TOOLS], ids=["langchain", "llama-index"])
-def test_tools_of_python_frameworks(caller: str, script: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "script"), [("langchain-ollama", LANGCHAIN_TOOLS), ("llama-index-llms-ollama", LLAMA_INDEX_TOOLS)]
+)
+def test_tools_of_python_frameworks(request: pytest.FixtureRequest, package: str, script: str) -> None:
     """Their tools are called, in one piece and streamed, and results go back."""
-    command = [str(PYTHON), "-c", FRAME % script, caller, "caller"]
-    _check_tools(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
+    python = python_with(package)
+    _check_tools(found_by_client(python, FRAME % script, request.getfixturevalue("caller"), "caller"))
 
 
 @pytest.mark.skipif(NODE is None, reason="CORRAL_CLIENTS_NODE is not set")
@@ -195,4 +191,4 @@ def test_tools_of_the_client_for_javascript(caller: str) -> None:
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=300, input=JAVASCRIPT_TOOLS, cwd=NODE
     )
-    _check_tools(done.stdout)
+    _check_tools(json.loads(done.stdout.splitlines()[-1]))

@@ -49,6 +49,26 @@ def test_whoever_waits_longest_is_next() -> None:
     assert [fair.popleft() for _ in range(3)] == [("greedy", 1), ("ann", 2), ("greedy", 2)]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_one_item_of_a_greedy_owner_is_all_that_comes_before(seed: int) -> None:
+    """Whenever another owner asks, it waits for one item of the greedy one at most: the running one, or the next."""
+    chance = random.Random(seed)
+    fair = queue(*(("greedy", number) for number in range(1000)))
+    running, waited = fair.popleft(), list[int]()
+    for number in range(100):
+        if chance.random() < 0.5:  # time goes by between the other's requests
+            running = fair.popleft()
+        fair.append(("other", number))
+        before = 0
+        while running != ("other", number):
+            before += running[0] == "greedy"
+            running = fair.popleft()
+        waited.append(before)
+        if chance.random() < 0.5:
+            running = fair.popleft()
+    assert set(waited) == {1}
+
+
 def test_nobody_starves() -> None:
     """Owners who ask one thing at a time, over and over, do not keep another from its turn."""
     fair = queue(("patient", 0), *((f"eager{number}", 0) for number in range(20)))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from corral.adapters.converters.safetensors.spec import CONVERTER
+from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZER
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
@@ -25,6 +26,7 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.transfer_policy import TransferPolicy
 from corral.core.conversion.checkpoints import CheckpointConversion
 from corral.core.conversion.converting import Converting
+from corral.core.conversion.quantizing import WeightsQuantizer
 from corral.core.errors import InvalidRequest, SourceError, Unsupported
 from corral.core.models.model import StoredModel
 from corral.plugins.testing.fake_hub import serve_repository
@@ -58,6 +60,9 @@ class Shop:
         self.environment = {"HOME": str(home), "HF_ENDPOINT": server.url}
 
     def pull(self, reference: str, *registries: Any, default: str | None = None) -> StoredModel:
+        converting = Converting(
+            manifests=self.manifests, blobs=self.blobs, local=self.blobs, jobs=ProcessJobs(), free_memory=dict
+        )
         catalog = ModelCatalog(
             manifests=self.manifests,
             blobs=self.blobs,
@@ -68,12 +73,10 @@ class Shop:
             registries=registries,
             default_registry=default,
             checkpoints=CheckpointConversion(
-                converting=Converting(
-                    manifests=self.manifests, blobs=self.blobs, local=self.blobs, jobs=ProcessJobs(), free_memory=dict
-                ),
-                local=self.blobs,
-                converters=[CONVERTER],
-                installation=InstalledPackages(),
+                converting=converting, local=self.blobs, converters=[CONVERTER], installation=InstalledPackages()
+            ),
+            quantizer=WeightsQuantizer(
+                converting=converting, local=self.blobs, converters=[QUANTIZER], installation=InstalledPackages()
             ),
             policy=TransferPolicy(pause_s=0.0),
         )
@@ -163,6 +166,27 @@ def test_a_checkpoint_is_converted(
         return len([info async for info in shop.blobs.list()])
 
     assert asyncio.run(left()) == 2  # the weights, and the config of the manifest
+
+
+def test_a_checkpoint_is_quantized(shop: Shop, server: FakeWebServer, tmp_path: Path) -> None:
+    """A type that no file of the repository has is what the weights become, unless a folder is called so; what cannot
+    become it is refused before anything is fetched."""
+    pytest.importorskip("llama_cpp")
+    folder = write_tiny_checkpoint(tmp_path / "tiny")
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    serve_repository(server, "o/r", files)
+    with pytest.raises(InvalidRequest, match="IQ1_S needs an importance matrix"):
+        shop.pull("hf://o/r:IQ1_S")
+    assert not [request for request in server.seen if "resolve" in request.path]
+    record = shop.pull("hf://o/r:q8_0")
+    assert (record.name.short, record.quantization) == ("r:q8_0", "Q8_0")
+    assert shop.pull("hf://o/r:BF16").quantization == "BF16"
+    serve_repository(server, "o/folders", {f"bf16/{name}": data for name, data in files.items()})
+    record = shop.pull("hf://o/folders:bf16")
+    assert (record.name.short, record.quantization) == ("bf16:latest", "F16")
+    serve_repository(server, "o/onnx", ONNX_FOLDER)
+    with pytest.raises(SourceError, match="its ONNX model cannot be quantized to Q4_K_M"):
+        shop.pull("hf://o/onnx:q4_k")
 
 
 def test_a_checkpoint_that_nobody_converts(shop: Shop, server: FakeWebServer, tmp_path: Path) -> None:

@@ -371,6 +371,8 @@ def test_a_script_creates_a_key(run: Run) -> None:
     [
         (("create", "ann", "--scopes", "infers"), "there is no scope 'infers'"),
         (("create", "ann", "--scopes", ","), "no scope is given"),
+        (("create", "ann", "--models", ""), "--models names no model"),
+        (("create", "ann", "--models", " , "), "--models names no model"),
         (("create", "ann", "--expires", "soon"), "for example 12h, 30d or 8w"),
         (("create", "ann", "--expires", "0d"), "not a time after which"),
         (("create", "ann", "--rpm", "0"), "--rpm"),

@@ -20,14 +20,14 @@ from corral.adapters.engines.llama_cpp.native_context import ContextParams, Cont
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.quantizing.importance_matrix import read_importance_matrix
 from corral.adapters.engines.llama_cpp.quantizing.quantize import quantize
-from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER, MATRIX_TYPES, QuantizeParameters
+from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER, QuantizeParameters
 from corral.adapters.formats.gguf.reader import GgufReader
 from corral.api.library import AsyncCorral
 from corral.core.conversion.quantizing import IMPORTANCE_MATRIX
 from corral.core.conversion.results import quantized_name
 from corral.core.errors import InvalidModelFile, InvalidRequest, NotFound
 from corral.core.models.names import parse_name
-from corral.core.models.quantization_types import QuantizationType, quantization_type
+from corral.core.models.quantization_types import NEEDS_MATRIX, QuantizationType, quantization_type
 from corral.core.ports.sources import FetchProgress
 from corral.core.random_access import RandomAccessFile
 from corral.core.specs.converters import ConvertRequest
@@ -78,7 +78,7 @@ def test_every_type_loads_and_answers(kind: QuantizationType, tiny: Path, tmp_pa
     """The file has the type, and llama.cpp computes with it; where a matrix is needed, it is refused without one."""
     matrix = tmp_path / "matrix.dat"
     matrix.write_bytes(matrix_bytes())
-    if kind in MATRIX_TYPES:
+    if kind in NEEDS_MATRIX:
         with pytest.raises(InvalidRequest, match=f"{kind} needs an importance matrix"):
             made(tiny, tmp_path, kind)
     file = made(tiny, tmp_path, kind, matrix)
@@ -162,6 +162,14 @@ def test_a_new_model(corral: Corral, tiny: Path) -> None:
     assert corral.show("tiny:f16").record.quantization == "F16"
 
 
+def test_a_draft_is_quantized_as_well(corral: Corral, tiny: Path) -> None:
+    """Apart from the model, whose weights stay what they are."""
+    record = corral.create("tiny:drafted", files=tiny, draft_files=tiny, draft_quantize="q8_0")
+    assert record.quantization == "F16"
+    [weights], [draft] = record.files_of("weights"), record.files_of("draft")
+    assert draft.size_bytes < weights.size_bytes
+
+
 def test_what_a_new_model_is_refused_for(corral: Corral, tiny: Path, tmp_path: Path) -> None:
     """The types of the weights, the name, and a missing model are checked, and nothing is left behind."""
     corral.import_model(tiny, name="tiny:f16")
@@ -209,7 +217,7 @@ def test_names_of_types() -> None:
     assert quantization_type("q4_k") is QuantizationType.Q4_K_M
     assert quantization_type(" Iq4_nl") is QuantizationType.IQ4_NL
     assert quantization_type("q4") is None
-    assert set(QuantizationType) > MATRIX_TYPES
+    assert set(QuantizationType) > NEEDS_MATRIX
     assert CONVERTER.parameters is QuantizeParameters
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("llama_cpp")
 from corral.api.library import AsyncCorral
 from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.tuning import gain_of
-from corral.core.errors import InvalidRequest, Unsupported
+from corral.core.errors import InvalidRequest, OutOfSpace, Unsupported
 from corral.core.models.model import StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.comparisons import Comparison, ModelFigures
@@ -137,6 +137,36 @@ def test_an_original_that_is_best(tmp_path: Path, results: dict[str, Comparison]
             assert await derived(corral) == ["llama-cpp:tuned"]
             assert (await corral.tune("tiny:f16", types=["q8_0"])).recommended is None
             assert await derived(corral) == []
+
+    asyncio.run(check())
+
+
+def test_what_could_not_be_measured_decides_nothing(
+    tmp_path: Path, results: dict[str, Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full for now is no reason to drop what was kept, nor to say that the original is best."""
+    results |= {"Q8_0": compared(1.5)}
+
+    async def full(*arguments: object, **more: object) -> Comparison:
+        raise OutOfSpace("no space is left")
+
+    async def check() -> None:
+        async with opened(tmp_path) as corral:
+            await corral.tune("tiny:f16", types=["q8_0"])
+            with monkeypatch.context() as patched:
+                patched.setattr(ModelComparer, "compare", full)
+                report = await corral.tune("tiny:f16", types=["q8_0", "q5_0"])
+                assert (report.recommended, report.kept) == (None, False)
+                assert [row.refused for row in report.rows] == ["no space is left"] * 2
+                assert await derived(corral) == ["llama-cpp:tuned"]
+                await corral.untune("tiny:f16")
+        async with opened(tmp_path, **{"engines.llama-cpp.reencode": "auto"}) as corral:
+            with monkeypatch.context() as patched:
+                patched.setattr(ModelComparer, "compare", full)
+                await loaded_type(corral)
+                for task in [one for one in asyncio.all_tasks() if one.get_name() == "tune tiny:f16"]:
+                    await task
+                assert await derived(corral) == []
 
     asyncio.run(check())
 

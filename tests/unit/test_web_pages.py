@@ -21,6 +21,8 @@ from corral.adapters.web.page_fetcher import WebPageFetcher
 from corral.adapters.web.settings import WebSettings
 from corral.core.errors import InvalidRequest, SettingsError
 from corral.core.ports.web import SearchResult, WebPage
+from corral.core.requests.caller import Caller
+from corral.core.requests.principal import Principal
 from corral.core.web.access import WebAccess
 from corral.core.web_errors import WebDisabled, WebError, WebNotInstalled
 from corral.plugins.testing.fake_web_server import FakeWebServer
@@ -259,3 +261,78 @@ def test_nothing_is_allowed_by_default() -> None:
     assert (WebAccess().can_search, WebAccess().can_fetch) == (False, False)
     with pytest.raises(WebDisabled, match="not searched"):
         asyncio.run(WebAccess().search("q"))
+
+
+class _Held:
+    """Pages that come when `release` is set; `asked` has their hosts in the order in which they are fetched."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.running = 0
+        self.release = asyncio.Event()
+
+    async def fetch(self, url: str) -> WebPage:
+        self.asked.append(url)
+        self.running += 1
+        try:
+            await self.release.wait()
+        finally:
+            self.running -= 1
+        return WebPage(url=url)
+
+
+async def _settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def _caller(name: str) -> Caller:
+    return Caller(principal=Principal(name=name))
+
+
+def test_callers_take_turns() -> None:
+    """However much one caller asks for, another one is not held up; eight pages are fetched at once."""
+
+    async def scenario() -> None:
+        held = _Held()
+        access = WebAccess(None, held)
+        tasks = [asyncio.create_task(access.fetch("ann", caller=_caller("ann"))) for _ in range(20)]
+        await _settled()
+        assert held.running == 6
+        tasks += [asyncio.create_task(access.fetch("bob", caller=_caller("bob"))) for _ in range(20)]
+        await _settled()
+        assert (held.running, held.asked.count("bob")) == (8, 2)
+        tasks.append(asyncio.create_task(access.fetch("eve", caller=_caller("eve"))))
+        await _settled()
+        for task in tasks[:2]:  # clients leave
+            task.cancel()
+        await _settled()
+        assert held.asked.count("eve") == 1
+        for task in tasks[20:40]:
+            task.cancel()
+        await _settled()
+        assert held.running == 7  # six of ann's, and eve's
+        held.release.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert held.asked.count("ann") == 20
+        again = [asyncio.create_task(access.fetch("dan", caller=_caller(f"dan{n}"))) for n in range(8)]
+        held.release.clear()
+        await _settled()
+        assert held.running == 8  # no turn was lost
+        held.release.set()
+        await asyncio.gather(*again)
+
+    asyncio.run(scenario())
+
+
+def test_waiting_is_limited() -> None:
+    """The time for a request includes the wait for its turn; the error says which of the two took it."""
+
+    async def scenario() -> None:
+        held = _Held()
+        access = WebAccess(None, held, limit_s=0.05)
+        errors = await asyncio.gather(*(access.fetch("x") for _ in range(7)), return_exceptions=True)
+        assert [type(error) for error in errors] == [WebError] * 7
+        assert ["other searches" in str(error) for error in errors] == [False] * 6 + [True]
+
+    asyncio.run(scenario())

@@ -202,7 +202,8 @@ def _found(block: Mapping[str, Any], at: str) -> Message:
         ]
         text = _PARAGRAPH.join(lines)
     else:
-        text = "Error: the search has failed"
+        code = results.get("error_code") if isinstance(results, dict) else None
+        text = f"Error: the search has failed{f': {code}' if isinstance(code, str) else ''}"
     return Message(role="tool", content=text, tool_name="web_search", tool_call_id=_string(block, "tool_use_id", at))
 
 

@@ -10,7 +10,10 @@ from corral.api.http.errors import ApiError
 from corral.api.http.go_json import UNKNOWN
 from corral.api.http.model_body import MOST_MESSAGES, MOST_TOOLS, ModelBody, require_few
 
-__all__ = ("CountTokensBody", "MessagesBody")
+__all__ = ("THREAD_UNSUPPORTED", "CountTokensBody", "MessagesBody")
+
+THREAD_UNSUPPORTED = "thread_unsupported_request"
+"""The code by which clients know that they have to send whole conversations."""
 
 
 class CountTokensBody(ModelBody, frozen=True, kw_only=True):
@@ -50,8 +53,16 @@ class MessagesBody(CountTokensBody, frozen=True, kw_only=True):
     top_p: float | None = None
     top_k: int | None = None
     stop_sequences: tuple[str, ...] = ()
+    thread: dict[str, Any] | None = None
 
     def require_messages(self) -> None:
+        if self.thread is not None:  # ignoring it would lose all that the client believes to be kept here
+            raise ApiError(
+                400,
+                "thread: conversations are not kept on this server; send all messages, without thread",
+                code=THREAD_UNSUPPORTED,
+                param="thread",
+            )
         if self.max_tokens <= 0:
             raise ApiError(400, "max_tokens is required and must be positive", param="max_tokens")
         super().require_messages()

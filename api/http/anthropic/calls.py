@@ -1,4 +1,4 @@
-"""What the fields of a request mean for Corral: options, tools, thinking, formats; and which have no effect."""
+"""What the fields of a request mean for Corral: options, tools, thinking, formats."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from corral.core.requests.messages import Tool
 from corral.core.requests.requests import Constraint
 from corral.core.requests.tool_choice import ANY_CHOICE, ToolChoice
 
-__all__ = ("choice_of", "format_of", "ignored_fields", "is_parallel", "options_of", "read_tools", "think_of")
+__all__ = ("choice_of", "format_of", "is_parallel", "options_of", "read_tools", "think_of")
 
 _EFFORTS: Mapping[str, str] = {"low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max"}
-_KNOWN_OF_TOOLS = ("type", "name", "description", "input_schema", "strict", "cache_control", "eager_input_streaming")
-_KNOWN_OF_THINKING = ("type", "budget_tokens")
-_KNOWN_OF_OUTPUT = ("effort", "format")
 
 
 def options_of(body: CountTokensBody) -> dict[str, Any]:
@@ -51,7 +48,7 @@ def think_of(body: CountTokensBody) -> bool | str | None:
         return False
     effort = body.output_config.get("effort")
     if effort is not None:
-        if effort not in _EFFORTS:
+        if not isinstance(effort, str) or effort not in _EFFORTS:
             known = ", ".join(f'"{name}"' for name in _EFFORTS)
             raise ApiError(400, f"output_config.effort must be one of {known}", param="output_config")
         return _EFFORTS[effort]
@@ -113,12 +110,3 @@ def choice_of(body: CountTokensBody) -> ToolChoice:
 def is_parallel(body: CountTokensBody) -> bool:
     """Whether the model may call several tools in one answer."""
     return (body.tool_choice or {}).get("disable_parallel_tool_use") is not True
-
-
-def ignored_fields(body: CountTokensBody) -> tuple[str, ...]:
-    """The fields of the request that have no effect here, by their paths."""
-    found = list(body.unknown)
-    found += [f"thinking.{name}" for name in body.thinking or {} if name not in _KNOWN_OF_THINKING]
-    found += [f"output_config.{name}" for name in body.output_config if name not in _KNOWN_OF_OUTPUT]
-    found += [f"tools.{name}" for tool in body.tools for name in tool if name not in _KNOWN_OF_TOOLS]
-    return tuple(dict.fromkeys(found))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from corral.api.http.anthropic.bodies import THREAD_UNSUPPORTED
 from corral.api.http.anthropic.replies import AnthropicError, AnthropicErrorDetail, AnthropicModel, ModelPage
 from corral.api.http.error_texts import text_of
 from corral.api.http.errors import JSON, ApiError, ErrorReply, shown_text
@@ -67,8 +69,14 @@ class AnthropicDialect(ListingDialect):
 
     def _enveloped(self, problem: ApiError, request_id: str) -> bytes:
         kind = problem.kind or _KINDS.get(problem.status, "api_error")
-        detail = AnthropicErrorDetail(type=kind, message=shown_text(problem.text))
+        detail = AnthropicErrorDetail(type=kind, message=shown_text(problem.text), details=_details(problem))
         return _encode(AnthropicError(error=detail, request_id=request_id))
+
+
+def _details(problem: ApiError) -> dict[str, Any] | UnsetType:
+    if problem.code != THREAD_UNSUPPORTED:
+        return UNSET
+    return {"error_code": problem.code, "unsupported": [problem.param]}
 
 
 def new_id(kind: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 __all__ = (
     "AnthropicError",
@@ -28,10 +29,11 @@ class AnthropicReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnthropicErrorDetail(AnthropicReply, frozen=True, kw_only=True):
-    """What went wrong."""
+    """What went wrong. `details` are for programs: a code that tells their libraries what to do instead."""
 
     type: str
     message: str
+    details: dict[str, Any] | UnsetType = UNSET
 
 
 class AnthropicError(AnthropicReply, frozen=True, kw_only=True):

@@ -16,12 +16,12 @@ from corral.api.http.anthropic.bodies import CountTokensBody, MessagesBody
 from corral.api.http.anthropic.calls import (
     choice_of,
     format_of,
-    ignored_fields,
     is_parallel,
     options_of,
     read_tools,
     think_of,
 )
+from corral.api.http.anthropic.known_fields import ignored_fields
 from corral.api.http.anthropic.replies import MessageReply, TokenCount
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.media_decoding import beside_the_loop

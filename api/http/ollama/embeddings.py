@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request, Response, post
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp
 
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.model_body import ModelBody
 from corral.api.http.ollama.bodies import EmbedBody, EmbeddingBody
 from corral.api.http.ollama.replies import EmbeddingReply, EmbedReply
 from corral.api.http.prologue import INFERENCE_STATUSES, InferenceRequest, begin
+from corral.api.http.vector_rows import VectorRows
 from corral.core.errors import InvalidEmbedding, PromptTooLong
 from corral.core.requests.calls import EmbedCall, EmbedResult
-from corral.core.requests.outputs import Vectors
 from corral.core.requests.vectors import rows
 
 __all__ = ("embed", "embeddings")
@@ -25,7 +23,6 @@ __all__ = ("embed", "embeddings")
 BodyT = TypeVar("BodyT", bound=ModelBody)
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
-_ROWS_PER_TURN = 32
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +60,12 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
         rest["prompt_eval_count"] = result.prompt_tokens
     if result.ignored_options:
         rest["ignored_options"] = result.ignored_options
-    return _Embeddings(body.model, result.vectors, rest)
+    return VectorRows(
+        result.vectors,
+        lambda _, row: _encode(row.tolist()),
+        head=b'{"model":' + _encode(body.model) + b',"embeddings":[',
+        tail=(b"]," + _encode(rest)[1:]) if rest else b"]}",
+    )
 
 
 @post(
@@ -109,34 +111,3 @@ def _inputs(given: Any) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
         raise ApiError(400, "invalid input type")
     return tuple(given)
-
-
-class _Embeddings:
-    """The answer of ``/api/embed``, sent a few rows at a time, because vectors as text take five times the memory."""
-
-    def __init__(self, model: str, vectors: Vectors, rest: Mapping[str, Any]) -> None:
-        self._head = b'{"model":' + _encode(model) + b',"embeddings":['
-        self._vectors = vectors
-        self._tail = (b"]," + _encode(rest)[1:]) if rest else b"]}"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parts = [self._head]
-        is_started = False
-        for number, row in enumerate(rows(self._vectors), 1):
-            parts += [b"," if number > 1 else b"", _encode(row.tolist())]
-            if number % _ROWS_PER_TURN == 0:
-                if not is_started:
-                    is_started = True
-                    await _start(send)
-                await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
-                await asyncio.sleep(0)
-                parts = []
-        body = b"".join([*parts, self._tail])
-        if not is_started:
-            await _start(send, (b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _start(send: Send, *headers: tuple[bytes, bytes]) -> None:
-    headers = ((b"content-type", JSON.encode()), *headers)
-    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})

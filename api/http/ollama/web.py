@@ -11,7 +11,7 @@ from corral.api.http.body import read_json
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.go_json import Body
 from corral.api.http.ollama.replies import Reply
-from corral.core.web.access import WebAccess
+from corral.api.http.received import Received
 from corral.core.web_errors import WebDisabled
 
 __all__ = ("WebFetchBody", "WebSearchBody", "web_fetch", "web_search")
@@ -60,9 +60,10 @@ class WebFetchReply(Reply, frozen=True, kw_only=True):
 )
 async def web_search(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Searches the web, if a setting says through whom."""
-    body = await read_json(request, WebSearchBody)
+    received = Received(request, await read_json(request, WebSearchBody))
+    body, web = received.body, received.runtime.web
     try:
-        found = await _web(request).search(body.query, body.max_results)
+        found = await received.unless_client_leaves(web.search(body.query, body.max_results, caller=received.caller))
     except WebDisabled as fault:
         raise ApiError(403, "ollama cloud is disabled: web search is unavailable", code=fault.code) from fault
     results = tuple(FoundReply(title=one.title, url=one.url, content=one.content) for one in found)
@@ -77,15 +78,11 @@ async def web_search(request: Request[Any, Any, Any]) -> Response[bytes]:
 )
 async def web_fetch(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Fetches a page of the web, if a setting allows it: its title, its text and its links."""
-    body = await read_json(request, WebFetchBody)
+    received = Received(request, await read_json(request, WebFetchBody))
+    web = received.runtime.web
     try:
-        page = await _web(request).fetch(body.url)
+        page = await received.unless_client_leaves(web.fetch(received.body.url, caller=received.caller))
     except WebDisabled as fault:
         raise ApiError(403, "ollama cloud is disabled: web fetch is unavailable", code=fault.code) from fault
     reply = WebFetchReply(title=page.title, content=page.content, links=page.links)
     return Response(msgspec.json.encode(reply), media_type=JSON)
-
-
-def _web(request: Request[Any, Any, Any]) -> WebAccess:
-    web: WebAccess = request.app.state.runtime.web
-    return web

@@ -21,6 +21,7 @@ from corral.api.http.openai.answering import (
 )
 from corral.api.http.openai.bodies import ChatCompletionBody
 from corral.api.http.openai.chat_form import ChatForm
+from corral.api.http.openai.known_fields import ignored_fields
 from corral.api.http.openai.messages import media_characters, read_messages
 from corral.api.http.openai.options import options_of, think_of
 from corral.api.http.openai.replies import ChatCompletion
@@ -65,7 +66,7 @@ async def chat_completions(request: Request[Any, Any, Any]) -> ASGIApp:
         with begun:
             _, text = await begun.unless_client_leaves(begun.runtime.inference.render(call))
         return ASGIResponse(body=msgspec.json.encode({"_debug_info": {"rendered_template": text}}), media_type=JSON)
-    remarks = Remarks(body.unknown)
+    remarks = Remarks(ignored_fields(body))
     form = ChatForm(body.model, remarks, choices=body.n, include_usage=body.stream_options.get("include_usage") is True)
     return AnswerResponse(lambda: opened(begun, call, body.n), form, stream=body.stream)
 

@@ -15,6 +15,7 @@ from corral.api.http.openai.replies import CompletionLogprobs, TextChoice, TextC
 from corral.api.http.openai.several import OfChoice
 from corral.api.http.remarks import Remarks
 from corral.api.http.sse import COMMENT, DONE, EVENT_STREAM, event
+from corral.api.http.thinking_tokens import ThinkingTokens
 from corral.core.models.model import StoredModel
 from corral.core.requests.outputs import Delta, Finished, Output, Started, TokenLogprob
 
@@ -40,7 +41,7 @@ class CompletionForm:
         self._include_usage = include_usage
         self._echoes = [echo] * choices
         self._offsets = [0] * choices
-        self._reasoning_tokens = 0
+        self._thinking = [ThinkingTokens() for _ in range(choices)]
         whole = _encode(self._completion([]))
         head = b"data: " + whole[: whole.rindex(b"[]") + 1]
         self._before = [head + b'{"index":%d,"text":' % index for index in range(choices)]
@@ -85,7 +86,7 @@ class CompletionForm:
             if isinstance(inner, Started) and not index:
                 self._remarks.started(inner)
             elif isinstance(inner, Delta):
-                self._count(inner)
+                self._thinking[index].hear(inner)
                 texts[index].append(inner.text)
                 logprobs[index].extend(inner.logprobs)
             elif isinstance(inner, Finished) and (isinstance(output, OfChoice) or len(self._before) == 1):
@@ -105,7 +106,7 @@ class CompletionForm:
         return _encode(self._completion(choices, usage=usage, corral=self._remarks.of(ends[0]) or UNSET))
 
     def _delta(self, index: int, delta: Delta) -> bytes | None:
-        self._count(delta)
+        self._thinking[index].hear(delta)
         echo, self._echoes[index] = self._echoes[index], ""
         text = echo + delta.text
         if delta.logprobs:
@@ -121,9 +122,9 @@ class CompletionForm:
         remarks = {} if index else self._remarks.of(finished)
         return event(_encode(self._completion([choice], corral=remarks or UNSET)))
 
-    def _count(self, delta: Delta) -> None:
-        if delta.thinking:
-            self._reasoning_tokens += delta.token_count
+    @property
+    def _reasoning_tokens(self) -> int:
+        return sum(thinking.count for thinking in self._thinking)
 
     def _logprobs(
         self, index: int, entries: tuple[TokenLogprob, ...] | list[TokenLogprob]

@@ -12,6 +12,7 @@ from corral.api.http.errors import ApiError
 from corral.api.http.openai.answering import MODEL_REQUIRED, MOST_TOP_LOGPROBS, NOT_FOUND, opened
 from corral.api.http.openai.bodies import CompletionBody
 from corral.api.http.openai.completion_form import CompletionForm
+from corral.api.http.openai.known_fields import ignored_fields
 from corral.api.http.openai.options import options_of
 from corral.api.http.openai.replies import TextCompletion
 from corral.api.http.prologue import INFERENCE_STATUSES, begin
@@ -45,7 +46,7 @@ async def completions(request: Request[Any, Any, Any]) -> ASGIApp:
     )
     form = CompletionForm(
         body.model,
-        Remarks(body.unknown),
+        Remarks(ignored_fields(body)),
         choices=body.n,
         include_usage=body.stream_options.get("include_usage") is True,
         echo=prompt if body.echo else "",

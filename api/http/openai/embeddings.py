@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import base64
+import sys
+from array import array
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, post
+from litestar import Request, post
+from litestar.types import ASGIApp
 
-from corral.api.http.errors import JSON, ApiError
+from corral.api.http.errors import ApiError
 from corral.api.http.model_body import MOST_INPUTS, require_few
 from corral.api.http.openai.answering import MODEL_REQUIRED, NOT_FOUND
 from corral.api.http.openai.bodies import OpenAIEmbeddingBody
 from corral.api.http.openai.replies import EmbeddingList
 from corral.api.http.prologue import INFERENCE_STATUSES, begin
 from corral.api.http.remarks import Remarks
+from corral.api.http.vector_rows import VectorRows
 from corral.core.errors import InvalidEmbedding, PromptTooLong
 from corral.core.requests.calls import EmbedCall
-from corral.core.requests.outputs import Vectors
-from corral.core.requests.vectors import rows
 
 __all__ = ("openai_embeddings",)
 
@@ -31,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
     operation_id="createEmbedding",
     opt={"body": OpenAIEmbeddingBody, "reply": EmbeddingList, "statuses": INFERENCE_STATUSES},
 )
-async def openai_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def openai_embeddings(request: Request[Any, Any, Any]) -> ASGIApp:
     """Computes one vector of length 1 per input, in order; inputs are texts or token ids."""
     begun = await begin(request, OpenAIEmbeddingBody, no_model=MODEL_REQUIRED, not_found=NOT_FOUND)
     body = begun.body
@@ -55,25 +57,29 @@ async def openai_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise ApiError(400, error.message, code=error.code) from error
     begun.log.prompt_tokens = result.prompt_tokens
     remarks = Remarks((*body.unknown, *result.ignored_options))
-    written = _written(body.model, result.vectors, result.prompt_tokens, as_base64=encoding == "base64")
-    headers = {name.decode(): value.decode() for name, value in remarks.headers()}
-    return Response(written, media_type=JSON, headers=headers)
+    usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (result.prompt_tokens, result.prompt_tokens)
+    return VectorRows(
+        result.vectors,
+        _packed if encoding == "base64" else _as_numbers,
+        head=b'{"object":"list","data":[',
+        tail=b'],"model":' + _encode(body.model) + b',"usage":' + usage + b"}",
+        headers=remarks.headers(),
+    )
 
 
-def _written(model: str, vectors: Vectors, prompt_tokens: int, *, as_base64: bool) -> bytes:
+def _as_numbers(index: int, row: array[float]) -> bytes:
+    return _item(index, _encode(row.tolist()))
+
+
+def _packed(index: int, row: array[float]) -> bytes:
     """base64 is that of little-endian float32, a quarter of the size of text."""
-    data: list[bytes] = []
-    size = 4 * vectors.dimensions
-    if as_base64:
-        packed = (vectors.float32[at : at + size] for at in range(0, len(vectors.float32), size or 1))
-        values = [b'"' + base64.b64encode(row) + b'"' for row in packed]
-    else:
-        values = [_encode(row.tolist()) for row in rows(vectors)]
-    for index, value in enumerate(values):
-        data.append(b'{"object":"embedding","embedding":%b,"index":%d}' % (value, index))
-    usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (prompt_tokens, prompt_tokens)
-    parts = (b'{"object":"list","data":[', b",".join(data), b'],"model":', _encode(model), b',"usage":', usage, b"}")
-    return b"".join(parts)
+    if sys.byteorder == "big":
+        row.byteswap()
+    return _item(index, b'"' + base64.b64encode(row) + b'"')
+
+
+def _item(index: int, vector: bytes) -> bytes:
+    return b'{"object":"embedding","embedding":%b,"index":%d}' % (vector, index)
 
 
 def _inputs(given: Any) -> tuple[str | tuple[int, ...], ...]:

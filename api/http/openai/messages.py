@@ -16,6 +16,7 @@ from corral.core.requests.messages import Message, ToolCall
 __all__ = ("Content", "data_of_url", "media_characters", "read_messages", "read_parts")
 
 _PLACE = "[img]"
+_ROLES: Mapping[str, str] = {"developer": "system", "function": "tool"}
 _DATA_URL = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp|gif|bmp))?;base64,")
 _NO_URLS = "image URLs are not currently supported, please use base64 encoded data instead"
 
@@ -32,7 +33,8 @@ class Content(msgspec.Struct, frozen=True):
 def read_messages(given: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
     """The messages in Corral's form. Raises `ApiError` 400 for what is none, with Ollama's text if it has one.
 
-    The role ``developer`` is what newer models of OpenAI call ``system``.
+    The role ``developer`` is what newer models of OpenAI call ``system``; ``function`` and ``function_call`` are what
+    older clients call ``tool`` and a call without an id.
     """
     return tuple(_message(message, f"messages[{place}]") for place, message in enumerate(given))
 
@@ -54,7 +56,10 @@ def _message(given: Mapping[str, Any], place: str) -> Message:
     if not isinstance(role, str) or not role:
         raise ApiError(400, f"{place} has no role", param=place)
     role = role.lower()
+    role = _ROLES.get(role, role)
     calls = _calls(given.get("tool_calls"), place)
+    if (call := given.get("function_call")) is not None and not calls:
+        calls = (_call({"function": call}, 0, f"{place}.function_call"),)
     said = given.get("reasoning") or given.get("reasoning_content")
     thinking = said if isinstance(said, str) else None
     raw = given.get("content")
@@ -63,7 +68,7 @@ def _message(given: Mapping[str, Any], place: str) -> Message:
     content = read_parts(raw, place)
     name, call_id = given.get("name"), given.get("tool_call_id")
     return Message(
-        role="system" if role == "developer" else role,
+        role=role,
         content=content.text,
         images=content.images,
         thinking=thinking,
@@ -90,6 +95,8 @@ def read_parts(content: Any, place: str) -> Content:
                 raise ApiError(400, "invalid message format", param=at)
             texts.append(text)
         elif kind in ("image_url", "input_image"):
+            if part.get("file_id") is not None:
+                raise ApiError(400, f"{at}: file_id is not supported; send the image as a data URL", param=at)
             images.append(_image(part.get("image_url"), at))
             texts.append(_PLACE)
         elif kind == "input_audio":
@@ -144,6 +151,9 @@ def _calls(given: Any, place: str) -> tuple[ToolCall, ...]:
 
 
 def _call(given: Any, index: int, place: str) -> ToolCall:
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind not in (None, "function"):
+        raise ApiError(400, f'{place}: the type "{kind}" is not supported; use "function"', param=place)
     function = given.get("function") if isinstance(given, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(name, str):

@@ -49,7 +49,7 @@ def chosen_tools(tools: Sequence[Tool], choice: Any) -> tuple[tuple[Tool, ...], 
         entries = allowed.get("tools") if isinstance(allowed, dict) else None
         if not isinstance(entries, list):
             raise ApiError(400, "tool_choice: allowed_tools has no list of tools", param="tool_choice")
-        names = {_name(entry) for entry in entries}
+        names = [_name(entry) for entry in entries]
         return tuple(tool for tool in tools if tool.name in names), read_tool_choice(allowed.get("mode"))
     if choice.get("type", "function") == "function" and "function" not in choice and "name" in choice:
         choice = {"type": "function", "function": {"name": choice["name"]}}

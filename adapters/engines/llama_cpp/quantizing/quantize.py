@@ -17,11 +17,12 @@ import msgspec
 from corral.adapters.engine_kit.thread_tuning import threads_for
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.quantizing.importance_matrix import NativeMatrix, read_importance_matrix
-from corral.adapters.engines.llama_cpp.quantizing.spec import MATRIX_TYPES, QuantizeParameters
+from corral.adapters.engines.llama_cpp.quantizing.spec import QuantizeParameters
 from corral.adapters.formats.gguf.reader import GgufReader
 from corral.adapters.formats.gguf.tables import FILE_TYPES
 from corral.adapters.system.files import storage_errors
 from corral.core.errors import InvalidModelFile, InvalidRequest, JobFailed, OutOfSpace, Unsupported
+from corral.core.models.quantization_types import NEEDS_MATRIX, missing_matrix
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.random_access import RandomAccessFile
 from corral.core.specs.converters import ConvertedFile, ConvertRequest, ConvertResult
@@ -33,7 +34,6 @@ _FILE_TYPE_NUMBERS = {name: number for number, name in FILE_TYPES.items()}
 _ROWS_AT_ONCE_BYTES = 1 << 30
 _TENSOR = re.compile(r"\[ *(\d+)/ *(\d+)\]")  # before the name of each tensor in the log
 _ERROR_LEVEL = 4
-_MATRIX_REMEDY = "make one with llama-imatrix, and give it with --imatrix FILE, or choose another type"
 
 
 def quantize(request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResult:
@@ -47,11 +47,8 @@ def quantize(request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertRes
     if path is None:
         raise InvalidModelFile(f"model {request.model!r} has no weights file")
     matrix_path = next((Path(file.path) for file in request.files if file.role == "other"), None)
-    if matrix_path is None and parameters.type in MATRIX_TYPES:
-        raise InvalidRequest(
-            f"{parameters.type} needs an importance matrix, without which the model would be useless",
-            _MATRIX_REMEDY,
-        )
+    if matrix_path is None and parameters.type in NEEDS_MATRIX:
+        raise missing_matrix(parameters.type)
     with RandomAccessFile(path) as source:
         GgufReader().read(source)  # raises for a header that native code must not see
     matrix = None if matrix_path is None else NativeMatrix(read_importance_matrix(matrix_path))
@@ -117,9 +114,7 @@ def _failure(model: str, parameters: QuantizeParameters, said: str) -> Exception
             "quantize the original, or insist with --requantize",
         )
     if "importance matrix" in said or "imatrix" in said:
-        return InvalidRequest(
-            f"{parameters.type} needs an importance matrix, without which the model would be useless", _MATRIX_REMEDY
-        )
+        return missing_matrix(parameters.type)
     if "No space left" in said or "write error" in said:
         return OutOfSpace(f"quantizing {model} to {parameters.type}: {said}", "free some space")
     if "unknown model architecture" in said or "unsupported" in said.lower() or "failed to quantize" in said:

@@ -12,20 +12,7 @@ from corral.core.models.quantization_types import QuantizationType
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Match
 
-__all__ = ("CONVERTER", "MATRIX_TYPES", "QuantizeParameters", "bits_per_weight")
-
-MATRIX_TYPES = frozenset(
-    {
-        QuantizationType.IQ1_S,
-        QuantizationType.IQ1_M,
-        QuantizationType.IQ2_XXS,
-        QuantizationType.IQ2_XS,
-        QuantizationType.IQ2_S,
-        QuantizationType.IQ2_M,
-        QuantizationType.Q2_K_S,
-    }
-)
-"""Types that llama.cpp refuses to make without an importance matrix, since the result would be useless."""
+__all__ = ("CONVERTER", "QuantizeParameters", "bits_per_weight")
 
 _BITS = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6, "Q5": 6.0, "Q4": 5.0, "IQ4": 4.5}
 

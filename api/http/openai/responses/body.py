@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -11,6 +10,7 @@ from corral.api.http.errors import ApiError
 from corral.api.http.model_body import MOST_MESSAGES, MOST_TOOLS, require_few
 from corral.api.http.openai.answering import MOST_TOP_LOGPROBS
 from corral.api.http.openai.bodies import OpenAIBody
+from corral.api.http.openai.responses.known_fields import ignored_inside
 
 __all__ = ("ENCRYPTED_REASONING", "LOGPROBS", "ResponseBody")
 
@@ -21,10 +21,6 @@ _INCLUDED = (ENCRYPTED_REASONING, LOGPROBS, "message.input_image.image_url")
 """What `include` may ask for, and gets."""
 
 _MOST_METADATA, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
-_USED: Mapping[str, frozenset[str]] = {
-    "reasoning": frozenset({"effort", "summary", "generate_summary"}),
-    "text": frozenset({"format"}),
-}
 
 
 class ResponseBody(OpenAIBody, frozen=True, kw_only=True):
@@ -79,11 +75,5 @@ class ResponseBody(OpenAIBody, frozen=True, kw_only=True):
     @property
     def ignored(self) -> tuple[str, ...]:
         """The names of what has no effect, also inside of fields that have."""
-        return (*self.unknown, *self._ignored_inside())
-
-    def _ignored_inside(self) -> Iterator[str]:
-        for name, used in _USED.items():
-            given: Mapping[str, Any] = getattr(self, name)
-            yield from (f"{name}.{key}" for key, value in given.items() if key not in used and value is not None)
-        yield from (f"include.{name}" for name in self.include if name not in _INCLUDED)
-        yield from (f"stream_options.{name}" for name, value in self.stream_options.items() if value)
+        included = (f"include.{name}" for name in self.include if name not in _INCLUDED)
+        return (*self.unknown, *ignored_inside(self), *included)

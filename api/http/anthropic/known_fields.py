@@ -1,0 +1,51 @@
+"""Which fields of a request have an effect here, down to blocks within blocks; all others are named to the client."""
+
+from __future__ import annotations
+
+from corral.api.http.anthropic.bodies import CountTokensBody
+from corral.api.http.remarks import ByType, Fields, unused_fields
+
+__all__ = ("ignored_fields",)
+
+_BLOCK: Fields = {"type": None, "cache_control": None}
+_CALL: Fields = {**_BLOCK, "id": None, "name": None, "input": None}
+_SOURCE: Fields = {"type": None, "media_type": None, "data": None}
+_FOUND: Fields = {"type": None, "title": None, "url": None, "encrypted_content": None, "error_code": None}
+_blocks: dict[str, Fields] = {
+    "text": {**_BLOCK, "text": None},
+    "image": {**_BLOCK, "source": _SOURCE},
+    "thinking": {"type": None, "thinking": None, "signature": None},
+    "redacted_thinking": {"type": None},
+    "tool_use": _CALL,
+    "server_tool_use": _CALL,
+    "web_search_tool_result": {**_BLOCK, "tool_use_id": None, "content": _FOUND},
+}
+_BLOCKS = ByType(_blocks)
+_blocks["document"] = {**_BLOCK, "title": None, "context": None, "source": {**_SOURCE, "content": _BLOCKS}}
+_blocks["search_result"] = {**_BLOCK, "title": None, "source": None, "content": _BLOCKS}
+_blocks["tool_result"] = {**_BLOCK, "tool_use_id": None, "is_error": None, "content": _BLOCKS}
+
+_TOOL: Fields = {
+    **_BLOCK,
+    "name": None,
+    "description": None,
+    "input_schema": None,
+    "strict": None,
+    "eager_input_streaming": None,
+}
+
+
+def ignored_fields(body: CountTokensBody) -> tuple[str, ...]:
+    """The fields of the request that have no effect, by their paths."""
+    found = dict.fromkeys(body.unknown)
+    found |= unused_fields(body.messages, {"role": None, "content": _BLOCKS}, "messages")
+    found |= unused_fields(body.system, _BLOCKS, "system")
+    found |= unused_fields(body.thinking, {"type": None, "budget_tokens": None}, "thinking")
+    found |= unused_fields(
+        body.output_config, {"effort": None, "format": {"type": None, "schema": None}}, "output_config"
+    )
+    found |= unused_fields(body.tools, _TOOL, "tools")
+    found |= unused_fields(
+        body.tool_choice, {"type": None, "name": None, "disable_parallel_tool_use": None}, "tool_choice"
+    )
+    return tuple(found)
