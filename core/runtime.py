@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from corral.core.conversion.comparing import ModelComparer
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.tuning import ModelTuner
 from corral.core.errors import CorralError
+from corral.core.generation.background import BackgroundWork
 from corral.core.generation.service import InferenceService
 from corral.core.models.names import ModelName
 from corral.core.ports.access_keys import AccessKeys
@@ -96,6 +98,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: PrefixDisk
     version: str
     responses: ResponseStore | None = None
+    background: BackgroundWork[Any] = msgspec.field(default_factory=BackgroundWork)
     web: WebAccess = msgspec.field(default_factory=WebAccess)
     limits: RateLimits = msgspec.field(default_factory=RateLimits)
     registries: tuple[Registry, ...] = ()
@@ -112,7 +115,9 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
         await self.models_for(ANONYMOUS).delete(name)
 
     async def aclose(self) -> None:
-        """Unloads every model, and closes the registries' connections; returns when the memory is free."""
+        """Ends what runs in the background, unloads every model, and closes the registries' connections; returns when
+        the memory is free."""
+        await self.background.aclose()
         await self.tuner.aclose()
         await self.scheduler.aclose()
         self.inference.close()

@@ -16,6 +16,7 @@ from corral.api.http.body_memory import BodyMemory
 from corral.api.http.dialects import Dialect, Dialects
 from corral.api.http.disconnect import cancelled_on_disconnect
 from corral.api.http.errors import EXCEPTION_HANDLERS
+from corral.api.http.llama_server import routers as llama_server_routers
 from corral.api.http.ollama import router as ollama_router
 from corral.api.http.ollama.dialect import OLLAMA
 from corral.api.http.openai import router as openai_router
@@ -29,7 +30,7 @@ __all__ = ("create_app",)
 
 _log = logging.getLogger("corral.http")
 
-_BUILT_IN: tuple[Router, ...] = (ollama_router, openai_router, anthropic_router)
+_BUILT_IN: tuple[Router, ...] = (ollama_router, openai_router, anthropic_router, *llama_server_routers)
 """The APIs that come with Corral. A router whose paths share a prefix has its dialect in ``opt["dialect"]``, as those
 of plugins do; all other paths are Ollama's.
 """

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from litestar import Request
 from msgspec import UNSET, UnsetType
 
@@ -59,12 +60,15 @@ async def begin(
     check: Callable[[BodyT], None] = lambda body: None,
     no_model: ApiError,
     not_found: str,
+    default_model: Callable[[Request[Any, Any, Any]], str] | None = None,
 ) -> InferenceRequest[BodyT]:
     """Reads the body and checks the fields that all of these routes have, in Ollama's order. `check` is the route's own
     part. `no_model` answers a request without a model, and `not_found` one for an unknown model; the name as it was
-    typed replaces ``{}``.
+    typed replaces ``{}``. `default_model` gives the model of a request that names none.
     """
     body = await read_json(request, kind)
+    if default_model is not None and not body.model.strip():
+        body = msgspec.structs.replace(body, model=default_model(request))
     begun = InferenceRequest(request, body, not_found)
     begun.log.model = body.model
     begun.keep_alive_s = parse_keep_alive_s(body.keep_alive)

@@ -38,10 +38,10 @@ async def look_up(models: ModelOpener, formats: ChatFormats, call: GenerateCall 
     await refuse_unserved(view.record, view.capabilities, call)
     request: ChatRequest | CompletionRequest
     if isinstance(call, GenerateCall):
-        # A template that has a place for a suffix goes before the model's own tokens for it.
-        by_template = not call.raw and bool(call.suffix) and (bool(call.template) or formats.fill_in(view))
-        fim_ids = view.metadata.fim_ids if view.metadata is not None and not by_template else None
-        request = generate_request(view.record, call, options, fim_ids)
+        metadata = view.metadata
+        if call.suffix and not (call.raw or call.insert) and (call.template or formats.fill_in(view)):
+            metadata = None  # a template that has a place for a suffix goes before the model's own tokens for it
+        request = generate_request(view.record, call, options, metadata)
     else:
         call = settled_tools(call, view)
         request = chat_request(view.record, call, options)

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from corral.core.errors import InvalidRequest
-from corral.core.models.model import StoredModel
+from corral.core.generation.filling_in import insert_prompt
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.view import ModelView
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 from corral.core.requests.image_places import refuse_repeated
@@ -51,18 +52,17 @@ def generate_request(
     record: StoredModel,
     call: GenerateCall,
     options: ResolvedOptions,
-    fim_ids: tuple[int, int, int] | None = None,
+    metadata: ModelMetadata | None = None,
 ) -> ChatRequest | CompletionRequest:
-    """A completion if the call is raw, or has a suffix and the model has tokens to fill in with, `fim_ids`; otherwise
+    """A completion if the call is raw, or fills in and the model has tokens for that, as its `metadata` says; otherwise
     a chat. Raises `InvalidRequest` for images beside such tokens.
     """
     prompt: Prompt
-    if call.suffix and fim_ids is not None:
+    if (call.suffix or call.insert) and metadata is not None and metadata.fim_ids is not None:
         if call.images:
             raise InvalidRequest("suffix and images exclude each other with this model", "omit one of them")
-        prefix, suffix, middle = (TokensPart(ids=(token_id,)) for token_id in fim_ids)
         earlier = (TokensPart(ids=call.earlier_ids),) if call.earlier_ids else ()
-        prompt = (*earlier, prefix, TextPart(text=call.prompt), suffix, TextPart(text=call.suffix), middle)
+        prompt = (*earlier, *insert_prompt(call, metadata.fim_ids, metadata.repository_ids))
     elif call.raw:
         prompt = raw_prompt(call.prompt, call.images)
     else:
@@ -100,7 +100,8 @@ def _generate_messages(record: StoredModel, call: GenerateCall) -> tuple[Message
     system = call.system or record.system
     opening = (Message(role="system", content=system),) if system else ()
     earlier = () if call.earlier_ids else record.messages
-    return (*opening, *earlier, Message(role="user", content=call.prompt, images=call.images))
+    content = "".join([f"{file.text}\n" for file in call.files]) + call.prompt
+    return (*opening, *earlier, Message(role="user", content=content, images=call.images))
 
 
 def _chat(call: AnswerCall, options: ResolvedOptions, messages: tuple[Message, ...]) -> ChatRequest:

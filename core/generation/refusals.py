@@ -73,7 +73,7 @@ async def refuse_unserved(record: StoredModel, capabilities: Collection[str], ca
     """
     if isinstance(call, GenerateCall):
         refuse_beside_raw(call.raw, call.template, call.system, call.earlier_ids)
-    if isinstance(call, GenerateCall) and call.suffix:
+    if isinstance(call, GenerateCall) and (call.suffix or call.insert):
         require_capability(record, capabilities, "insert")
     for field in ("template", "suffix") if record.remote else ():
         if getattr(call, field, ""):

@@ -20,6 +20,7 @@ from corral.core.generation.assembling import resolved_options
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.completing import completed, prompt_of
 from corral.core.generation.embedding import embed_texts
+from corral.core.generation.filling_in import fitting_insert
 from corral.core.generation.opening import ANSWERING, EMBEDDING, Catalog, ModelOpener, Scheduler
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.parsing import parsed
@@ -49,7 +50,7 @@ from corral.core.requests.calls import (
 )
 from corral.core.requests.outputs import Embedded, Vectors
 from corral.core.requests.prompts import Prompt
-from corral.core.requests.requests import ChatRequest
+from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
 from corral.core.scheduling.load_progress import LoadListener
 
@@ -193,6 +194,8 @@ class InferenceService:
                     in_pieces = request.tool_calls_in_pieces
                     outputs = parsed(outputs, (), view.record.name.short, calls_in_pieces=in_pieces)
             else:
+                if isinstance(call, GenerateCall) and call.insert and isinstance(request, CompletionRequest):
+                    request = await fitting_insert(request, lease.model)
                 outputs = await completed(view, lease.model, request, self._formats, self._parsers)
             if getattr(request, "tools", ()) and not getattr(request, "parallel_tool_calls", True):
                 outputs = until_first_call(outputs)

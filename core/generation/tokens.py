@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
@@ -11,6 +10,7 @@ import msgspec
 from corral.core.errors import InvalidRequest, PromptTooLong, Unsupported
 from corral.core.generation.asking import FoundCall, look_up
 from corral.core.generation.assembling import resolved_options
+from corral.core.generation.bare_tokens import bare_ids
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.opening import ModelOpener
 from corral.core.generation.prompting import completion_of, rendered_chat, shown_text
@@ -42,9 +42,11 @@ class TokenService:
     async def of_text(self, call: TokenizeCall) -> Tokens:
         """The ids of a text. Raises `InvalidRequest` for a text of far too many."""
         async with self._leased(call) as model:
-            part = TextPart(text=call.text, parse_special=call.parse_special)
-            ids = await (_ids(model, (part,)) if call.add_special else _bare_ids(model, part))
-            return Tokens(ids=ids, text=call.text, pieces=await _pieces(model, ids, wanted=call.with_pieces))
+            given = (call.text,) if isinstance(call.text, str) else call.text
+            prompt = tuple([_part(one, parse_special=call.parse_special) for one in given])
+            ids = await _ids(model, prompt, bare=not call.add_special)
+            text = await shown_text(prompt, model)
+            return Tokens(ids=ids, text=text, pieces=await _pieces(model, ids, wanted=call.with_pieces))
 
     async def of_chat(self, call: ChatCall, *, with_pieces: bool = False) -> Tokens:
         """The prompt that the model would get for this chat, and its ids. All of it, whether or not it fits into the
@@ -96,23 +98,20 @@ class TokenService:
         return completion_of(whole, await rendered_chat(whole, unlimited, opened.format), truncate=False).prompt
 
 
-async def _ids(model: RunningModel, prompt: Prompt) -> tuple[int, ...]:
+def _part(given: str | int, *, parse_special: bool) -> TextPart | TokensPart:
+    if isinstance(given, int):
+        return TokensPart(ids=(given,))
+    return TextPart(text=given, parse_special=parse_special)
+
+
+async def _ids(model: RunningModel, prompt: Prompt, *, bare: bool = False) -> tuple[int, ...]:
     try:
+        if bare:
+            return await bare_ids(model, prompt, most=_MOST_TOKENS)
         [ids] = await model.tokenize([prompt], most=_MOST_TOKENS)
     except PromptTooLong as error:
         raise InvalidRequest(f"a text of more than {_MOST_TOKENS} tokens", "split it") from error
     return ids
-
-
-async def _bare_ids(model: RunningModel, part: TextPart) -> tuple[int, ...]:
-    """The ids of the text alone. Engines put the model's own tokens around a prompt unless they are there, so the text
-    stands between two ids that are none of these: what it begins and ends with is then its own.
-    """
-    [added] = await model.tokenize([(TextPart(text=""),)])
-    mark = next(number for number in itertools.count() if number not in added)
-    border = TokensPart(ids=(mark,))
-    ids = await _ids(model, (border, part, border))
-    return ids[ids.index(mark) + 1 : len(ids) - 1 - ids[::-1].index(mark)]
 
 
 async def _pieces(model: RunningModel, ids: Sequence[int], *, wanted: bool) -> tuple[bytes, ...] | None:

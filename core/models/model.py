@@ -150,7 +150,8 @@ class ModelMetadata(Value, frozen=True, kw_only=True):
     bytes by tensor type name; `keys` are the header's key-values with arrays left out (see `MetadataReader`).
     `kv_bytes_per_token` is the f16 KV cache's size for one token over all layers, None if unknown.
     `format_version` is the file format's own (GGUF's 2 or 3), None if it has none. `fim_ids` are the tokens before the
-    prefix, the suffix and the middle of a text that the model fills in, None if it cannot.
+    prefix, the suffix and the middle of a text that the model fills in, None if it cannot. `repository_ids` are those
+    before the name of a repository and before each of its files, None if such a model does not know both.
     """
 
     format: str
@@ -171,6 +172,7 @@ class ModelMetadata(Value, frozen=True, kw_only=True):
     bos_text: str = ""
     eos_text: str = ""
     fim_ids: tuple[int, int, int] | None = None
+    repository_ids: tuple[int, int] | None = None
     name: str = ""
     format_version: int | None = None
     keys: Mapping[str, Any] = {}

@@ -18,6 +18,7 @@ __all__ = (
     "AnswerCall",
     "Call",
     "ChatCall",
+    "ContextFile",
     "EmbedCall",
     "EmbedResult",
     "GenerateCall",
@@ -68,12 +69,20 @@ class AnswerCall(LoadingCall, frozen=True, kw_only=True):
     constraint: Constraint | None = None
 
 
+class ContextFile(Value, frozen=True, kw_only=True):
+    """Another file of the repository whose text is completed."""
+
+    name: str
+    text: str
+
+
 class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
 
     `return_token_ids`: `Finished` carries the ids of prompt and answer. `earlier_ids` are such ids: the prompt
     continues them, and the model's own messages, which they contain, are not repeated. With `suffix`, the answer is
-    what belongs between `prompt` and `suffix`. `template` is a Go template to use instead of the model's.
+    what belongs between `prompt` and `suffix`; with `insert`, also if that is empty, and then the model sees the
+    `files`, and of all of these what fits. `template` is a Go template to use instead of the model's.
     """
 
     prompt: str
@@ -82,6 +91,8 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     template: str = ""
     raw: bool = False
     suffix: str = ""
+    insert: bool = False
+    files: tuple[ContextFile, ...] = ()
     earlier_ids: tuple[int, ...] = ()
     return_token_ids: bool = False
 

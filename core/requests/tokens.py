@@ -9,11 +9,13 @@ __all__ = ("DetokenizeCall", "TokenizeCall", "Tokens")
 
 
 class TokenizeCall(LoadingCall, frozen=True, kw_only=True):
-    """The ids of a text. With `add_special`, those come with it that the model puts around every text, such as BOS,
-    unless they are there already. With `parse_special`, control tokens in the text count as such.
+    """The ids of a text, which may have ids between its pieces.
+
+    With `add_special`, those come with it that the model puts around every text, such as BOS, unless they are there
+    already. With `parse_special`, control tokens in the text count as such.
     """
 
-    text: str
+    text: str | tuple[str | int, ...]
     add_special: bool = False
     parse_special: bool = True
     with_pieces: bool = False

@@ -42,7 +42,7 @@ from corral.core.specs.engines import LoadRequest
 
 MODEL = "smol:q4"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": False}
-OPEN = {("get", "/"), ("get", "/api/version"), ("get", "/openapi.json")}
+OPEN = {("get", "/"), ("get", "/api/version"), ("get", "/openapi.json"), ("get", "/health")}
 
 
 class Own(Dialect):

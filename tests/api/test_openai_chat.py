@@ -11,8 +11,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from corral.api.http.chat_messages import read_messages
 from corral.api.http.errors import ApiError
-from corral.api.http.openai.messages import read_messages
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 from tests.api.conftest import running_server
 from tests.api.test_tools import CALL, PARAMETERS, WEIGHTS

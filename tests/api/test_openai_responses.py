@@ -70,6 +70,10 @@ def items_of(client: openai.OpenAI, id: Any, **query: Any) -> Any:
     return client.responses.input_items.list(id, **query)
 
 
+def retrieved(client: openai.OpenAI, id: str, **query: Any) -> Any:
+    return client.responses.retrieve(id, **query)
+
+
 def test_an_answer(client: openai.OpenAI) -> None:
     """Text, status, usage, the model's name and the fields of the request as they were sent."""
     whole = respond(client, metadata={"a": "b"}, instructions="Be brief.", max_output_tokens=100, temperature=0.5)
@@ -429,6 +433,113 @@ def test_an_error_in_a_stream() -> None:
         with pytest.raises(openai.InternalServerError, match="configured to fail"):
             respond(client)
         assert server.active() == 0
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[LiveServer]:
+    """A server whose answers take a minute unless they are cut or cancelled."""
+    with running_server(engine={"answer": "word " * 6000, "step_delay_s": 0.01}) as server:
+        yield server
+
+
+def test_a_response_in_the_background(client: openai.OpenAI, within: Any) -> None:
+    """It is queued at first and completed in the end, and is then a response like any other."""
+    response = respond(client, background=True)
+    assert (response.status, response.background, response.output) == ("queued", True, [])
+    assert within(30, lambda: retrieved(client, response.id).status == "completed")
+    done = retrieved(client, response.id)
+    assert (done.output_text, done.usage.output_tokens > 0) == (ANSWER, True)
+    assert client.responses.cancel(response.id) == done
+    assert respond(client, input="and?", previous_response_id=response.id).status == "completed"
+    assert [item.role for item in items_of(client, response.id)] == ["user"]
+
+
+def test_a_background_that_cannot_be(client: openai.OpenAI) -> None:
+    """What is wrong with the request is said at once; what goes wrong later is said by the response."""
+    with pytest.raises(openai.NotFoundError, match="model 'nobody' not found"):
+        respond(client, model="nobody", background=True)
+    with pytest.raises(openai.BadRequestError, match="only a response that is stored"):
+        respond(client, background=True, store=False)
+    with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
+        client.responses.cancel(respond(client).id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.cancel("resp_1")
+
+
+def test_a_background_that_fails(client: openai.OpenAI, within: Any) -> None:
+    """The response says why, and its stream ends with it."""
+    response = respond(client, background=True, extra_body={"engine": "nothing"})
+    assert within(30, lambda: retrieved(client, response.id).status == "failed")
+    failed = retrieved(client, response.id)
+    assert "nothing" in failed.error.message
+    events = list(respond(client, background=True, stream=True, extra_body={"engine": "nothing"}))
+    assert [event.type for event in events] == ["response.created", "response.queued", "error", "response.failed"]
+
+
+def test_a_background_is_cancelled(slow: LiveServer, within: Any) -> None:
+    """The generation ends, what had come stays, and cancelling again changes nothing; so does deleting it."""
+    with connected(slow) as client:
+        response = respond(client, background=True)
+        assert within(30, lambda: retrieved(client, response.id).status == "in_progress")
+        with pytest.raises(openai.BadRequestError, match="is not finished"):
+            respond(client, previous_response_id=response.id)
+        cancelled = client.responses.cancel(response.id)
+        assert (cancelled.status, slow.active()) == ("cancelled", 0)
+        assert set(cancelled.output_text.split()) <= {"word"}
+        assert retrieved(client, response.id) == cancelled == client.responses.cancel(response.id)
+        other = respond(client, background=True)
+        client.responses.delete(other.id)
+        assert slow.active() == 0
+        with pytest.raises(openai.NotFoundError):
+            retrieved(client, other.id)
+
+
+def test_a_background_is_followed(slow: LiveServer, within: Any) -> None:
+    """A client that has left comes back to the events it has not seen; what has ended tells its end."""
+    with connected(slow) as client:
+        stream = respond(client, background=True, stream=True)
+        seen = [next(stream) for _ in range(6)]
+        stream.close()
+        id = seen[0].response.id
+        assert [event.type for event in seen[:3]] == ["response.created", "response.queued", "response.in_progress"]
+        with retrieved(client, id, stream=True, starting_after=seen[-1].sequence_number) as again:
+            more = [next(iter(again)) for _ in range(3)]
+            assert [event.sequence_number for event in more] == [6, 7, 8]
+            client.responses.cancel(id)
+            rest = list(again)
+        assert (rest[-1].type, rest[-1].response.status) == ("response.incomplete", "cancelled")
+        [last] = retrieved(client, id, stream=True, starting_after=8)
+        assert (last.sequence_number, last.response.status) == (9, "cancelled")
+        quiet = respond(client, background=True)
+        with pytest.raises(openai.BadRequestError, match="without stream: true"):
+            retrieved(client, quiet.id, stream=True)
+        with pytest.raises(openai.BadRequestError, match="starting_after"):
+            retrieved(client, quiet.id, stream=True, extra_query={"starting_after": "x"})
+        client.responses.cancel(quiet.id)
+        assert slow.active() == 0
+
+
+def test_the_background_is_bounded(slow: LiveServer) -> None:
+    """One principal cannot fill it; whatever it has begun can be cancelled."""
+    with connected(slow) as client:
+        begun = [respond(client, background=True).id for _ in range(16)]
+        with pytest.raises(openai.RateLimitError, match="may have 16 requests in the background") as caught:
+            respond(client, background=True)
+        assert int(caught.value.response.headers["retry-after"]) > 0
+        for id in begun:
+            assert client.responses.cancel(id).status == "cancelled"
+        assert slow.active() == 0
+
+
+def test_a_background_that_a_restart_ends(tmp_path: Path) -> None:
+    """It has failed then, and says why."""
+    settings = ResponsesSettings(folder=str(tmp_path / "kept"))
+    engine = {"answer": "word " * 6000, "step_delay_s": 0.01}
+    with running_server(engine=engine, responses=response_store(settings)) as server, connected(server) as client:
+        response = respond(client, background=True)
+    with running_server(responses=response_store(settings)) as server, connected(server) as client:
+        failed = retrieved(client, response.id)
+        assert (failed.status, failed.error.message) == ("failed", "the server that computed the response has stopped")
 
 
 def test_images(shared_server: Any) -> None:

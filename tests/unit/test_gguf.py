@@ -314,3 +314,24 @@ def test_tokens_for_filling_in_the_middle_are_found(
     """They are named by the header, by new keys or old ones, or known by their spelling as whole tokens."""
     pairs = {**SMALL_MODEL, **more}
     assert read_metadata(write(gguf_bytes(pairs))).fim_ids == ids
+
+
+@pytest.mark.parametrize(
+    ("more", "ids"),
+    [
+        ({"tokenizer.ggml.tokens": ["<PRE>", "<SUF>", "<MID>"]}, None),
+        ({"tokenizer.ggml.tokens": ["<PRE>", "<SUF>", "<MID>", "<|file_sep|>", "<|repo_name|>"]}, (4, 3)),
+        ({"tokenizer.ggml.tokens": ["<|file_sep|>", "<|repo_name|>"]}, None),
+        (
+            {
+                "tokenizer.ggml.tokens": ["<PRE>", "<SUF>", "<MID>", "r", "s"],
+                "tokenizer.ggml.fim_rep_token_id": 3,
+                "tokenizer.ggml.fim_sep_token_id": 4,
+            },
+            (3, 4),
+        ),
+    ],
+)
+def test_tokens_of_repositories_are_found(write: Write, more: dict[str, Any], ids: tuple[int, int] | None) -> None:
+    """Only of models that fill in."""
+    assert read_metadata(write(gguf_bytes({**SMALL_MODEL, **more}))).repository_ids == ids

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corral.adapters.formats.gguf.fill_in_the_middle import fim_ids
+from msgspec.structs import replace
+
+from corral.adapters.formats.gguf.fill_in_the_middle import fim_ids, repository_ids
 from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
 from corral.adapters.formats.gguf.joining import COUNT, join_parts, part_of
 from corral.adapters.formats.gguf.lora import check_lora
@@ -73,7 +75,10 @@ class GgufReader:
             for key, value in header.pairs.items()
             if isinstance(value, Array) and key.endswith(_PER_LAYER) and value.length <= _MAX_LAYERS
         }
-        return _metadata(source.name, header, texts, per_layer, fim_ids(file, header.pairs))
+        metadata = _metadata(source.name, header, texts, per_layer, fim_ids(file, header.pairs))
+        if metadata.fim_ids is None:
+            return metadata
+        return replace(metadata, repository_ids=repository_ids(file, header.pairs))
 
     def describe(self, source: RandomAccess, *, verbose: bool) -> dict[str, object]:
         file = HeaderFile(source)

@@ -10,6 +10,7 @@ from corral.api.http.openai.completions import completions
 from corral.api.http.openai.dialect import OPENAI
 from corral.api.http.openai.embeddings import openai_embeddings
 from corral.api.http.openai.models import get_model, list_models
+from corral.api.http.openai.responses.background import cancel_response
 from corral.api.http.openai.responses.create import create_response
 from corral.api.http.openai.responses.stored import delete_response, get_response, list_input_items
 
@@ -27,6 +28,7 @@ router = Router(
         get_response,
         delete_response,
         list_input_items,
+        cancel_response,
         create_transcription,
     ],
     opt={"dialect": OPENAI, "scope": "infer"},

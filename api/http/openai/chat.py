@@ -10,6 +10,8 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from corral.api.http.answers import AnswerResponse
+from corral.api.http.chat_messages import media_characters, read_messages
+from corral.api.http.chat_tools import chosen_tools, read_tools
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.openai.answering import (
@@ -22,10 +24,8 @@ from corral.api.http.openai.answering import (
 from corral.api.http.openai.bodies import ChatCompletionBody
 from corral.api.http.openai.chat_form import ChatForm
 from corral.api.http.openai.known_fields import ignored_fields
-from corral.api.http.openai.messages import media_characters, read_messages
 from corral.api.http.openai.options import options_of, think_of
 from corral.api.http.openai.replies import ChatCompletion
-from corral.api.http.openai.tools import chosen_tools, read_tools
 from corral.api.http.prologue import INFERENCE_STATUSES, begin
 from corral.api.http.remarks import Remarks
 from corral.core.requests.calls import ChatCall

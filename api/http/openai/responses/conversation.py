@@ -10,10 +10,12 @@ import msgspec
 from litestar import Request
 
 from corral.api.http.callers import caller_of
+from corral.api.http.chat_messages import media_characters
 from corral.api.http.errors import ApiError
 from corral.api.http.media_decoding import beside_the_loop
-from corral.api.http.openai.messages import media_characters
 from corral.api.http.openai.responses.items import Item
+from corral.api.http.openai.responses.live import LiveResponse
+from corral.api.http.openai.responses.replies import ResponseFailure
 from corral.api.http.openai.responses.writer import ResponseWriter
 from corral.core.errors import CorralError
 from corral.core.ports.responses import KeptResponse, ResponseStore
@@ -21,17 +23,25 @@ from corral.core.runtime import Runtime
 
 __all__ = ("Conversations",)
 
+_UNFINISHED = ("queued", "in_progress")
+_STOPPED = "the server that computed the response has stopped"
+
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _items = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _NOT_KEPT = "the response is not stored: "
 
 
-class _Output(msgspec.Struct, frozen=True, kw_only=True):
+class _Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What matters here of a kept reply."""
+
+    status: str
+    background: bool
     output: list[dict[str, Any]]
 
 
-_output = msgspec.json.Decoder(_Output).decode
+_facts = msgspec.json.Decoder(_Facts).decode
+_any = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Conversations:
@@ -40,6 +50,7 @@ class Conversations:
     def __init__(self, request: Request[Any, Any, Any]) -> None:
         runtime: Runtime = request.app.state.runtime
         self._store: ResponseStore | None = runtime.responses
+        self._background = runtime.background
         self.owner = caller_of(request.scope).principal.name
 
     @property
@@ -48,14 +59,35 @@ class Conversations:
         return self._store is not None
 
     async def get(self, id: str) -> KeptResponse:
-        """Raises `ApiError` 404 if there is none, or if it is somebody else's."""
+        """A response, also one in the background as far as it is. Raises `ApiError` 404 if there is none, or if it is
+        somebody else's."""
+        live = self.live(id)
         found = await self._store.get(self.owner, id) if self._store is not None else None
         if found is None:
             raise _missing(id)
-        return found
+        if live is not None:
+            return msgspec.structs.replace(found, reply=_encode(live.writer.current))
+        return await beside_the_loop(lambda: _ended(found), len(found.reply))
+
+    def live(self, id: str) -> LiveResponse | None:
+        """A response that this server is computing in the background."""
+        found = self._background.find(self.owner, id)
+        return found if isinstance(found, LiveResponse) else None
+
+    async def cancel(self, id: str) -> None:
+        """Ends a response in the background; does nothing to others. Raises `ApiError` 404, and 400 for a response
+        that never was there."""
+        live = self.live(id)
+        if live is not None:
+            await self._background.cancel(self.owner, id)
+            await live.cancelled()
+        elif not _facts((await self.get(id)).reply).background:
+            raise ApiError(400, "Cannot cancel a synchronous response.", param="id")
 
     async def delete(self, id: str) -> None:
         """Raises `ApiError` 404, and `StorageError`."""
+        if self.live(id) is not None:
+            await self.cancel(id)
         if self._store is None or not await self._store.delete(self.owner, id):
             raise _missing(id)
 
@@ -66,6 +98,9 @@ class Conversations:
         if self._store is None:
             text = "previous_response_id: this server keeps no responses (see the setting responses.store)"
             raise ApiError(400, text, param="previous_response_id")
+        if self.live(previous) is not None:
+            text = f"the response '{previous}' is not finished; wait until it is, or cancel it"
+            raise ApiError(400, text, param="previous_response_id")
         kept = await self._store.get(self.owner, previous)
         if kept is None:
             raise ApiError(
@@ -74,7 +109,7 @@ class Conversations:
                 code="previous_response_not_found",
                 param="previous_response_id",
             )
-        return await beside_the_loop(lambda: [*_items(kept.input_items), *_output(kept.reply).output], kept.size_bytes)
+        return await beside_the_loop(lambda: _conversation(kept), kept.size_bytes)
 
     async def keep(self, writer: ResponseWriter, items: Sequence[Item]) -> None:
         """Keeps a response that has ended. If that is not possible, the response says so, and is answered all the
@@ -92,6 +127,18 @@ class Conversations:
             _log.warning("a response is not stored: %s", error)
             problem = error.message
         writer.not_kept(_NOT_KEPT + problem)
+
+
+def _conversation(kept: KeptResponse) -> list[Item]:
+    return [*_items(kept.input_items), *_facts(kept.reply).output]
+
+
+def _ended(kept: KeptResponse) -> KeptResponse:
+    """The response, which nobody computes. One that was in the background when the server stopped has failed."""
+    if _facts(kept.reply).status not in _UNFINISHED:
+        return kept
+    failure = ResponseFailure(code="server_error", message=_STOPPED, type="api_error")
+    return msgspec.structs.replace(kept, reply=_encode({**_any(kept.reply), "status": "failed", "error": failure}))
 
 
 def _missing(id: str) -> ApiError:

@@ -11,20 +11,22 @@ from litestar import Request, post
 from litestar.types import ASGIApp
 
 from corral.api.http.answers import AnswerResponse, AnswerSource
+from corral.api.http.chat_messages import media_characters
+from corral.api.http.chat_tools import chosen_tools
 from corral.api.http.errors import ApiError
 from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.model_body import MOST_MESSAGES, require_few
 from corral.api.http.openai.answering import MODEL_REQUIRED, NOT_FOUND, constraint_of
-from corral.api.http.openai.messages import media_characters
 from corral.api.http.openai.options import think_of, with_defaults
+from corral.api.http.openai.responses.background import go_on
 from corral.api.http.openai.responses.body import ENCRYPTED_REASONING, ResponseBody
 from corral.api.http.openai.responses.conversation import Conversations
 from corral.api.http.openai.responses.items import Item, input_items, messages_of
+from corral.api.http.openai.responses.live import LiveResponse
 from corral.api.http.openai.responses.replies import ResponseReply
 from corral.api.http.openai.responses.run import ResponseForm, ResponseRun
 from corral.api.http.openai.responses.tools import ResponseTools
 from corral.api.http.openai.responses.writer import ResponseWriter
-from corral.api.http.openai.tools import chosen_tools
 from corral.api.http.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.api.http.remarks import Remarks
 from corral.core.requests.calls import ChatCall
@@ -56,11 +58,18 @@ async def create_response(request: Request[Any, Any, Any]) -> ASGIApp:
     encrypts = ENCRYPTED_REASONING in body.include
     writer = ResponseWriter(reply, tools, remarks, stream=body.stream, encrypts=encrypts)
 
+    async def keep(ended: ResponseWriter) -> None:
+        await conversations.keep(ended, items)
+
     async def open() -> AnswerSource:
         with begun:
             answer = await begun.runtime.inference.chat(call)
-        return ResponseRun(answer, writer, lambda ended: conversations.keep(ended, items))
+        return ResponseRun(answer, writer, keep)
 
+    if body.background:
+        with begun:
+            await begun.models.get(begun.name)
+        return await go_on(begun, LiveResponse(writer, open, keep))
     return AnswerResponse(open, ResponseForm(writer), stream=body.stream)
 
 

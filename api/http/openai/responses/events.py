@@ -41,8 +41,7 @@ class ResponseEvents:
             self._number += 1
             self._written.append(numbered)
 
-    def take(self) -> bytes:
-        """The bytes of all events since they were last taken."""
-        taken = b"".join(self._written)
-        self._written.clear()
+    def take(self) -> list[bytes]:
+        """The events since they were last taken."""
+        taken, self._written = self._written, []
         return taken

@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from corral.api.http.chat_messages import Content, arguments_of, read_parts
 from corral.api.http.errors import ApiError
-from corral.api.http.openai.messages import Content, arguments_of, read_parts
 from corral.core.requests.messages import Message, ToolCall
 
 __all__ = ("Item", "input_items", "messages_of", "new_id")

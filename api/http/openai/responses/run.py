@@ -87,13 +87,13 @@ class ResponseForm:
         return self._writer.remarks.headers()
 
     def part(self, output: Output, load_ns: int) -> bytes | None:
-        return self._writer.take() or None
+        return b"".join(self._writer.take()) or None
 
     def failed(self, problem: ApiError) -> bytes:
         if not self._writer.has_ended:
             self._writer.fail(problem)
             self._writer.conclude()
-        return self._writer.take()
+        return b"".join(self._writer.take())
 
     def whole(self, outputs: list[Output], load_ns: int) -> bytes:
         return _encode(self._writer.reply)

@@ -6,24 +6,53 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, delete, get
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
 
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.media_decoding import beside_the_loop
+from corral.api.http.openai.responses.background import FollowedResponse
 from corral.api.http.openai.responses.conversation import Conversations
 from corral.api.http.openai.responses.replies import DeletedResponse, InputItemList, ResponseReply
+from corral.api.http.sse import EVENT_STREAM, event
 
 __all__ = ("delete_response", "get_response", "list_input_items")
 
 _encode = msgspec.json.Encoder().encode
+
+
+class _Status(msgspec.Struct):
+    status: str
+
+
+_status = msgspec.json.Decoder(_Status).decode
 _raw_items = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _MOST_ITEMS, _FEW_ITEMS = 100, 20
 
 
-@get("/responses/{response_id:str}", operation_id="getResponse", opt={"reply": ResponseReply, "statuses": (404,)})
-async def get_response(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """A response that was stored, or that is in progress in the background."""
-    kept = await Conversations(request).get(request.path_params["response_id"])
-    return Response(kept.reply, media_type=JSON)
+@get(
+    "/responses/{response_id:str}",
+    operation_id="getResponse",
+    opt={"reply": ResponseReply, "events": True, "statuses": (404,)},
+)
+async def get_response(request: Request[Any, Any, Any]) -> ASGIApp:
+    """A response that was stored, or that is in progress in the background; with ``stream=true``, its events."""
+    conversations, id = Conversations(request), request.path_params["response_id"]
+    kept = await conversations.get(id)
+    if request.query_params.get("stream") not in ("true", "1"):
+        return ASGIResponse(body=kept.reply, media_type=JSON)
+    after = request.query_params.get("starting_after", "-1")
+    if after != "-1" and not (after.isdecimal() and len(after) < 10):
+        raise ApiError(400, "starting_after is the number of an event", param="starting_after")
+    live = conversations.live(id)
+    if live is None:
+        last = b'{"type":"response.%s","sequence_number":%d,"response":%s}'
+        status = _status(kept.reply).status.replace("cancelled", "incomplete").encode()
+        body = event(last % (status, int(after) + 1, kept.reply), b"response." + status)
+        return ASGIResponse(body=body, media_type=EVENT_STREAM.decode())
+    if not live.writer.streams:
+        raise ApiError(400, "the response has no events: it was created without stream: true", param="stream")
+    return FollowedResponse(live, int(after) + 1, [])
 
 
 @delete(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from corral.api.http.chat_tools import read_tools
 from corral.api.http.errors import ApiError
 from corral.api.http.model_body import MOST_TOOLS, require_few
-from corral.api.http.openai.tools import read_tools
 from corral.core.requests.messages import Tool
 
 __all__ = ("ResponseTools",)

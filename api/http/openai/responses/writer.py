@@ -48,9 +48,10 @@ class ResponseWriter:
         self.remarks = remarks
         self.has_begun = False
         self.has_ended = False
+        self.has_concluded = False
         self._tools = tools
         self._encrypts = encrypts
-        self._stream = stream
+        self.streams = stream
         self._events = ResponseEvents(stream=stream)
         self._pieces = AnswerPieces()
         self._thinking = ThinkingTokens()
@@ -60,9 +61,20 @@ class ResponseWriter:
         self._items: list[OutputItem] = []
         self._logprobs: list[TokenEntry] = []
 
-    def take(self) -> bytes:
+    @property
+    def current(self) -> ResponseReply:
+        """The response with the items that are complete."""
+        return msgspec.structs.replace(self.reply, output=tuple(self._items))
+
+    def take(self) -> list[bytes]:
         """The events since they were last taken."""
         return self._events.take()
+
+    def queue(self) -> None:
+        """Tell that there is a response before its turn has come."""
+        self.has_begun = True
+        self._events.add("response.created", response=self.reply)
+        self._events.add("response.queued", response=self.reply)
 
     def hear(self, output: Output) -> None:
         """Everything but the end of the answer."""
@@ -73,7 +85,7 @@ class ResponseWriter:
             self._begin()
             self._thinking.hear(output)
             self._logprobs += token_entries(output.logprobs)
-            if self._stream:
+            if self.streams:
                 self._hear(self._pieces.of(output, output.tool_call_pieces))
             else:
                 self._hear(self._pieces.of(output, output.tool_calls))
@@ -125,23 +137,22 @@ class ResponseWriter:
 
     def conclude(self) -> None:
         """Write the event that ends the stream."""
+        self.has_concluded = True
         kind = "incomplete" if self.reply.status == "cancelled" else self.reply.status
         self._events.add(f"response.{kind}", response=self.reply)
 
     def _begin(self) -> None:
-        if not self.has_begun:
-            self.has_begun = True
-            self._update(status="in_progress")
-            self._events.add("response.created", response=self.reply)
+        if self.reply.status == "queued":
+            self.reply = msgspec.structs.replace(self.reply, status="in_progress")
+            if not self.has_begun:
+                self.has_begun = True
+                self._events.add("response.created", response=self.reply)
             self._events.add("response.in_progress", response=self.reply)
 
     def _end(self, status: ResponseStatus, /, **fields: object) -> None:
         self._close("completed" if status == "completed" else "incomplete")
         self.has_ended = True
-        self._update(status=status, **fields)
-
-    def _update(self, **fields: object) -> None:
-        self.reply = msgspec.structs.replace(self.reply, output=tuple(self._items), **fields)
+        self.reply = msgspec.structs.replace(self.reply, status=status, output=tuple(self._items), **fields)
 
     def _say(self, text: str) -> None:
         if not isinstance(self._open, OpenMessage):

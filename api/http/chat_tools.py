@@ -1,4 +1,4 @@
-"""Reads the tools of a request, and which of them the model may or must call."""
+"""Reads tools as OpenAI's API has them, and which of them the model may or must call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the messages of a chat: contents in parts, images as data URLs, calls of tools and their results."""
+"""Reads messages as OpenAI's API has them: contents in parts, images as data URLs, calls of tools and their results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from corral.api.http.errors import ApiError
 from corral.core.malformed import MALFORMED
 from corral.core.requests.messages import Message, ToolCall
 
-__all__ = ("Content", "data_of_url", "media_characters", "read_messages", "read_parts")
+__all__ = ("Content", "arguments_of", "data_of_url", "media_characters", "read_messages", "read_parts")
 
 _PLACE = "[img]"
 _ROLES: Mapping[str, str] = {"developer": "system", "function": "tool"}

@@ -1,0 +1,73 @@
+"""A response in the background: computed whoever listens, with its events for those who follow it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from corral.api.http.answers import AnswerSource
+from corral.api.http.openai.dialect import OPENAI
+from corral.api.http.openai.responses.run import Keep
+from corral.api.http.openai.responses.writer import ResponseWriter
+from corral.core.errors import EngineError
+
+__all__ = ("LiveResponse",)
+
+
+class LiveResponse:
+    """The response of `writer`, whose answer `open` begins. It is kept when it begins and when it has ended."""
+
+    def __init__(self, writer: ResponseWriter, open: Callable[[], Awaitable[AnswerSource]], keep: Keep) -> None:
+        self.writer = writer
+        self._open = open
+        self._keep = keep
+        self._events: list[bytes] = []
+        self._changed = asyncio.Event()
+
+    async def begin(self) -> None:
+        """Keeps the response before anything is computed, so that a restart does not lose it."""
+        self.writer.queue()
+        self._tell()
+        await self._keep(self.writer)
+
+    async def run(self) -> None:
+        """Computes it to its end. An error ends it as well."""
+        writer = self.writer
+        try:
+            async with await self._open() as answer:
+                async for _ in answer:
+                    self._tell()
+            if not writer.has_ended:
+                raise EngineError("the answer was cut off", "see the server's log")
+        except Exception as error:
+            if not writer.has_ended:
+                writer.fail(OPENAI.problem(error))
+                await self._conclude()
+        self._tell()
+
+    async def cancelled(self) -> None:
+        """Ends the response once `run` has been cancelled, unless it had ended before."""
+        if not self.writer.has_ended:
+            self.writer.cancel()
+        if not self.writer.has_concluded:
+            await self._conclude()
+        self._tell()
+
+    async def follow(self, first: int) -> AsyncIterator[bytes]:
+        """The events from the number `first` on, as they come."""
+        while True:
+            self._changed.clear()
+            while first < len(self._events):
+                yield self._events[first]
+                first += 1
+            if self.writer.has_concluded:
+                return
+            await self._changed.wait()
+
+    async def _conclude(self) -> None:
+        await self._keep(self.writer)
+        self.writer.conclude()
+
+    def _tell(self) -> None:
+        self._events += self.writer.take()
+        self._changed.set()
