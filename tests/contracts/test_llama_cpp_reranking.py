@@ -89,7 +89,8 @@ def test_documents_are_computed_together(engine: LlamaCppEngine) -> None:
     """Short documents take far fewer steps than there are, and the score of each is as if it was alone."""
     documents = DOCUMENTS[:30]
     engine.add_request(1, reranking("paris", *documents), None)
-    steps, together = 0, ()
+    steps = 0
+    together: tuple[float, ...] = ()
     while engine.has_unfinished_requests():
         steps += 1
         for _, output in engine.step():

@@ -89,7 +89,7 @@ class LlamaModel:
     @property
     def ranks(self) -> bool:
         """Whether it scores pairs of texts."""
-        return self.pooling == C.LLAMA_POOLING_TYPE_RANK
+        return self.pooling == int(C.LLAMA_POOLING_TYPE_RANK)
 
     def chat_template(self, name: str) -> str | None:
         """The template of this name, besides the usual one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import InvalidRequest, PromptTooLong
@@ -24,8 +24,6 @@ _PLACE = re.compile(r"\{(query|document)\}")
 class QueryPairs(ABC, Generic[TextT]):
     """Reads query and documents in the form in which it joins them."""
 
-    nothing: Any
-
     def __init__(self, tokenizer: LlamaTokenizer) -> None:
         self._tokenizer = tokenizer
 
@@ -35,7 +33,7 @@ class QueryPairs(ABC, Generic[TextT]):
         Raises `PromptTooLong` if `limit` leaves no room for a document, or for one that must not be cut.
         """
         query = self._read(request.query)
-        needed = len(self._joined(query, self.nothing))
+        needed = len(self._joined(query, self._read(())))
         if needed >= limit:
             raise PromptTooLong(
                 f"the query takes {needed} tokens, which leaves no room for a document in a context of {limit}",
@@ -86,8 +84,6 @@ class QueryPairs(ABC, Generic[TextT]):
 class DividedPairs(QueryPairs[list[int]]):
     """``BOS query EOS SEP document EOS``, of which a vocabulary has those that it wants around texts."""
 
-    nothing: ClassVar[list[int]] = []
-
     def _read(self, prompt: Prompt) -> list[int]:
         return self._bare(prompt)
 
@@ -107,8 +103,6 @@ class TemplatePairs(QueryPairs[str]):
 
     Control tokens that people typed stay text there.
     """
-
-    nothing = ""
 
     def __init__(self, tokenizer: LlamaTokenizer, template: str) -> None:
         super().__init__(tokenizer)
