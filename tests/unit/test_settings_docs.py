@@ -29,7 +29,7 @@ from corral.plugins.manager import PluginManager
 from corral.plugins.settings.environment import VARIABLES
 from corral.plugins.settings.schema import SECTIONS, ModelSettings, TopSettings
 from corral.plugins.settings.types import encode_setting_type
-from corral.plugins.testing.gguf import gguf_bytes
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -187,10 +187,13 @@ def test_every_example_of_the_library_page_runs(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     file = tmp_path / "model.gguf"
     file.write_bytes(gguf_bytes())
+    reranker = tmp_path / "reranker.gguf"
+    reranker.write_bytes(gguf_bytes({**SMALL_MODEL, "llama.pooling_type": 4}))
 
     async def prepare() -> None:
         async with AsyncCorral() as corral:
             await corral.import_model(file, name="smollm2-135m-instruct:q4_1")
+            await corral.import_model(reranker, name="bge-reranker-v2-m3")
 
     asyncio.run(prepare())
     monkeypatch.chdir(tmp_path)

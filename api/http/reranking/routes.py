@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from corral.api.http.remarks import Remarks
 from corral.api.http.reranking.bodies import RerankBody
 from corral.core.errors import PromptTooLong
 from corral.core.requests.calls import RerankCall
+from corral.core.requests.relevance import relevance
 from corral.core.runtime import Runtime
 
 __all__ = ("rerank", "rerank_at_root", "rerank_v1")
@@ -98,7 +98,7 @@ async def _answer(request: Request[Any, Any, Any]) -> Response[bytes]:
         text = f"{error.message}; {error.remedy}" if error.remedy else error.message
         raise ApiError(400, text, code=error.code) from error
     begun.log.prompt_tokens = count = result.prompt_tokens
-    scores = result.scores if body.raw_scores else tuple(map(_probability, result.scores))
+    scores = result.scores if body.raw_scores else tuple(map(relevance, result.scores))
     best = result.best_first[: body.top_n]
     shown = body.return_documents or body.return_text
     reply: RerankReply | list[RankedIndex]
@@ -144,14 +144,6 @@ async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def rerank_at_root(request: Request[Any, Any, Any]) -> Response[bytes]:
     """As ``/api/rerank``, where llama-server and TEI have it."""
     return await _answer(request)
-
-
-def _probability(score: float) -> float:
-    """The logistic function, for a score of any size."""
-    if score >= 0:
-        return 1.0 / (1.0 + math.exp(-score))
-    power = math.exp(score)
-    return power / (1.0 + power)
 
 
 async def _only_reranker(request: Request[Any, Any, Any]) -> str:
