@@ -31,7 +31,7 @@ class RankedText(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-class RankedDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RankedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`index` is the document's place in the request. `document` is there if it was asked for."""
 
     index: int
@@ -61,7 +61,7 @@ class RerankReply(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     object: str = "list"
     model: str
-    results: Sequence[RankedDocument]
+    results: Sequence[RankedEntry]
     usage: RerankUsage
     meta: RerankMeta
     total_duration: int
@@ -109,7 +109,7 @@ async def _answer(request: Request[Any, Any, Any]) -> Response[bytes]:
             id=str(uuid.uuid4()),
             model=body.model,
             results=[
-                RankedDocument(
+                RankedEntry(
                     index=one, relevance_score=scores[one], document=RankedText(text=texts[one]) if shown else None
                 )
                 for one in best
