@@ -3,7 +3,8 @@
 Unsupported
 └── WebDisabled         no setting allows it
 InvalidRequest
-└── AddressRefused      an address that must not be fetched; the message says why
+├── AddressRefused      an address that must not be fetched; the message says why
+└── QueryTooLong        more characters than are searched for
 CorralError
 └── WebError            a search service or a web server failed, or sent what is not taken
     └── WebNotInstalled     the extra ``corral[web]`` is missing; the remedy is the pip line
@@ -14,7 +15,7 @@ from __future__ import annotations
 from corral.core.error_base import CorralError
 from corral.core.errors import InvalidRequest, Unsupported
 
-__all__ = ("AddressRefused", "WebDisabled", "WebError", "WebNotInstalled")
+__all__ = ("AddressRefused", "QueryTooLong", "WebDisabled", "WebError", "WebNotInstalled")
 
 
 class WebDisabled(Unsupported):
@@ -27,6 +28,12 @@ class AddressRefused(InvalidRequest):
     """An address that is not fetched: malformed, of another protocol, or on a network that is not the public one."""
 
     code = "address_refused"
+
+
+class QueryTooLong(InvalidRequest):
+    """A query of more characters than are searched for."""
+
+    code = "query_too_long"
 
 
 class WebError(CorralError):

@@ -1,4 +1,6 @@
-"""Models that are files on web servers: ``https://HOST/PATH/FILE.gguf``, and ``http://`` on this machine."""
+"""Models that are files on web servers: ``https://HOST/PATH/FILE.gguf``, and ``http://`` on this machine.
+
+Of weights in several parts, the address of one stands for all."""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
-from corral.adapters.sources.web_addresses import parse_web_address
+from corral.adapters.sources.web_addresses import parse_web_address, with_siblings
 from corral.adapters.sources.web_files import WebFile, open_exchange, probed, read_web_file
 from corral.adapters.sources.web_settings import WebSourceSettings
 from corral.core.errors import InvalidRequest, SourceError
@@ -39,15 +41,11 @@ class WebSource:
         address = parse_web_address(reference, insecure=self._settings.insecure)
         on_progress(FetchProgress(status=f"pulling {address.shown}"))
         async with open_exchange(self._settings, f"sources.{self._scheme}", environment=self._environment) as exchange:
-            file = await probed(
-                exchange,
-                address.place,
-                address.url,
-                what=address.shown,
-                file_name=address.file_name,
-                digest=address.digest,
-            )
-            yield SourceModel(reference=reference, files=(file,))
+            files = [
+                await probed(exchange, one.place, one.url, what=one.shown, file_name=one.file_name, digest=one.digest)
+                for one in with_siblings(address)
+            ]
+            yield SourceModel(reference=reference, files=tuple(files))
 
     async def fetch(self, file: RemoteFile, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         if not isinstance(file, WebFile):

@@ -9,13 +9,15 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from corral.adapters.registries.oci.addressing import Place, is_loopback
 from corral.core.errors import InvalidDigest, InvalidRequest
 from corral.core.models.digests import Digest, parse_digest
+from corral.core.models.split_names import parse_part_name
 from corral.core.values import Value
 
-__all__ = ("WebAddress", "parse_web_address", "server_place")
+__all__ = ("WebAddress", "parse_web_address", "server_place", "with_siblings")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
 _FILE_NAME = re.compile(r"[^\x00-\x1f\x7f/\\]{1,255}")
+_MOST_PARTS = 1000  # each is asked for before any is fetched
 _FORM = "write {scheme}://HOST/PATH/FILE.gguf, and #sha256=DIGEST behind it if the digest is known"
 
 
@@ -53,6 +55,29 @@ def parse_web_address(text: str, *, insecure: Collection[str]) -> WebAddress:
         file_name=file_name,
         digest=_digest(parts.fragment, form),
     )
+
+
+def with_siblings(address: WebAddress) -> tuple[WebAddress, ...]:
+    """The addresses of all parts of the weights that the file is a part of by its name, in their order; otherwise this
+    one alone. They have its query, but a digest is that of one file."""
+    parts = urlsplit(address.url)
+    name = parse_part_name(parts.path)
+    if name is None or name.count == 1:
+        return (address,)
+    if name.count > _MOST_PARTS:
+        raise InvalidRequest(f"{address.file_name} is one of {name.count} parts; at most {_MOST_PARTS} are fetched")
+    found = []
+    for path in name.siblings:
+        url = urlunsplit(parts._replace(path=path))
+        sibling = WebAddress(
+            url=url,
+            shown=urlunsplit((*parts[:2], path, "", "")),
+            place=address.place,
+            file_name=unquote(path).rpartition("/")[2],
+            digest=None,
+        )
+        found.append(address if path == parts.path else sibling)
+    return tuple(found)
 
 
 def server_place(parts: SplitResult, insecure: Collection[str], section: str) -> Place:

@@ -39,3 +39,7 @@ class AnswerPieces:
             self._kind, self.space = "tool_use", ""
             pieces.append(("tool_use", call))
         return pieces
+
+    def interrupted(self) -> None:
+        """Something else comes between what was said and what follows."""
+        self._kind, self.space = "", ""

@@ -18,7 +18,7 @@ from corral.core.errors import EngineError
 from corral.core.models.model import StoredModel
 from corral.core.requests.outputs import Finished, Output
 
-__all__ = ("AnswerForm", "AnswerResponse", "AnswerSource")
+__all__ = ("AnswerForm", "AnswerResponse", "AnswerSource", "unbroken")
 
 _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
@@ -92,7 +92,7 @@ class AnswerResponse:
             if not started:
                 started = True
                 await self._start(send, form.stream_type)
-            await send({"type": "http.response.body", "body": _unbroken(part), "more_body": True})
+            await send({"type": "http.response.body", "body": unbroken(part), "more_body": True})
 
         async def ping() -> None:
             await send_part(form.ping)
@@ -123,7 +123,7 @@ class AnswerResponse:
             last = form.failed(problem)
         if not started:
             await self._start(send, form.stream_type)
-        await send({"type": "http.response.body", "body": _unbroken(last), "more_body": False})
+        await send({"type": "http.response.body", "body": unbroken(last), "more_body": False})
 
     async def _send_whole(self, scope: Scope, send: Send) -> None:
         outputs: list[Output] = []
@@ -143,7 +143,7 @@ class AnswerResponse:
         await send({"type": "http.response.start", "status": 200, "headers": fields})
 
 
-def _unbroken(part: bytes) -> bytes:
+def unbroken(part: bytes) -> bytes:
     """The same JSON, with escapes for what is a line break to clients that split lines as Unicode defines them.
 
     httpx does, so Ollama's own client for Python would cut an object there. Go, and so Ollama, escapes two of them.

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _KEY = "corral.body_bytes"
 _PATIENCE_S = 10.0
+_MOST_LOADING = 4
 _SLOW_AFTER_S = 30.0
 _TRIM_FROM_BYTES = 1024 * 1024
 _TRIM_AFTER_S = 0.5
@@ -145,6 +146,8 @@ class BodyMemory:
         self.raw = _Pool(max_body_bytes // 2)
         self.reading: dict[BytesRead, None] = {}
         self.decoded = _Pool(max_body_bytes)
+        self.loading = asyncio.Semaphore(_MOST_LOADING)
+        """For whoever loads what earlier requests have left, and takes room for it once its size is known."""
         self._counting = asyncio.Lock()
         # One body at a time: decoding holds the interpreter lock, so more threads would only delay everything else.
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="bodies")
@@ -169,13 +172,15 @@ class BodyMemory:
             await asyncio.sleep(0)
 
     async def take(self, scope: Scope, size_bytes: int) -> None:
-        """Takes room for values until the request of `scope` has ended. More than the capacity counts as the capacity.
+        """Takes room for values until the request of `scope` has ended, beside what it has taken before. More than the
+        capacity counts as the capacity.
 
         Raises `ServerBusy`.
         """
-        size_bytes = min(size_bytes, self.decoded.capacity_bytes)
+        taken_bytes = scope["state"].get(_KEY, 0)
+        size_bytes = min(size_bytes, self.decoded.capacity_bytes - taken_bytes)
         await self.decoded.take(size_bytes)
-        scope["state"][_KEY] = size_bytes
+        scope["state"][_KEY] = taken_bytes + size_bytes
 
     def drop_slow_body(self) -> bool:
         """Gives up the largest of the bodies that have been arriving for a long time. False if there is none."""

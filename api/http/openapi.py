@@ -148,10 +148,13 @@ def _operation(handler: Any, path: str, dialect: Dialect, names: dict[type[Any],
     operation: dict[str, Any] = {"responses": {**successes, **dict(sorted(failures.items()))}}
     operation["security"] = [] if is_open else [{name: []} for name in _SCHEMES]
     operation["x-corral-scope"] = scope_of(handler)
-    if parameters := re.findall(r"\{(\w+)\}", path):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
-        ]
+    of_path = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", path)
+    ]
+    of_query = [{"name": name, "in": "query", "schema": kind} for name, kind in handler.opt.get("query", {}).items()]
+    if parameters := of_path + of_query:
+        operation["parameters"] = parameters
     if isinstance(handler.operation_id, str):
         operation["operationId"] = handler.operation_id
     if doc := handler.fn.__doc__:

@@ -45,6 +45,7 @@ from corral.api.library.results import (
     model_details,
 )
 from corral.api.library.streams import AsyncStream
+from corral.api.library.tokenizing import AsyncTokens
 from corral.api.library.transferring import AsyncTransfers
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
@@ -60,7 +61,7 @@ from corral.core.scheduling.load_progress import LoadListener
 __all__ = ("AsyncCorral",)
 
 
-class AsyncCorral(AsyncCreation, AsyncHousekeeping, AsyncReranking, AsyncTransfers):
+class AsyncCorral(AsyncCreation, AsyncHousekeeping, AsyncReranking, AsyncTokens, AsyncTransfers):
     """Runs models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 
     Methods raise subclasses of `CorralError`; `TypeError` for an unknown keyword; and `RuntimeError` if this object is

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
+from corral.api.library.blocking_tokens import BlockingTokens
 from corral.api.library.blocking_weights import BlockingWeights
 from corral.api.library.creation import CreateOptions
 from corral.api.library.messages import Messages
@@ -40,7 +41,7 @@ class _Behind(AsyncCorral):
     _name = "Corral"
 
 
-class Corral(BlockingWeights):
+class Corral(BlockingTokens, BlockingWeights):
     """`AsyncCorral` for blocking code: methods run on an event loop in a separate thread, and wait for the result.
 
     Any number of threads can share one, also where an event loop is already running, as in Jupyter. Ctrl-C cancels only

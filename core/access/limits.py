@@ -115,6 +115,23 @@ class RateLimits:
             account.requests.take(1)
         account.running += 1
 
+    def enter_beside(self, principal: Principal) -> bool:
+        """One more answer begins, beside the one that a request has entered for: it counts as in progress until
+        `leave`. False if the principal may not have more at once; then it does not count.
+        """
+        account, parallel = self._account(principal), principal.limits.parallel
+        if account is not None:
+            if parallel is not None and account.running >= parallel:
+                return False
+            account.running += 1
+        return True
+
+    def charge_requests(self, principal: Principal, count: int) -> None:
+        """Counts further answers of one request as requests. As with `charge`, more than are left may be used."""
+        account = self._account(principal)
+        if account is not None and account.requests is not None:
+            account.requests.take(count)
+
     def leave(self, principal: Principal) -> None:
         """A request that had entered has ended."""
         if (account := self._accounts.get(principal.name)) is not None:

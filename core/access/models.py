@@ -13,6 +13,7 @@ from corral.core.errors import InvalidName
 from corral.core.models.digests import Digest
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
+from corral.core.models.view import ModelView
 from corral.core.ports.sources import OnProgress, ignore_progress
 from corral.core.requests.caller import Caller
 from corral.core.scheduling.leases import LoadedModel
@@ -55,6 +56,12 @@ class CallerModels:
         require_scope(self._principal, "infer")
         require_model(self._principal, name)
         return await self._catalog.get(name)
+
+    async def view(self, name: ModelName) -> ModelView:
+        """As `ModelCatalog.view`. Scope ``infer``."""
+        require_scope(self._principal, "infer")
+        require_model(self._principal, name)
+        return await self._catalog.view(name)
 
     async def copy(self, source: ModelName, destination: ModelName) -> None:
         """As `ModelCatalog.copy`. Scope ``manage``."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from corral.core.generation.assembling import chat_request, generate_request
+from corral.core.generation.assembling import chat_request, generate_request, of_choice
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.opening import ModelOpener
 from corral.core.generation.refusals import refuse_unserved
@@ -35,6 +35,7 @@ async def look_up(models: ModelOpener, formats: ChatFormats, call: GenerateCall 
     """
     task: Literal["generate", "chat"] = "generate" if isinstance(call, GenerateCall) else "chat"
     view, options, call = await models.begun(call, task)
+    options = of_choice(options, call.choice)
     await refuse_unserved(view.record, view.capabilities, call)
     request: ChatRequest | CompletionRequest
     if isinstance(call, GenerateCall):

@@ -26,9 +26,11 @@ from corral.core.requests.prompts import MediaPart, Prompt, TextPart, TokensPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, TextRequest
 from corral.core.values import fields_in_common
 
-__all__ = ("chat_request", "generate_request", "resolved_options")
+__all__ = ("chat_request", "generate_request", "of_choice", "resolved_options")
 
 _IMAGE_PLACE = re.compile(r"\[img-([0-9]{1,9})\]")
+
+_SEEDS = 1 << 63
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,15 @@ def resolved_options(view: ModelView, options: Mapping[str, Any]) -> ResolvedOpt
     return resolved
 
 
+def of_choice(options: ResolvedOptions, choice: int) -> ResolvedOptions:
+    """The options of the answer with this index among several: with the seed of the first, all would say the same."""
+    seed = options.sampling.seed
+    if not choice or seed is None:
+        return options
+    own = msgspec.structs.replace(options.sampling, seed=(seed + choice) % _SEEDS)
+    return msgspec.structs.replace(options, sampling=own)
+
+
 def chat_request(record: StoredModel, call: ChatCall, options: ResolvedOptions) -> ChatRequest:
     return _chat(call, options, _chat_messages(record, call.messages))
 
@@ -54,8 +65,8 @@ def generate_request(
     options: ResolvedOptions,
     metadata: ModelMetadata | None = None,
 ) -> ChatRequest | CompletionRequest:
-    """A completion if the call is raw, or fills in and the model has tokens for that, as its `metadata` says; otherwise
-    a chat. Raises `InvalidRequest` for images beside such tokens.
+    """A completion if the call is raw, has token ids, or fills in and the model has tokens for that, as its `metadata`
+    says; otherwise a chat. Raises `InvalidRequest` for images beside such tokens.
     """
     prompt: Prompt
     if (call.suffix or call.insert) and metadata is not None and metadata.fim_ids is not None:
@@ -63,6 +74,8 @@ def generate_request(
             raise InvalidRequest("suffix and images exclude each other with this model", "omit one of them")
         earlier = (TokensPart(ids=call.earlier_ids),) if call.earlier_ids else ()
         prompt = (*earlier, *insert_prompt(call, metadata.fim_ids, metadata.repository_ids))
+    elif call.prompt_ids:
+        prompt = (TokensPart(ids=call.prompt_ids),)
     elif call.raw:
         prompt = raw_prompt(call.prompt, call.images)
     else:

@@ -59,7 +59,8 @@ class AnswerCall(LoadingCall, frozen=True, kw_only=True):
     yes. With `truncate`, what does not fit into the context is left out, the oldest messages first; without it,
     `PromptTooLong` is raised. `constraint` is what the answer must follow. `think`: whether the model thinks before it
     answers, or how hard (``low``, ``medium``, ``high``, ``max``); None means yes for models that can. With False, the
-    answer's text is not searched for thinking either.
+    answer's text is not searched for thinking either. `choice` is the index of this answer among several to the same
+    call: a seed of the call or of the model is followed by others for them, so that they differ.
     """
 
     think: bool | str | None = None
@@ -67,6 +68,7 @@ class AnswerCall(LoadingCall, frozen=True, kw_only=True):
     shift: bool | None = None
     truncate: bool = True
     constraint: Constraint | None = None
+    choice: int = 0
 
 
 class ContextFile(Value, frozen=True, kw_only=True):
@@ -82,10 +84,12 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     `return_token_ids`: `Finished` carries the ids of prompt and answer. `earlier_ids` are such ids: the prompt
     continues them, and the model's own messages, which they contain, are not repeated. With `suffix`, the answer is
     what belongs between `prompt` and `suffix`; with `insert`, also if that is empty, and then the model sees the
-    `files`, and of all of these what fits. `template` is a Go template to use instead of the model's.
+    `files`, and of all of these what fits. `template` is a Go template to use instead of the model's. `prompt_ids` take
+    the place of `prompt`: the model gets these tokens, and nothing around them.
     """
 
     prompt: str
+    prompt_ids: tuple[int, ...] = ()
     images: tuple[bytes, ...] = ()
     system: str | None = None
     template: str = ""

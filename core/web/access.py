@@ -11,7 +11,7 @@ from corral.core.errors import InvalidRequest
 from corral.core.ports.web import PageFetcher, SearchProvider, SearchResult, WebPage
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.web.fair_turns import FairTurns
-from corral.core.web_errors import WebDisabled, WebError
+from corral.core.web_errors import QueryTooLong, WebDisabled, WebError
 from corral.core.wording.clipping import clipped
 
 __all__ = ("DEFAULT_RESULTS", "MOST_RESULTS", "WebAccess")
@@ -50,23 +50,29 @@ class WebAccess:
     def can_fetch(self) -> bool:
         return self._fetcher is not None
 
+    def require_search(self) -> SearchProvider:
+        """The provider. Raises `WebDisabled` if there is none."""
+        if self._provider is None:
+            raise WebDisabled("the web is not searched", 'set web.search, for example to "searxng"')
+        return self._provider
+
     async def search(self, query: str, max_results: int = 0, *, caller: Caller = ANONYMOUS) -> tuple[SearchResult, ...]:
         """The best results first, each address once: at most `max_results` of them, and never more than 10; 0 means 5.
 
-        Raises `WebDisabled`, `InvalidRequest` for a query or a number that means nothing, and `WebError`.
+        Raises `WebDisabled`, `InvalidRequest` for a query or a number that means nothing (`QueryTooLong` is one), and
+        `WebError`.
         """
-        if self._provider is None:
-            raise WebDisabled("the web is not searched", 'set web.search, for example to "searxng"')
+        provider = self.require_search()
         query = query.strip()
         if not query:
             raise InvalidRequest("query is required", "say what to search for")
         if len(query) > _LONGEST_QUERY:
-            raise InvalidRequest(f"the query has {len(query)} characters", f"at most {_LONGEST_QUERY} are searched for")
+            raise QueryTooLong(f"the query has {len(query)} characters", f"at most {_LONGEST_QUERY} are searched for")
         if max_results < 0:
             raise InvalidRequest(f"max_results is {max_results}", f"it is a number from 1 to {MOST_RESULTS}")
         count = min(max_results or DEFAULT_RESULTS, MOST_RESULTS)
         async with self._turn(caller):
-            found = await self._provider.search(query, count)
+            found = await provider.search(query, count)
         unique: dict[str, SearchResult] = {}
         for result in found:
             unique.setdefault(result.url, result)

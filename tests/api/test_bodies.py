@@ -429,3 +429,24 @@ def test_many_embeddings_are_sent_row_by_row(client: httpx.Client) -> None:
     assert len(whole["embeddings"]) == 100
     assert whole["embeddings"][-2:] == few["embeddings"]
     assert set(whole) == set(few)
+
+
+def test_a_request_may_take_memory_twice() -> None:
+    """What it loads counts beside its body, never more than everything, and all of it is given back when it ends."""
+
+    async def run() -> None:
+        memory = BodyMemory(MIB)
+        scope: Any = {"state": {}}
+        taken = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            for size_bytes in (1000, 2000, 10 * MIB):
+                await memory.take(scope, size_bytes)
+                taken.append(memory.decoded.taken_bytes)
+
+        await memory.wrapped(app)(scope, None, None)  # type: ignore[arg-type]
+        assert taken == [1000, 3000, MIB]
+        assert memory.decoded.taken_bytes == 0
+        memory.close()
+
+    asyncio.run(run())

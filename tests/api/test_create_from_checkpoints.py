@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import ollama
 import pytest
 
 from corral.core.models.digests import Digest, digest_of
@@ -85,6 +86,24 @@ def test_a_checkpoint_is_quantized_at_once(api: httpx.Client, server: Any, tmp_p
     assert len(blobs(server) - before) == len(layers) + 1  # and the config
     facts = server.call(lambda runtime: runtime.catalog.list())
     assert next(record for record in facts if record.name.tag == "q8").converted_from == source
+
+
+def test_the_official_client(server: Any, tmp_path: Path) -> None:
+    """It uploads the files and creates the model, as it is and quantized, told as a stream or not; an error is its
+    own."""
+    folder = write_tiny_checkpoint(tmp_path / "tiny", width=256, files=2, seed=6)
+    with ollama.Client(host=server.url) as client:
+        files = {file.name: client.create_blob(file) for file in folder.iterdir()}
+        assert client.create("official", files=files, stream=False).status == "success"
+        assert client.show("official").details.quantization_level == "F16"
+        files = {file.name: client.create_blob(file) for file in folder.iterdir()}
+        said = [part.status for part in client.create("official:q4", files=files, quantize="q4_K_M", stream=True)]
+        assert list(dict.fromkeys(said))[:2] == ["converting model", "quantizing F16 model to Q4_K_M"]
+        assert said[-1] == "success"
+        assert client.show("official:q4").details.quantization_level == "Q4_K_M"
+        assert client.create("official:q8", from_="official", quantize="q8_0", stream=False).status == "success"
+        with pytest.raises(ollama.ResponseError, match="unsupported quantization type Q9"):
+            client.create("official:q9", from_="official", quantize="q9", stream=False)
 
 
 def test_a_type_that_needs_a_matrix_is_refused_at_once(api: httpx.Client, tmp_path: Path) -> None:

@@ -295,6 +295,44 @@ def test_hidden_models_do_not_exist(keyed: Keyed) -> None:
     assert MODEL in [one["name"] for one in keyed.ask("GET", "/api/tags", full).json()["models"]]
 
 
+def test_a_wrong_body_does_not_tell_which_models_are_hidden(keyed: Keyed) -> None:
+    """In every dialect, what else is wrong with a request is said of a hidden model as of an unknown one."""
+    key = keyed.key("prober", "infer", models=("other",))
+    faults: dict[str, Any] = {
+        "response_format": {"type": "zzz"},
+        "format": "zzz",
+        "text": {"format": {"type": "zzz"}},
+        "messages": [{"role": "zz", "content": "x"}],
+        "input": [{"role": "zz", "content": 1}],
+        "prompt": [1, 2],
+        "tools": [{"name": 1}],
+        "think": "zzz",
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "output_config": {"effort": "high", "format": 1},
+        "reasoning_effort": "zzz",
+        "options": {"num_ctx": "x"},
+        "engine": "zzz",
+        "suffix": "x",
+        "images": ["!"],
+        "stop": [1],
+    }
+    right = {"messages": CHAT["messages"], "prompt": "x", "input": "x", "query": "x", "documents": ["x"]}
+    right |= {"max_tokens": 3, "stream": False}
+    asking = [one for one in operations(keyed.url) if one.verb == "post" and one.scope == "infer"]
+    assert {one.dialect for one in asking} == {"", "openai", "anthropic"}
+    with httpx.Client(base_url=keyed.url, headers={"x-api-key": key}, timeout=60) as client:
+        for one in asking:
+            for field, fault in faults.items():
+                body = right | {field: fault}
+                hidden, unknown = (
+                    client.post(one.path, json=body | {"model": name}, headers=one.headers)
+                    for name in (MODEL, "nope:q4")
+                )
+                assert hidden.status_code == unknown.status_code >= 400, (one.path, field)
+                known_id, unknown_id = (answer.headers.get("request-id", "") for answer in (hidden, unknown))
+                assert hidden.text.replace(MODEL, "nope:q4").replace(known_id, unknown_id) == unknown.text
+
+
 def test_names_that_a_key_may_not_give(keyed: Keyed) -> None:
     """A model is neither made nor replaced under one, whether or not it is taken."""
     key = keyed.key("maker", models=("other", "mine-*"))
@@ -341,6 +379,20 @@ def test_tokens_are_charged(keyed: Keyed) -> None:
     second = keyed.ask("GET", "/api/tags", key, headers={"anthropic-version": "2023-06-01"})
     assert second.headers["anthropic-ratelimit-tokens-limit"] == "1000000"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", second.headers["anthropic-ratelimit-tokens-reset"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_choices_count_as_requests(keyed: Keyed, stream: bool) -> None:
+    """`n` answers are `n` requests for the limits; a key that may have one at once gets them one after the other."""
+    key = keyed.key(f"chooser {stream}", requests_per_minute=9, parallel=1)
+    answer = keyed.ask("POST", "/v1/chat/completions", key, json=CHAT | {"n": 8, "max_tokens": 3, "stream": stream})
+    assert answer.status_code == 200
+    if stream:
+        chunks = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert {choice["index"] for chunk in chunks for choice in chunk["choices"]} == set(range(8))
+    else:
+        assert len(answer.json()["choices"]) == 8
+    assert int(keyed.ask("GET", "/api/tags", key).headers["x-ratelimit-remaining-requests"]) < 4
 
 
 def test_requests_at_once_end_with_their_clients(start_server: Callable[..., Any], tmp_path: Path) -> None:

@@ -88,6 +88,20 @@ def test_several_choices(client: openai.OpenAI) -> None:
         chat(client, n=1000)
 
 
+def test_choices_differ_with_a_seed() -> None:
+    """Whoever states the seed, the model or the request: it makes all choices repeatable, not one like the other."""
+    with running_server(engine={}) as server:
+        server.call(lambda runtime: server.world.add("seeded", parameters={"seed": 42}, capabilities=("completion",)))
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+            for fields in ({"model": "seeded"}, {"model": MODEL, "seed": 7}, {"model": "seeded", "seed": 7}):
+                said = [[choice.message.content for choice in chat(client, n=n, **fields).choices] for n in (3, 3, 1)]
+                assert len(set(said[0])) == 3
+                assert said[0] == said[1]
+                assert said[0][:1] == said[2]
+                texts = client.completions.create(prompt="tell", n=3, **fields).choices
+                assert len({choice.text for choice in texts}) == 3
+
+
 def test_logprobs_and_bias(client: openai.OpenAI) -> None:
     """Each token has its alternatives; a bias changes what comes."""
     [choice] = chat(client, logprobs=True, top_logprobs=2).choices

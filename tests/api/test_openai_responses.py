@@ -246,6 +246,15 @@ def test_a_response_goes_on(client: openai.OpenAI) -> None:
     assert (caught.value.code, caught.value.param) == ("previous_response_not_found", "previous_response_id")
 
 
+def test_a_long_conversation_goes_on(client: openai.OpenAI) -> None:
+    """One that is far larger than the context is kept as a whole, and cut for the model only."""
+    turns = [{"role": "user", "content": "word " * 700} for _ in range(40)]
+    first = respond(client, input=turns, truncation="auto")
+    second = respond(client, input="go on", previous_response_id=first.id, truncation="auto")
+    assert second.status == "completed"
+    assert len(list(items_of(client, second.id, limit=100))) == 42
+
+
 def test_a_stored_response(client: openai.OpenAI) -> None:
     """It is found as it was, and gone once it is deleted; one that was not to be stored never is."""
     response = respond(client)
@@ -380,7 +389,6 @@ def test_what_has_no_effect_is_named(client: openai.OpenAI) -> None:
         ),
         ({"input": [{"type": "function_call", "arguments": "{}"}]}, r"input\[0\] has no name"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{"}]}, "invalid tool call arguments"),
-        ({"input": [{"type": "function_call_output", "output": "x"}]}, "has no call_id"),
         ({"tools": [{"type": "custom", "name": "x"}]}, 'the type "custom" is not supported'),
         ({"tools": [{"type": "web_search"}]}, "web.search"),
         ({"tools": [{"type": "namespace", "name": "x"}]}, "a namespace has a name and a list of tools"),

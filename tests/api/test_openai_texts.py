@@ -48,6 +48,30 @@ def test_completions_with_several_choices(client: openai.OpenAI) -> None:
     assert texts == [ANSWER, ANSWER]
 
 
+def test_completions_of_several_prompts(client: openai.OpenAI) -> None:
+    """The choices of each prompt have consecutive indices, and each prompt counts once."""
+    prompts = ["one", "two three"]
+    whole = complete(client, prompt=prompts, n=2, echo=True)
+    expected = [f"{prompt}{ANSWER}" for prompt in prompts for _ in range(2)]
+    assert [(choice.index, choice.text) for choice in whole.choices] == list(enumerate(expected))
+    alone = [complete(client, prompt=prompt).usage for prompt in prompts]
+    assert whole.usage.prompt_tokens == sum(usage.prompt_tokens for usage in alone)
+    assert whole.usage.completion_tokens == 2 * sum(usage.completion_tokens for usage in alone)
+    texts = [""] * 4
+    for chunk in complete(client, prompt=prompts, n=2, echo=True, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == expected
+
+
+def test_completions_of_token_ids(client: openai.OpenAI) -> None:
+    """The model gets them as they are, without its template; several lists are several prompts."""
+    short, long = (complete(client, prompt=ids).usage.prompt_tokens for ids in ([5, 6], [5, 6, 7, 8, 9]))
+    assert long == short + 3
+    assert complete(client, prompt=[[5, 6], [5, 6, 7, 8, 9]]).usage.prompt_tokens == short + long
+    assert complete(client, prompt=[[5, 6], "hello"]).choices[1].text == ANSWER
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_logprobs_of_a_completion(client: openai.OpenAI, stream: bool) -> None:
     """Tokens, their offsets and alternatives, in the form of this older API."""
@@ -64,7 +88,11 @@ def test_logprobs_of_a_completion(client: openai.OpenAI, stream: bool) -> None:
     ("fields", "text"),
     [
         ({"prompt": None}, "prompt is required"),
-        ({"prompt": [1, 2]}, "prompt must be a text"),
+        ({"prompt": []}, "prompt is required"),
+        ({"prompt": ["a", [1], 2]}, "prompt must be a text, a list of token ids, or a list of either"),
+        ({"prompt": [5, 10_000_000]}, "token 10000000 is not in the vocabulary"),
+        ({"prompt": ["a"] * 50, "n": 3}, "50 prompts with n = 3 are more than 128 answers"),
+        ({"prompt": [1, 2], "echo": True}, "echo needs a prompt that is a text"),
         ({"stop": ["a", 1]}, "invalid type for 'stop' field"),
         ({"logprobs": 50}, "logprobs must be between 0 and 20"),
         ({"echo": True, "logprobs": 1}, "echo and logprobs exclude each other"),

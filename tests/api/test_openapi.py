@@ -114,3 +114,13 @@ def test_requests_that_fit_the_document(document: Any, client: httpx.Client, pat
         if response.status_code >= 500:
             text = response.json()["error"]
             assert " must be of " in text or text.startswith("invalid format: "), (body, text)
+
+
+def test_parameters_of_queries_are_documented(document: Any) -> None:
+    """A route that reads its query says what may stand in it, beside what is in its path."""
+    listed = document["paths"]["/v1/responses/{response_id}/input_items"]["get"]["parameters"]
+    assert {one["name"]: one["in"] for one in listed} == {
+        "response_id": "path",
+        **dict.fromkeys(("order", "limit", "after", "before"), "query"),
+    }
+    assert [one["schema"]["default"] for one in listed if one["name"] == "limit"] == [20]

@@ -172,7 +172,7 @@ class OpenAI:
 
 
 class Responses:
-    """``/v1/responses``, by OpenAI's client; its own helper joins the events."""
+    """``/v1/responses``, by OpenAI's client and its own helper. Every second goes on in the background."""
 
     def __init__(self, url: str) -> None:
         self._client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
@@ -184,7 +184,7 @@ class Responses:
     def __call__(self, number: int, heard: Heard) -> None:
         try:
             with self._client.responses.stream(
-                model="scripted", input=messages(number), tools=self._tools, store=False
+                model="scripted", input=messages(number), tools=self._tools, background=number % 2 > 0
             ) as stream:
                 for event in stream:
                     if event.type == "response.reasoning_summary_text.delta":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import anthropic.types
+import anthropic.types.beta
 import httpx
 import msgspec
 import openai.types
@@ -27,6 +28,8 @@ from corral.api.http.go_json import decode_body
 from corral.api.http.openai import known_fields as openai_fields
 from corral.api.http.openai.bodies import ChatCompletionBody, CompletionBody, OpenAIEmbeddingBody
 from corral.api.http.openai.responses.body import ResponseBody
+from corral.core.ports.web import SearchResult
+from corral.core.web.access import WebAccess
 from tests.api.conftest import running_server
 from tests.api.test_tools import WEIGHTS
 
@@ -38,8 +41,8 @@ MEDIA = ("image.", "image_url.", "input_audio.", "input_image.")
 
 SAMPLES: Mapping[str, Any] = {"data": PIXEL, "arguments": "{}", "source": {"type": "text", "data": "x"}, "input": {}}
 NEEDED: Mapping[str, Mapping[str, Any]] = {
+    "BetaSystemMessageParam": {"content": "x"},
     "ChatCompletionAssistantMessageParam": {"content": "x"},
-    "FunctionCallOutput": {"call_id": "x"},
     "JSONSchema": {"schema": {"type": "object"}},
 }
 """What the server asks for beyond what a type declares as required."""
@@ -48,8 +51,9 @@ QUALIFIERS = (Annotated, typing_extensions.Required, typing_extensions.NotRequir
 
 
 class Case(NamedTuple):
-    """A route, what its library sends there, and how the server finds out what it ignores."""
+    """A name, a route, what its library sends there, and how the server finds out what it ignores."""
 
+    name: str
     path: str
     vendor_type: Any
     least: Mapping[str, Any]
@@ -60,12 +64,14 @@ class Case(NamedTuple):
 CASES = (
     Case(
         "/v1/chat/completions",
+        "/v1/chat/completions",
         openai.types.chat.completion_create_params.CompletionCreateParamsStreaming,
         {"model": MODEL, "messages": HELLO, "max_tokens": 1},
         ChatCompletionBody,
         openai_fields.ignored_fields,
     ),
     Case(
+        "/v1/completions",
         "/v1/completions",
         openai.types.completion_create_params.CompletionCreateParamsStreaming,
         {"model": MODEL, "prompt": "hello", "max_tokens": 1},
@@ -74,12 +80,14 @@ CASES = (
     ),
     Case(
         "/v1/embeddings",
+        "/v1/embeddings",
         openai.types.embedding_create_params.EmbeddingCreateParams,
         {"model": MODEL, "input": "hello"},
         OpenAIEmbeddingBody,
         lambda body: body.unknown,
     ),
     Case(
+        "/v1/responses",
         "/v1/responses",
         openai.types.responses.response_create_params.ResponseCreateParamsStreaming,
         {"model": MODEL, "input": HELLO, "max_output_tokens": 1},
@@ -88,7 +96,16 @@ CASES = (
     ),
     Case(
         "/v1/messages",
+        "/v1/messages",
         anthropic.types.message_create_params.MessageCreateParamsStreaming,
+        {"model": MODEL, "messages": HELLO, "max_tokens": 1},
+        MessagesBody,
+        anthropic_fields.ignored_fields,
+    ),
+    Case(
+        "/v1/messages?beta=true",
+        "/v1/messages",
+        anthropic.types.beta.message_create_params.MessageCreateParamsStreaming,
         {"model": MODEL, "messages": HELLO, "max_tokens": 1},
         MessagesBody,
         anthropic_fields.ignored_fields,
@@ -247,14 +264,24 @@ def _sample(hint: Any, key: str) -> Any:
     return plain.get(hint, "object")
 
 
+class NoPages:
+    """A search provider that finds nothing."""
+
+    async def search(self, query: str, max_results: int) -> tuple[SearchResult, ...]:
+        return ()
+
+    async def aclose(self) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with running_server() as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with running_server(web=WebAccess(NoPages())) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         server.call(lambda _: server.world.add(MODEL, data=WEIGHTS))
         yield client
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.path for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_every_field_is_in_the_table(client: httpx.Client, case: Case) -> None:
     """It has an effect, or what it asks for is so anyway, or the answer names it as ignored, or it is refused by
     name.

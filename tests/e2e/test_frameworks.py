@@ -64,10 +64,12 @@ def everything(chat, methods):
     }
 """
 LANGCHAIN_OPENAI = """
-from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 chat = ChatOpenAI(model=model, base_url=url + "/v1", api_key="none", max_retries=0, seed=1)
 vectors = OpenAIEmbeddings(model=model, base_url=url + "/v1", api_key="none", check_embedding_ctx_length=False)
-done(**everything(chat, ["json_schema", "function_calling"]), vectors=len(vectors.embed_documents(["a", "b"])))
+older = OpenAI(model=model, base_url=url + "/v1", api_key="none", max_retries=0)
+found = everything(chat, ["json_schema", "function_calling"])
+done(**found, vectors=len(vectors.embed_documents(["a", "b"])), texts=older.batch(["a", "b"]))
 """
 LANGCHAIN_RESPONSES = """
 from langchain_openai import ChatOpenAI
@@ -202,6 +204,7 @@ def test_frameworks(client: str, request: pytest.FixtureRequest) -> None:
     found = found_by_client(python, FRAME + SCRIPTS[client], url, AGENT)
     assert found.pop("vectors", 2) == 2
     assert found.pop("counted", True) is True
+    assert found.pop("texts", [HELLO] * 2) == [HELLO] * 2
     assert found.pop("chat", HELLO) == found.pop("stream", HELLO) == HELLO
     assert found.pop("rounds", ROUNDS) == ROUNDS
     assert set(found.pop("objects", ["Answer"])) == {"Answer"}

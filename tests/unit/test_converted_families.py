@@ -17,17 +17,21 @@ pytest.importorskip("llama_cpp")
 
 from tokenizers import Tokenizer
 
+from corral.adapters.engines.llama_cpp import context_settings
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.core.requests.prompts import TextPart
+from corral.core.requests.outputs import EngineEmbedded
+from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.requests.requests import EmbedRequest
 from tests.checkpoints.byte_level import LLAMA3, QWEN2, byte_level_tokenizer
 from tests.checkpoints.converting import converted, loaded
 from tests.checkpoints.families import decoder_weights, gemma_weights, phi3_weights
 from tests.checkpoints.files import Floats, write_checkpoint
 from tests.checkpoints.sentencepiece import sentence_pieces
 from tests.checkpoints.texts import HARD_TEXTS
+from tests.contracts.llama_engines import loaded_engine
 from tests.reference_models import gemma2, gemma3, llama, phi3
 from tests.reference_models.parts import Array
 
@@ -304,6 +308,34 @@ def test_long_positions(tmp_path: Path) -> None:
     expected = phi3.logits(case.config, case.tensors, tokens, long=True)
     assert furthest(computed(gguf, tokens, 512), expected) < 1e-3
     assert furthest(computed(gguf, tokens, 512), case.forward(case.config, case.tensors, tokens)) > 0.1
+
+
+def test_long_positions_do_not_depend_on_what_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a context may become longer than the one that the model was trained with first, it has its full size from
+    the start; so the same text always has the same vector, before and after a longer one."""
+    case = Case(
+        {**CASES["phi3 with long positions"].config, "original_max_position_embeddings": 600},
+        phi3_weights,
+        phi3.logits,
+        _LLAMA3_TOKENIZER,
+        settings=_LLAMA3_SETTINGS,
+    )
+    gguf = converted(case.write(tmp_path / "checkpoint"), tmp_path / "gguf")
+    monkeypatch.setattr(context_settings, "_CHEAP_BYTES", 0)  # otherwise so small a model begins with all its cells
+    vectors, streams = [], []
+    for num_ctx in (1024, 512):
+        engine = loaded_engine(gguf, options={"num_ctx": num_ctx})
+        short, long = some_tokens(case, 20), some_tokens(case, num_ctx // 2 + 50)
+        for tokens in (short, long, short):
+            prompt = (TokensPart(ids=tuple(tokens)),)
+            engine.add_request(1, EmbedRequest(inputs=(prompt,)), None)
+            while engine.has_unfinished_requests():
+                answers = [output for _, output in engine.step()]
+                vectors += [one.vectors.float32 for one in answers if isinstance(one, EngineEmbedded)]
+        streams.append(engine.info.details["streams"])
+        engine.close()
+    assert vectors[0] == vectors[2] != vectors[3] == vectors[5]
+    assert streams[0].partition(" x ")[2].startswith("1024 ")
 
 
 def test_tokens(case: Case, gguf: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
@@ -18,6 +19,7 @@ from corral.adapters.authenticators.key_file import KeyFile
 from corral.adapters.authenticators.keys import KeyAuthenticator
 from corral.adapters.authenticators.settings import KeysSettings
 from corral.api.cli import main
+from corral.api.http.openai.several import OfChoice, SeveralAnswers
 from corral.core.access.limits import RateLimits
 from corral.core.access.wrong_tries import WrongTries
 from corral.core.access_errors import TooManyRequests
@@ -241,6 +243,66 @@ def test_tokens_per_minute() -> None:
     left = limits.allowances(ann).tokens
     assert left is not None
     assert left.remaining == 7
+
+
+class _Answer:
+    """A `Generation` of `world`, which counts those that run at once."""
+
+    record, load_ns = None, 0
+
+    def __init__(self, world: list[int]) -> None:
+        self.world = world
+
+    async def __aenter__(self) -> AsyncGenerator[Output, None]:
+        self.world.append(self.world[-1] + 1)
+        return self.outputs()
+
+    async def __aexit__(self, *error: object) -> None:
+        self.world.append(self.world[-1] - 1)
+
+    async def aclose(self) -> None:
+        pass
+
+    async def outputs(self) -> AsyncGenerator[Output, None]:
+        yield Started(prompt_tokens=1)
+        for _ in range(20):
+            await asyncio.sleep(0)
+            yield Delta(text="x")
+        yield Finished(reason="stop", usage=Usage(prompt_tokens=1, generated_tokens=20))
+
+
+@pytest.mark.parametrize(("parallel", "most"), [(1, 1), (3, 2), (None, 8)])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_choices_of_one_request_keep_the_limit(parallel: int | None, most: int, leaves: bool) -> None:
+    """They run at once as far as it allows, beside what else runs, and the others after them; it is free afterwards."""
+    limits, world, opened = RateLimits(Clock()), [0], [0]
+    ann = Principal(name="ann", limits=RequestLimits(parallel=parallel))
+
+    async def open_one(index: int) -> Any:
+        opened.append(index)
+        return _Answer(world)
+
+    async def main() -> list[Output]:
+        limits.enter(ann)
+        if parallel and parallel > 1:
+            limits.enter(ann)  # another request of theirs
+        read = []
+        async with SeveralAnswers(cast("Any", _Answer(world)), open_one, 8, 8, limits, ann) as answers:
+            async for output in answers:
+                read.append(output)
+                if leaves and max(world) == most:
+                    break
+        return read
+
+    read = asyncio.run(main())
+    assert (max(world), world[-1]) == (most, 0)
+    if not leaves:
+        assert opened == list(range(8))
+        assert {one.index for one in read if isinstance(one, OfChoice)} == set(range(8))
+    for _ in range(2 if parallel and parallel > 1 else 1):
+        limits.leave(ann)
+    entered = [limits.enter_beside(ann) for _ in range(5)]
+    assert sum(entered) == (parallel or 5)  # no place was lost, and none was won
 
 
 def test_accounts_that_are_full_are_forgotten() -> None:

@@ -157,6 +157,38 @@ def test_documents_are_ranked(client: Corral) -> None:
         client.rerank(MODEL, "what time is it", documents)
 
 
+def test_tokens(client: Corral) -> None:
+    """Of a text and back, and of a chat as it is sent; nothing is loaded for it."""
+    tokens = client.tokenize(MODEL, "the people, 日本", with_pieces=True)
+    assert tokens.text == client.detokenize(MODEL, tokens.ids) == "the people, 日本"
+    assert b"".join(tokens.pieces or ()).decode() == tokens.text
+    bos = client.tokenize(MODEL, "<|bos|>").ids
+    assert client.tokenize(MODEL, "the", add_special=True).ids == (*bos, *client.tokenize(MODEL, "the").ids)
+    assert client.tokenize(MODEL, "<|bos|>", parse_special=False).ids != bos
+    chat = client.tokenize(MODEL, [{"role": "user", "content": "the people"}], system="Be brief.")
+    assert "Be brief." in chat.text
+    assert chat.pieces is None
+    assert client.loaded() == []
+    asked = client.chat(MODEL, "the people", system="Be brief.", options={"num_predict": 1})
+    assert asked.usage.prompt_tokens == len(chat.ids)
+    assert client.tokenize(MODEL, [Message(role="user", content="the people")], system="Be brief.") == chat
+
+
+def test_tokens_asked_wrongly(client: Corral) -> None:
+    """The argument is named."""
+    for wrong, named in (({"system": "x"}, "system"), ({"tools": []}, "tools"), ({"with_pieces": 1}, "with_pieces")):
+        with pytest.raises(InvalidRequest, match=named):
+            client.tokenize(MODEL, "x", **wrong)
+    with pytest.raises(InvalidRequest, match="add_special"):
+        client.tokenize(MODEL, [{"role": "user", "content": "x"}], add_special=True)
+    with pytest.raises(InvalidRequest, match="ids: expected token ids"):
+        client.detokenize(MODEL, "abc")  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="not in the vocabulary"):
+        client.detokenize(MODEL, [1 << 40])
+    with pytest.raises(InvalidRequest):
+        client.tokenize(MODEL, "a\ud800")
+
+
 def test_the_models_of_the_store(client: Corral, weights: Path) -> None:
     """Import, list, show, copy and delete do what they say."""
     record = client.import_model(weights)

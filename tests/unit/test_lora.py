@@ -23,7 +23,10 @@ from corral.adapters.engines.llama_cpp.quantizing.quantize import quantize
 from corral.core.errors import CorralError, InvalidModelFile
 from corral.core.specs.converters import ConvertRequest
 from corral.core.specs.engines import LocalFile
-from tests.checkpoints.files import write_safetensors
+from tests.checkpoints.converting import converted as converted_checkpoint
+from tests.checkpoints.families import decoder_weights
+from tests.checkpoints.files import write_checkpoint, write_safetensors
+from tests.checkpoints.tiny import llama_config, tokenizer_files
 from tests.tiny_llama import write_tiny_llama
 from tests.tiny_lora import LAYER, merge, random_factors, write_lora, write_peft
 
@@ -36,7 +39,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf", "F32", layers=2)
 
 
-def logits(path: Path, adapters: Sequence[Scaled] = ()) -> np.ndarray:
+def logits(path: Path, adapters: Sequence[Scaled] = (), tokens: Sequence[int] = _TOKENS) -> np.ndarray:
     """The logits after each token."""
     model = LlamaModel(
         str(path),
@@ -50,10 +53,10 @@ def logits(path: Path, adapters: Sequence[Scaled] = ()) -> np.ndarray:
     context = LlamaContext(model, params, ContextSize(1, 64), threads=1)
     try:
         batch = Batch(64)
-        batch.fill_chunk(_TOKENS, 0, 0, last=True)
-        batch.wanted[: len(_TOKENS)] = 1
+        batch.fill_chunk(list(tokens), 0, 0, last=True)
+        batch.wanted[: len(tokens)] = 1
         assert context.decode(batch) == 0
-        return np.stack([context.logits(row) for row in range(len(_TOKENS))]).astype(np.float64)
+        return np.stack([context.logits(row) for row in range(len(tokens))]).astype(np.float64)
     finally:
         context.close()
         model.close()
@@ -136,6 +139,23 @@ def test_logits_of_a_converted_adapter(
         [(one, scale / 2) for one, scale in ((first, scales[0]), (second, scales[1]), (q, q_scale), (k, scales[0]))],
     )
     assert distance(logits(tiny, [(file, 0.5)]), logits(halved)) < 1e-3
+
+
+@pytest.mark.parametrize("generation", [2, 3])
+def test_logits_of_an_adapter_for_qwen(generation: int, tmp_path: Path) -> None:
+    """The rows of Q and K stay as PEFT has them, unlike those of a llama."""
+    config = llama_config(64, 1, 264) | {
+        "architectures": [f"Qwen{generation}ForCausalLM"],
+        "model_type": f"qwen{generation}",
+    }
+    checkpoint = write_checkpoint(tmp_path / "qwen", config, decoder_weights(config), tokenizer_files())
+    base = converted_checkpoint(checkpoint, tmp_path / "base")
+    factors = random_factors(base)
+    file = converted(write_peft(tmp_path / "peft", factors, heads=None), base, tmp_path / "made")
+    tokens = range(1, 20)
+    merged = logits(merge(base, tmp_path / "merged", [(factors, 2.0)]), tokens=tokens)
+    assert distance(logits(base, [(file, 1.0)], tokens), merged) < 1e-3
+    assert distance(logits(base, tokens=tokens), merged) > 0.1
 
 
 @pytest.mark.parametrize(

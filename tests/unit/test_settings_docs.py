@@ -32,6 +32,11 @@ from corral.plugins.settings.types import encode_setting_type
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
+THINKS_WITH_TOOLS = (
+    "{% for tool in tools or [] %}<tool>{{ tool | tojson }}</tool>{% endfor %}"
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{{ '<think>' if enable_thinking else '<think></think>' }}"
+)
 
 
 def variables_of(path: tuple[str, ...]) -> str:
@@ -176,6 +181,12 @@ def test_the_first_plugin_of_the_page_works(tmp_path: Path, monkeypatch: pytest.
         del sys.modules["corral_parrot"]
 
 
+@pytest.mark.parametrize("ability", ["tools=", "think=", "dimensions=", ".tokenize(", ".detokenize("])
+def test_every_ability_is_in_an_example(ability: str) -> None:
+    """The library's page shows how it is used, not only that it is there."""
+    assert any(ability in example for example in code_blocks("library.md"))
+
+
 @pytest.mark.parametrize("example", code_blocks("library.md"))
 def test_every_example_of_the_library_page_runs(
     example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -185,15 +196,17 @@ def test_every_example_of_the_library_page_runs(
     monkeypatch.setenv("CORRAL_ENGINE", "fake")
     monkeypatch.setenv("CORRAL_CONFIG", "")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    file = tmp_path / "model.gguf"
+    file, able = tmp_path / "model.gguf", tmp_path / "able.gguf"
     file.write_bytes(gguf_bytes())
     reranker = tmp_path / "reranker.gguf"
     reranker.write_bytes(gguf_bytes({**SMALL_MODEL, "llama.pooling_type": 4}))
+    able.write_bytes(gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": THINKS_WITH_TOOLS}))
 
     async def prepare() -> None:
         async with AsyncCorral() as corral:
             await corral.import_model(file, name="smollm2-135m-instruct:q4_1")
             await corral.import_model(reranker, name="bge-reranker-v2-m3")
+            await corral.import_model(able, name="qwen3:0.6b")
 
     asyncio.run(prepare())
     monkeypatch.chdir(tmp_path)

@@ -22,10 +22,11 @@ from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.registries.memory import MemoryRegistry
 from corral.adapters.sources.hugging_face import HuggingFaceSource
+from corral.adapters.sources.web import WebSource
 from corral.api.cli import main
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.create_calls import CreateCall
-from corral.core.errors import CorralError, InvalidModelFile, SourceError
+from corral.core.errors import CorralError, InvalidModelFile, InvalidRequest, SourceError
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
@@ -335,7 +336,7 @@ def pull(server: FakeWebServer, either_store: tuple[Any, Any], tmp_path: Path) -
         catalog = made_catalog(
             blobs,
             manifests,
-            sources=[HuggingFaceSource(environment=environment)],
+            sources=[HuggingFaceSource(environment=environment), WebSource("http", environment=environment)],
             registries=registries,
             default_registry=default,
         )
@@ -378,6 +379,27 @@ def test_a_part_that_the_repository_lacks(
     with pytest.raises(SourceError, match=r"o/r lacks tiny.F16-00003-of-00003.gguf"):
         pull("hf://o/r")
     assert not [one for one in server.seen if "resolve" in one.path]
+
+
+def test_parts_on_a_web_server(
+    pull: Callable[..., StoredModel], server: FakeWebServer, whole: Path, tmp_path: Path
+) -> None:
+    """The address of any part stands for all, with its query; one that is missing is named, and nothing is fetched."""
+    parts = parts_of(whole, tmp_path / "p")
+    server.files |= {f"/a/{part.name}": part.read_bytes() for part in parts}
+    address = f"{server.url}/a/{parts[1].name}?key=1"
+    record = pull(f"{address}#{digest_of(parts[1].read_bytes()).replace(':', '=')}")
+    assert record.name.short == "tiny:f16"
+    assert record.weights is not None
+    assert record.weights.digest == digest_of(whole.read_bytes())
+    assert all(request.path.endswith("?key=1") for request in server.seen)
+    del server.files[f"/a/{parts[2].name}"]
+    server.seen.clear()
+    with pytest.raises(SourceError, match=r"there is no .*/a/tiny.F16-00003-of-00003.gguf"):
+        pull(address)
+    assert {request.headers["range"] for request in server.seen} == {"bytes=0-0"}
+    with pytest.raises(InvalidRequest, match="one of 99999 parts"):
+        pull(f"{server.url}/a/tiny-00001-of-99999.gguf")
 
 
 def test_parts_that_the_registry_of_hugging_face_refuses(

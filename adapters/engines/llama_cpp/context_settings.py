@@ -48,9 +48,7 @@ class ContextSettings:
         self.chunk = max(SMALLEST_BATCH, min(options.num_batch, LARGEST_BATCH))
         unpooled = model.pooling in (None, C.LLAMA_POOLING_TYPE_NONE)
         self.generates = model.has_decoder and model.is_causal and unpooled
-        # A model with two sets of rotary factors chooses one by the number of cells (llama_model::get_rope_factors).
-        original = model.metadata(f"{model.architecture}.rope.scaling.original_context_length")
-        self.one_rope = original is None or self.num_ctx <= int(original)
+        self.one_rope = not model.scales_positions(self.num_ctx)
         self._flash_attention = self._chosen_flash_attention()
         self.most_streams = self._most_streams()
         self._batch = batch_tokens(options.num_batch, self.most_streams)
@@ -149,6 +147,10 @@ class ContextSettings:
         )
 
     # ── Embeddings ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def embedding_cells(self) -> Sequence[int]:
+        """The numbers of cells that a context for vectors may have, the smallest first."""
+        return cell_levels(FIRST_CELLS, self.num_ctx) if self.one_rope else [self.num_ctx]
 
     def embedding_params(self, cells: int) -> ContextParams:
         """Of a context for inputs of up to so many tokens. Raises `OutOfMemory` if there is not enough memory."""

@@ -43,7 +43,7 @@ def open_embedder(
     return LlamaEmbedder(
         make_context,
         tokenizer,
-        limit=settings.num_ctx,
+        sizes=settings.embedding_cells(),
         inputs_at_once=1 if settings.generates and exact else most,
         tokens_at_once=_EXACT_PAIR_TOKENS if model.ranks and exact else _TOKENS_AT_ONCE,
         tuner=tuner,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from corral.adapters.engine_kit.step_timing import Stopwatch
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
-from corral.adapters.engines.llama_cpp.growing import KEPT_S, cell_levels
+from corral.adapters.engines.llama_cpp.growing import KEPT_S
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.query_pairs import DividedPairs, TemplatePairs
@@ -22,8 +22,6 @@ from corral.core.requests.requests import EmbedRequest, RerankRequest
 from corral.core.stepping.fair_queue import FairQueue
 
 __all__ = ("LlamaEmbedder",)
-
-_SMALLEST_CELLS = 512
 
 
 class _Job:
@@ -45,9 +43,10 @@ class LlamaEmbedder:
     An input that is longer than `piece` allows is computed in several steps, and the next request waits until it is
     done, since the context holds only one. Contexts that pool over all tokens need each input in one piece: for them,
     `piece` is None. `make_context` is called for the first request, and again for longer inputs, with the number of
-    tokens that it must have room for. `limit` is the largest number of tokens in an input. A vector depends slightly on
-    the other inputs of its batch; to avoid this, `inputs_at_once` is 1. `tuner` sets the number of threads, and is
-    given the time of each batch. `pairs` and `head` belong to a model that scores pairs of texts, and makes no vectors.
+    tokens that it must have room for: one of `sizes`, of which the last is the most tokens of an input. A vector
+    depends slightly on the other inputs of its batch; to avoid this, `inputs_at_once` is 1. `tuner` sets the number of
+    threads, and is given the time of each batch. `pairs` and `head` belong to a model that scores pairs of texts, and
+    makes no vectors.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class LlamaEmbedder:
         make_context: Callable[[int], LlamaContext],
         tokenizer: LlamaTokenizer,
         *,
-        limit: int,
+        sizes: Sequence[int],
         inputs_at_once: int,
         tokens_at_once: int,
         tuner: ThreadTuner,
@@ -66,7 +65,8 @@ class LlamaEmbedder:
     ) -> None:
         self._make_context = make_context
         self._tokenizer = tokenizer
-        self._limit = limit
+        self._sizes = sizes
+        self._limit = sizes[-1]
         self._inputs_at_once = inputs_at_once
         self._tokens_at_once = tokens_at_once
         self._tuner = tuner
@@ -74,7 +74,6 @@ class LlamaEmbedder:
         self._pairs = pairs
         self._head = head
         self._clock_s = clock_s
-        self._sizes = cell_levels(_SMALLEST_CELLS, limit)
         self._context: LlamaContext | None = None
         self._batch = Batch(0)
         self._used_at_s = 0.0

@@ -19,6 +19,9 @@ from corral.core.specs.engines import LocalFile
 __all__ = ("LlamaModel", "supports_gpu")
 
 
+_CELLS_TOGETHER = 256
+
+
 def supports_gpu() -> bool:
     return bool(C.llama_supports_gpu_offload())
 
@@ -63,6 +66,7 @@ class LlamaModel:
         self.architecture = architecture = self.metadata("general.architecture") or ""
         self.is_causal = self.metadata(f"{architecture}.attention.causal") != "false"
         self.pooling = self._pooling(path)
+        self._original_context = self.metadata(f"{architecture}.rope.scaling.original_context_length") or ""
         keys, values = (
             int(self.metadata(f"{architecture}.attention.{kind}_length") or usual) for kind in ("key", "value")
         )
@@ -85,6 +89,13 @@ class LlamaModel:
         """What it consists of, for people: the type of its weights, and its adapters with their scales if any."""
         adapters = ", ".join(f"{adapter.name} x {adapter.scale:g}" for adapter in self.adapters)
         return {"weights": self.description} | ({"adapters": adapters} if adapters else {})
+
+    def scales_positions(self, cells: int) -> bool:
+        """Whether positions may be others in a context of so many cells, which llama.cpp rounds up, than in a small
+        one: a model with two sets of rotary factors has the second beyond its original length
+        (llama_model::get_rope_factors)."""
+        rounded = -(-cells // _CELLS_TOGETHER) * _CELLS_TOGETHER
+        return self._original_context.isdigit() and rounded > int(self._original_context)
 
     @property
     def ranks(self) -> bool:

@@ -51,18 +51,12 @@ def open_tiers(
         memory_bytes = min(free_memory().values(), default=0) // _SHARE_OF_FREE
     files = None
     if request.cache_folder and options.prefix_disk > 0:
-        owner = _owner(request, options, repr((*computed, _is_long(context), context.portable or context.size.streams)))
+        scaled = context.model.scales_positions(context.num_ctx)
+        owner = _owner(request, options, repr((*computed, scaled, context.portable or context.size.streams)))
         if owner is not None:
             files = PrefixFiles(PrefixFolder(Path(request.cache_folder), options.prefix_disk), owner, request.model)
     cache = PrefixCache(memory_bytes=max(0, memory_bytes), divisible=streams.divisible, files=files)
     return PrefixTiers(streams, context, cache, close_grace_s=request.close_grace_s)
-
-
-def _is_long(context: LlamaContext) -> bool:
-    """Whether positions are scaled for contexts longer than the original one: some models do that from `num_ctx` on."""
-    architecture = context.model.metadata("general.architecture")
-    original = context.model.metadata(f"{architecture}.rope.scaling.original_context_length") or ""
-    return original.isdigit() and context.num_ctx > int(original)
 
 
 def _owner(request: LoadRequest, options: LlamaCppOptions, computed: str) -> str | None:

@@ -14,15 +14,18 @@ from corral.api.http.anthropic.replies import (
     MessageReply,
     MessageUsage,
     OutputTokensDetails,
+    ServerToolUsage,
     TextBlock,
     ThinkingBlock,
     ToolUseBlock,
 )
+from corral.api.http.anthropic.web_search import ended_block, use_block
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError
 from corral.api.http.remarks import Remarks
 from corral.api.http.sse import EVENT_STREAM, event
 from corral.api.http.thinking_tokens import ThinkingTokens
+from corral.core.generation.web_search import SearchBegun, SearchEnded
 from corral.core.models.model import StoredModel
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta, Finished, Output, Started, ToolCallPiece
@@ -35,13 +38,17 @@ _STOP = event(b'{"type":"message_stop"}', b"message_stop")
 
 
 class MessageWriter:
-    """The answer to one request. `stops` are the stop sequences of the client, `most_tokens` its limit."""
+    """The answer to one request. `stops` are the stop sequences of the client, `most_tokens` its limit; `searches`:
+    whether the model may search the web.
+    """
 
     dialect: Dialect = ANTHROPIC
     stream_type = EVENT_STREAM
     ping = _PING
 
-    def __init__(self, model: str, stops: Sequence[str], most_tokens: int, remarks: Remarks) -> None:
+    def __init__(
+        self, model: str, stops: Sequence[str], most_tokens: int, remarks: Remarks, *, searches: bool = False
+    ) -> None:
         self._id = new_id("msg")
         self._request_id = new_id("req")
         self._model = model
@@ -54,6 +61,7 @@ class MessageWriter:
         self._begun = self._completed = 0  # calls
         self._pieces = AnswerPieces()
         self._thinking = ThinkingTokens()
+        self._searches = 0 if searches else None
 
     def begin(self, record: StoredModel) -> None:
         pass
@@ -76,6 +84,8 @@ class MessageWriter:
         if isinstance(output, Started):
             self._remarks.started(output)
             return self._begin(output)
+        if isinstance(output, SearchBegun | SearchEnded):
+            return b"".join(self._search(output))
         return self._end(output) if isinstance(output, Finished) else None
 
     def _begin(self, started: Started) -> bytes:
@@ -91,7 +101,7 @@ class MessageWriter:
                     self._begun += 1
                     parts += self._next(kind, _call_block(more, {}))
                 if more.arguments:
-                    parts.append(self._more({"type": "input_json_delta", "partial_json": more.arguments}))
+                    parts.append(self._more_input(more.arguments))
             elif kind == "text":
                 if self._open != kind:
                     parts += self._next(kind, TextBlock(text=""))
@@ -103,6 +113,17 @@ class MessageWriter:
                     parts += self._next(kind, ThinkingBlock(thinking=""))
                 parts.append(self._more({"type": "thinking_delta", "thinking": more}))
         return parts
+
+    def _search(self, output: SearchBegun | SearchEnded) -> list[bytes]:
+        self._pieces.interrupted()
+        if isinstance(output, SearchEnded):
+            self._count_search(output)
+            return [*self._next("web_search_tool_result", ended_block(output)), *self._closed()]
+        begun = self._next("server_tool_use", use_block(output, {}))
+        return [*begun, self._more_input(_encode({"query": output.query}).decode()), *self._closed()]
+
+    def _count_search(self, ended: SearchEnded) -> None:
+        self._searches = (self._searches or 0) + (ended.problem is None)
 
     @property
     def _place(self) -> int:
@@ -125,6 +146,9 @@ class MessageWriter:
     def _more(self, delta: dict[str, Any]) -> bytes:
         more = {"type": "content_block_delta", "index": self._place, "delta": delta}
         return event(_encode(more), b"content_block_delta")
+
+    def _more_input(self, text: str) -> bytes:
+        return self._more({"type": "input_json_delta", "partial_json": text})
 
     def _more_text(self, text: str) -> bytes:
         return b"".join((self._before_text, _encode(text), b"}}\n\n"))
@@ -155,6 +179,15 @@ class MessageWriter:
         for output in outputs:
             if isinstance(output, Started):
                 self._remarks.started(output)
+            if isinstance(output, SearchBegun | SearchEnded):
+                close()
+                kind = ""
+                self._pieces.interrupted()
+                if isinstance(output, SearchBegun):
+                    blocks.append(use_block(output, {"query": output.query}))
+                else:
+                    self._count_search(output)
+                    blocks.append(ended_block(output))
             if not isinstance(output, Delta):
                 continue
             self._thinking.hear(output)
@@ -186,7 +219,10 @@ class MessageWriter:
 
     def _usage(self, finished: Finished) -> MessageUsage:
         usage = finished.usage
-        return _usage(usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens, self._thinking.count)
+        counted = _usage(usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens, self._thinking.count)
+        if self._searches is None:
+            return counted
+        return msgspec.structs.replace(counted, server_tool_use=ServerToolUsage(web_search_requests=self._searches))
 
     def _reason(self, finished: Finished, begun: int, completed: int) -> tuple[str, str | None]:
         if completed and begun == completed:

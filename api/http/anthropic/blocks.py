@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
+from corral.api.http.anthropic.web_search import read_results
 from corral.api.http.errors import ApiError
+from corral.core.generation.web_search import WEB_SEARCH
 from corral.core.requests.messages import Message, ToolCall
 
 __all__ = ("media_characters", "read_messages", "read_system")
@@ -193,18 +195,8 @@ def _result(content: Any, at: str) -> tuple[str, tuple[bytes, ...]]:
 
 
 def _found(block: Mapping[str, Any], at: str) -> Message:
-    results = block.get("content")
-    if isinstance(results, list):
-        lines = [
-            "\n".join(str(result.get(key)) for key in ("title", "url", "encrypted_content") if result.get(key))
-            for result in results
-            if isinstance(result, dict)
-        ]
-        text = _PARAGRAPH.join(lines)
-    else:
-        code = results.get("error_code") if isinstance(results, dict) else None
-        text = f"Error: the search has failed{f': {code}' if isinstance(code, str) else ''}"
-    return Message(role="tool", content=text, tool_name="web_search", tool_call_id=_string(block, "tool_use_id", at))
+    text, call_id = read_results(block.get("content")), _string(block, "tool_use_id", at)
+    return Message(role="tool", content=text, tool_name=WEB_SEARCH, tool_call_id=call_id)
 
 
 def _document(block: Mapping[str, Any], at: str) -> str:

@@ -54,8 +54,11 @@ class MessagesBody(CountTokensBody, frozen=True, kw_only=True):
     top_k: int | None = None
     stop_sequences: tuple[str, ...] = ()
     thread: dict[str, Any] | None = None
+    compaction: dict[str, Any] | None = None
 
     def require_messages(self) -> None:
+        if self.compaction is not None:
+            raise ApiError(400, "compaction is not supported; ask for a summary instead", param="compaction")
         if self.thread is not None:  # ignoring it would lose all that the client believes to be kept here
             raise ApiError(
                 400,

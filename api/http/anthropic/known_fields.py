@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from corral.api.http.anthropic.bodies import CountTokensBody
+from corral.api.http.anthropic.web_search import is_web_search
 from corral.api.http.remarks import ByType, Fields, unused_fields
 
 __all__ = ("ignored_fields",)
@@ -33,6 +34,14 @@ _TOOL: Fields = {
     "strict": None,
     "eager_input_streaming": None,
 }
+_WEB_SEARCH: Fields = {
+    **_BLOCK,
+    "name": None,
+    "strict": None,
+    "max_uses": None,
+    "allowed_domains": None,
+    "blocked_domains": None,
+}
 
 
 def ignored_fields(body: CountTokensBody) -> tuple[str, ...]:
@@ -44,7 +53,8 @@ def ignored_fields(body: CountTokensBody) -> tuple[str, ...]:
     found |= unused_fields(
         body.output_config, {"effort": None, "format": {"type": None, "schema": None}}, "output_config"
     )
-    found |= unused_fields(body.tools, _TOOL, "tools")
+    for tool in body.tools:
+        found |= unused_fields(tool, _WEB_SEARCH if is_web_search(tool) else _TOOL, "tools")
     found |= unused_fields(
         body.tool_choice, {"type": None, "name": None, "disable_parallel_tool_use": None}, "tool_choice"
     )

@@ -17,10 +17,15 @@ __all__ = (
     "MessageUsage",
     "ModelPage",
     "OutputTokensDetails",
+    "ServerToolUsage",
+    "ServerToolUseBlock",
     "TextBlock",
     "ThinkingBlock",
     "TokenCount",
     "ToolUseBlock",
+    "WebSearchErrorBlock",
+    "WebSearchResultBlock",
+    "WebSearchToolResultBlock",
 )
 
 
@@ -84,7 +89,42 @@ class ToolUseBlock(AnthropicReply, frozen=True, kw_only=True, tag="tool_use"):
     input: Mapping[str, Any]
 
 
-Block = ThinkingBlock | TextBlock | ToolUseBlock
+class ServerToolUseBlock(AnthropicReply, frozen=True, kw_only=True, tag="server_tool_use"):
+    """A search that the server makes."""
+
+    id: str
+    name: str
+    input: Mapping[str, Any]
+
+
+class WebSearchResultBlock(AnthropicReply, frozen=True, kw_only=True, tag="web_search_result"):
+    """A page that was found. `encrypted_content` is the part of its text that the search service shows."""
+
+    url: str
+    title: str
+    encrypted_content: str
+    page_age: None = None
+
+
+class WebSearchErrorBlock(AnthropicReply, frozen=True, kw_only=True, tag="web_search_tool_result_error"):
+    error_code: str
+
+
+class WebSearchToolResultBlock(AnthropicReply, frozen=True, kw_only=True, tag="web_search_tool_result"):
+    """What a search has found, or why it has failed."""
+
+    tool_use_id: str
+    content: list[WebSearchResultBlock] | WebSearchErrorBlock
+
+
+Block = ThinkingBlock | TextBlock | ToolUseBlock | ServerToolUseBlock | WebSearchToolResultBlock
+
+
+class ServerToolUsage(AnthropicReply, frozen=True, kw_only=True):
+    """How many searches the server has made. Those that failed do not count."""
+
+    web_search_requests: int = 0
+    web_fetch_requests: int = 0
 
 
 class OutputTokensDetails(AnthropicReply, frozen=True, kw_only=True):
@@ -103,6 +143,7 @@ class MessageUsage(AnthropicReply, frozen=True, kw_only=True):
     cache_read_input_tokens: int = 0
     output_tokens: int = 0
     output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+    server_tool_use: ServerToolUsage | msgspec.UnsetType = msgspec.UNSET
 
 
 class MessageReply(AnthropicReply, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from litestar import Request, post
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
-from corral.api.http.answers import AnswerResponse
+from corral.api.http.answers import AnswerResponse, AnswerSource
 from corral.api.http.anthropic.answers import MessageWriter
 from corral.api.http.anthropic.blocks import media_characters, read_messages, read_system
 from corral.api.http.anthropic.bodies import CountTokensBody, MessagesBody
@@ -23,11 +23,13 @@ from corral.api.http.anthropic.calls import (
 )
 from corral.api.http.anthropic.known_fields import ignored_fields
 from corral.api.http.anthropic.replies import MessageReply, TokenCount
+from corral.api.http.anthropic.web_search import read_web_search
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.api.http.remarks import Remarks
-from corral.core.generation.answers import Generation
+from corral.core.generation.searching import searching_chat
+from corral.core.generation.web_search import with_web_search
 from corral.core.requests.calls import ChatCall
 
 __all__ = ("count_tokens", "create_message")
@@ -50,11 +52,16 @@ async def create_message(request: Request[Any, Any, Any]) -> ASGIApp:
     body = begun.body
     call, ignored = await _call(begun)
     call = msgspec.structs.replace(call, tool_calls_in_pieces=body.stream)
-    writer = MessageWriter(body.model, body.stop_sequences, body.max_tokens, Remarks(ignored))
+    search, inference = read_web_search(body.tools), begun.runtime.inference
+    writer = MessageWriter(
+        body.model, body.stop_sequences, body.max_tokens, Remarks(ignored), searches=search is not None
+    )
 
-    async def open_generation() -> Generation:
+    async def open_generation() -> AnswerSource:
         with begun:
-            return await begun.runtime.inference.chat(call)
+            if search is not None:
+                return await searching_chat(inference, begun.runtime.web, call, search)
+            return await inference.chat(call)
 
     return AnswerResponse(open_generation, writer, stream=body.stream)
 
@@ -69,6 +76,8 @@ async def count_tokens(request: Request[Any, Any, Any]) -> ASGIResponse:
     """How many tokens the prompt of a message has: it is rendered and tokenized, and nothing is computed."""
     begun = await begin(request, CountTokensBody, no_model=_NO_MODEL, not_found=_NOT_FOUND)
     call, ignored = await _call(begun)
+    if (search := read_web_search(begun.body.tools)) is not None:
+        call = with_web_search(call, search)
     with begun:
         count = await begun.unless_client_leaves(begun.runtime.inference.count_tokens(call))
     headers = {name.decode(): value.decode() for name, value in Remarks(ignored).headers()}
@@ -84,7 +93,7 @@ async def _call(begun: InferenceRequest[BodyT]) -> tuple[ChatCall, tuple[str, ..
     options = options_of(body)
     if think:
         with begun:
-            view = await begun.runtime.catalog.view(begun.name)
+            view = await begun.models.view(begun.name)
         if not view.record.remote and "thinking" not in view.capabilities:
             # Clients ask for it without knowing the model.
             think = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,13 +18,11 @@ from corral.core.generation.answers import Generation
 from corral.core.requests.calls import ChatCall, GenerateCall
 from corral.core.requests.requests import Constraint
 
-__all__ = ("MODEL_REQUIRED", "MOST_TOP_LOGPROBS", "NOT_FOUND", "constraint_of", "opened")
+__all__ = ("MODEL_REQUIRED", "MOST_TOP_LOGPROBS", "NOT_FOUND", "constraint_of", "is_ids", "opened")
 
 MODEL_REQUIRED = ApiError(400, "model is required", param="model")
 NOT_FOUND = "model '{}' not found"
 MOST_TOP_LOGPROBS = 20
-
-_SEEDS = 1 << 63
 
 BodyT = TypeVar("BodyT", bound=OpenAIBody)
 
@@ -36,26 +34,36 @@ async def constraint_of(
     try:
         return format_of(given, param)
     except (InvalidOption, ApiError):
-        await begun.runtime.catalog.get(begun.name)
+        await begun.models.get(begun.name)
         raise
 
 
-async def opened(begun: InferenceRequest[BodyT], call: ChatCall | GenerateCall, choices: int) -> AnswerSource:
-    """The answer to a call, or as many answers, each with a seed of its own."""
+async def opened(
+    begun: InferenceRequest[BodyT], calls: Sequence[ChatCall | GenerateCall], choices: int
+) -> AnswerSource:
+    """The answers to calls that differ in their prompts: one to each, or as many `choices`, each with a seed of its
+    own. Those of a call have consecutive indices. All of them count as requests of their own.
+    """
     inference = begun.runtime.inference
 
     async def open_one(index: int) -> Generation:
-        own = _with_own_seed(call, index)
+        own = msgspec.structs.replace(calls[index // choices], choice=index % choices)
         return await (inference.chat(own) if isinstance(own, ChatCall) else inference.generate(own))
 
     with begun:
         first = await open_one(0)
-    return first if choices == 1 else SeveralAnswers(first, open_one, choices)
+    count = len(calls) * choices
+    if count == 1:
+        return first
+    limits, principal = begun.runtime.limits, begun.caller.principal
+    limits.charge_requests(principal, count - 1)
+    return SeveralAnswers(first, open_one, count, choices, limits, principal)
 
 
-def _with_own_seed(call: ChatCall | GenerateCall, index: int) -> ChatCall | GenerateCall:
-    """With the seed of the first choice, all would say the same."""
-    seed = call.options.get("seed")
-    if not index or not isinstance(seed, int) or seed < 0:
-        return call
-    return msgspec.structs.replace(call, options={**call.options, "seed": (seed + index) % _SEEDS})
+def is_ids(value: Any) -> bool:
+    """Whether `value` is a list of what may be token ids, at least one."""
+    return isinstance(value, list) and bool(value) and all(map(_is_id, value))
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31

@@ -10,9 +10,9 @@ from corral.api.http.errors import ApiError
 from corral.api.http.go_json import UNKNOWN
 from corral.api.http.model_body import MOST_INPUTS, MOST_MESSAGES, MOST_TOOLS, ModelBody, require_few
 
-__all__ = ("AnswerBody", "ChatCompletionBody", "CompletionBody", "OpenAIBody", "OpenAIEmbeddingBody")
+__all__ = ("MOST_CHOICES", "AnswerBody", "ChatCompletionBody", "CompletionBody", "OpenAIBody", "OpenAIEmbeddingBody")
 
-_MOST_CHOICES = 128
+MOST_CHOICES = 128
 
 
 class OpenAIBody(ModelBody, frozen=True, kw_only=True):
@@ -41,8 +41,8 @@ class AnswerBody(OpenAIBody, frozen=True, kw_only=True):
 
     def check(self) -> None:
         super().check()
-        if not 1 <= self.n <= _MOST_CHOICES:
-            raise ApiError(400, f"n must be between 1 and {_MOST_CHOICES}, not {self.n}", param="n")
+        if not 1 <= self.n <= MOST_CHOICES:
+            raise ApiError(400, f"n must be between 1 and {MOST_CHOICES}, not {self.n}", param="n")
 
 
 class ChatCompletionBody(AnswerBody, frozen=True, kw_only=True):

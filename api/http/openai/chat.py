@@ -68,7 +68,7 @@ async def chat_completions(request: Request[Any, Any, Any]) -> ASGIApp:
         return ASGIResponse(body=msgspec.json.encode({"_debug_info": {"rendered_template": text}}), media_type=JSON)
     remarks = Remarks(ignored_fields(body))
     form = ChatForm(body.model, remarks, choices=body.n, include_usage=body.stream_options.get("include_usage") is True)
-    return AnswerResponse(lambda: opened(begun, call, body.n), form, stream=body.stream)
+    return AnswerResponse(lambda: opened(begun, [call], body.n), form, stream=body.stream)
 
 
 def _check(body: ChatCompletionBody) -> None:

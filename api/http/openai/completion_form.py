@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -25,26 +26,26 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CompletionForm:
-    """The answer of one request, with `choices` of them; each text begins with `echo`. Thinking is left out."""
+    """The answer of one request, a choice for each of `echoes`, with which its text begins. Thinking is left out."""
 
     dialect: Dialect = OPENAI
     stream_type = EVENT_STREAM
     ping = COMMENT
 
     def __init__(
-        self, model: str, remarks: Remarks, *, choices: int = 1, include_usage: bool = False, echo: str = ""
+        self, model: str, remarks: Remarks, echoes: Sequence[str] = ("",), *, include_usage: bool = False
     ) -> None:
         self._id = f"cmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._model = model
         self._remarks = remarks
         self._include_usage = include_usage
-        self._echoes = [echo] * choices
-        self._offsets = [0] * choices
-        self._thinking = [ThinkingTokens() for _ in range(choices)]
+        self._echoes = list(echoes)
+        self._offsets = [0] * len(echoes)
+        self._thinking = [ThinkingTokens() for _ in echoes]
         whole = _encode(self._completion([]))
         head = b"data: " + whole[: whole.rindex(b"[]") + 1]
-        self._before = [head + b'{"index":%d,"text":' % index for index in range(choices)]
+        self._before = [head + b'{"index":%d,"text":' % index for index in range(len(echoes))]
 
     def begin(self, record: StoredModel) -> None:
         pass

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 
 from corral.api.http.errors import ApiError
 from corral.api.http.model_body import MOST_INPUTS, require_few
-from corral.api.http.openai.answering import MODEL_REQUIRED, NOT_FOUND
+from corral.api.http.openai.answering import MODEL_REQUIRED, NOT_FOUND, is_ids
 from corral.api.http.openai.bodies import OpenAIEmbeddingBody
 from corral.api.http.openai.replies import EmbeddingList
 from corral.api.http.prologue import INFERENCE_STATUSES, begin
@@ -89,15 +89,11 @@ def _inputs(given: Any) -> tuple[str | tuple[int, ...], ...]:
     if isinstance(given, str):
         return (given,)
     if isinstance(given, list):
-        if all(_is_id(item) for item in given):
+        if is_ids(given):
             return (tuple(given),)
         require_few("input", given, MOST_INPUTS)
         if all(isinstance(item, str) for item in given):
             return tuple(given)
-        if all(isinstance(item, list) and item and all(map(_is_id, item)) for item in given):
+        if all(map(is_ids, given)):
             return tuple(map(tuple, given))
     raise ApiError(400, "invalid input type", param="input")
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31

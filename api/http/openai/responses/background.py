@@ -10,6 +10,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.admission import refusal_headers
+from corral.api.http.answers import unbroken
 from corral.api.http.disconnect import CancelOnDisconnect
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.openai.dialect import OPENAI
@@ -67,7 +68,7 @@ class FollowedResponse:
         async with CancelOnDisconnect(scope), Pings(lambda: send_part(COMMENT)) as pings:
             async for part in self._live.follow(self._first):
                 pings.sent()
-                await send_part(part)
+                await send_part(unbroken(part))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 
+from corral.api.http.body_memory import BodyMemory
 from corral.api.http.callers import caller_of
 from corral.api.http.chat_messages import media_characters
 from corral.api.http.errors import ApiError
@@ -23,6 +24,9 @@ from corral.core.runtime import Runtime
 
 __all__ = ("Conversations",)
 
+_SMALL_BYTES = 64 * 1024
+_DECODED = 3
+"""How much memory JSON takes with what it is decoded to, at most: most of it is text."""
 _UNFINISHED = ("queued", "in_progress")
 _STOPPED = "the server that computed the response has stopped"
 
@@ -49,6 +53,8 @@ class Conversations:
 
     def __init__(self, request: Request[Any, Any, Any]) -> None:
         runtime: Runtime = request.app.state.runtime
+        self._scope = request.scope
+        self._memory: BodyMemory = request.app.state.bodies
         self._store: ResponseStore | None = runtime.responses
         self._background = runtime.background
         self.owner = caller_of(request.scope).principal.name
@@ -62,7 +68,7 @@ class Conversations:
         """A response, also one in the background as far as it is. Raises `ApiError` 404 if there is none, or if it is
         somebody else's."""
         live = self.live(id)
-        found = await self._store.get(self.owner, id) if self._store is not None else None
+        found = await self._loaded(id)
         if found is None:
             raise _missing(id)
         if live is not None:
@@ -101,7 +107,7 @@ class Conversations:
         if self.live(previous) is not None:
             text = f"the response '{previous}' is not finished; wait until it is, or cancel it"
             raise ApiError(400, text, param="previous_response_id")
-        kept = await self._store.get(self.owner, previous)
+        kept = await self._loaded(previous)
         if kept is None:
             raise ApiError(
                 400,
@@ -110,6 +116,16 @@ class Conversations:
                 param="previous_response_id",
             )
         return await beside_the_loop(lambda: _conversation(kept), kept.size_bytes)
+
+    async def _loaded(self, id: str) -> KeptResponse | None:
+        """What is kept of a response. Its memory counts as that of a body, and may be waited for."""
+        if self._store is None:
+            return None
+        async with self._memory.loading:
+            kept = await self._store.get(self.owner, id)
+            if kept is not None and kept.size_bytes > _SMALL_BYTES:
+                await self._memory.take(self._scope, _DECODED * kept.size_bytes)
+            return kept
 
     async def keep(self, writer: ResponseWriter, items: Sequence[Item]) -> None:
         """Keeps a response that has ended. If that is not possible, the response says so, and is answered all the

@@ -130,21 +130,32 @@ def _message(item: Item, place: str) -> Message:
 
 
 def _result(item: Item, place: str) -> Message:
-    if not _is_text(item.get("call_id")):
-        raise ApiError(400, f"{place} has no call_id", param=f"{place}.call_id")
     content = read_parts(item.get("output"), place)
-    return Message(role="tool", content=content.text, images=content.images, tool_call_id=item["call_id"])
+    call_id = item.get("call_id")
+    return Message(
+        role="tool",
+        content=content.text,
+        images=content.images,
+        tool_name=_name(item),
+        tool_call_id=call_id if _is_text(call_id) else None,
+    )
 
 
 def _call(item: Item, index: int, place: str) -> ToolCall:
-    name, space, id = item.get("name"), item.get("namespace"), item.get("call_id")
-    if not _is_text(name):
+    name, id = _name(item), item.get("call_id")
+    if name is None:
         raise ApiError(400, f"{place} has no name", param=f"{place}.name")
-    if _is_text(space):
-        name = f"{space}.{name}"
     return ToolCall(
         name=name, arguments=arguments_of(item.get("arguments")), id=id if _is_text(id) else None, index=index
     )
+
+
+def _name(item: Item) -> str | None:
+    """The name of the function as the model knows it; None if there is none."""
+    name, space = item.get("name"), item.get("namespace")
+    if not _is_text(name):
+        return None
+    return f"{space}.{name}" if _is_text(space) else name
 
 
 def _thinking(item: Item) -> str:

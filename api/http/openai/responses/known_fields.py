@@ -15,7 +15,7 @@ _ITEMS = ByType(
     {
         "message": {**_ITEM, "role": None, "content": PARTS},
         "function_call": {**_ITEM, "call_id": None, "namespace": None, "name": None, "arguments": None},
-        "function_call_output": {**_ITEM, "call_id": None, "output": PARTS},
+        "function_call_output": {**_ITEM, "call_id": None, "namespace": None, "name": None, "output": PARTS},
         "reasoning": {**_ITEM, "summary": None, "content": None, "encrypted_content": None},
         "web_search_call": {**_ITEM, "action": None},
     },

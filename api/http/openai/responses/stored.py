@@ -28,12 +28,20 @@ class _Status(msgspec.Struct):
 _status = msgspec.json.Decoder(_Status).decode
 _raw_items = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _MOST_ITEMS, _FEW_ITEMS = 100, 20
+_TEXT = {"type": "string"}
+_STREAMING = {"stream": {"type": "boolean"}, "starting_after": {"type": "integer", "minimum": 0}}
+_PAGING = {
+    "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
+    "limit": {"type": "integer", "minimum": 1, "maximum": _MOST_ITEMS, "default": _FEW_ITEMS},
+    "after": _TEXT,
+    "before": _TEXT,
+}
 
 
 @get(
     "/responses/{response_id:str}",
     operation_id="getResponse",
-    opt={"reply": ResponseReply, "events": True, "statuses": (404,)},
+    opt={"reply": ResponseReply, "events": True, "statuses": (404,), "query": _STREAMING},
 )
 async def get_response(request: Request[Any, Any, Any]) -> ASGIApp:
     """A response that was stored, or that is in progress in the background; with ``stream=true``, its events."""
@@ -71,7 +79,7 @@ async def delete_response(request: Request[Any, Any, Any]) -> Response[bytes]:
 @get(
     "/responses/{response_id:str}/input_items",
     operation_id="listInputItems",
-    opt={"reply": InputItemList, "statuses": (404,)},
+    opt={"reply": InputItemList, "statuses": (404,), "query": _PAGING},
 )
 async def list_input_items(request: Request[Any, Any, Any]) -> Response[bytes]:
     """All that a response was made from, the newest first unless `order` is ``asc``, in pages."""
