@@ -13,6 +13,7 @@ from litestar import Router, get, post
 from litestar.connection import Request
 
 from corral.api.http import ApiError, Body, Dialect, read_json
+from corral.api.http.dialects import Dialects
 from corral.api.http.errors import ErrorReply
 from corral.api.http.model_listing import ListingDialect
 from corral.core.errors import ModelNotFound
@@ -188,3 +189,13 @@ def test_schemas_of_one_name_do_not_collide(client: httpx.Client) -> None:
     assert "messages" in schemas["ChatRequest"]["properties"]
     content = document["paths"]["/letters/wish"]["post"]["requestBody"]["content"]
     assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/letters.ChatBody"}
+
+
+def test_the_header_of_ids_is_one() -> None:
+    """A dialect whose header could not be sent is refused when its routes are added."""
+
+    class Loud(Letters):
+        request_id_header: ClassVar[str] = "X-Id"
+
+    with pytest.raises(ValueError, match="not the name of a header in lower case: 'X-Id'"):
+        Dialects(Letters()).add("/loud", Loud())
