@@ -1,4 +1,4 @@
-"""``/api/rerank``, ``/v1/rerank``, ``/v2/rerank`` and ``/rerank``, with a tiny cross-encoder in llama.cpp behind them."""
+"""Reranking at all of its paths, with a tiny cross-encoder in llama.cpp behind them."""
 
 from __future__ import annotations
 

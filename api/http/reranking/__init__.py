@@ -1,4 +1,4 @@
-"""Rerankers' API, which several vendors share, under ``/api``, ``/v1``, ``/v2`` and ``/``; errors have the form of the path."""
+"""Rerankers' API, which several vendors share, under several prefixes; errors have the form of the path."""
 
 from __future__ import annotations
 
