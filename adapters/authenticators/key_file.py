@@ -41,6 +41,7 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     parallel: int | None = None
+    shares_prefixes: bool = True
     created_at: float = 0.0
     expires_at: float | None = None
 
@@ -51,7 +52,13 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
             tokens_per_minute=self.tokens_per_minute,
             parallel=self.parallel,
         )
-        return Principal(name=self.name, scopes=frozenset(self.scopes), models=self.models, limits=limits)
+        return Principal(
+            name=self.name,
+            scopes=frozenset(self.scopes),
+            models=self.models,
+            limits=limits,
+            shares_prefixes=self.shares_prefixes,
+        )
 
 
 class _Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +91,7 @@ class KeyFile:
             requests_per_minute=limits.requests_per_minute,
             tokens_per_minute=limits.tokens_per_minute,
             parallel=limits.parallel,
+            shares_prefixes=principal.shares_prefixes,
             created_at=self._clock_s(),
             expires_at=expires_at,
         )

@@ -36,9 +36,13 @@ async def read_body(chunks: AsyncIterable[bytes], encoding: str, limit_bytes: in
             data += chunk
             continue
         try:
-            while chunk:
-                data += unpack.unpack(chunk)
+            more = bool(chunk)
+            while more:
+                piece = unpack.unpack(chunk)
+                data += piece
                 chunk = unpack.rest()
+                # A full step may have taken all of its input and still have more to give.
+                more = bool(chunk) or len(piece) == _STEP_BYTES
                 if len(data) > limit_bytes:
                     raise _too_large(what, limit_bytes)
                 if len(data) > max(_HARMLESS_BYTES, received * _MOST_GROWTH):

@@ -29,7 +29,7 @@ class PageAnswer:
     def __init__(self, response: httpcore.Response, page: PageAddress) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
+            name.decode("latin-1").lower(): _text(value) for name, value in response.headers
         }
         self._response = response
         self._page = page
@@ -91,6 +91,14 @@ async def asked(
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as fault:
         said = clipped_line(str(fault)) or type(fault).__name__
         raise WebError(f"{page.authority} broke off: {said}", "try again") from fault
+
+
+def _text(value: bytes) -> str:
+    """Of a header: servers write addresses in UTF-8, although the standard once meant ISO 8859-1."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 @cache

@@ -48,6 +48,7 @@ _COMMANDS = {
     "upstream": ("corral.api.cli.upstream:upstream", "Add a model that another server runs."),
     "list": ("corral.api.cli.models:list_", "List the models in the store."),
     "show": ("corral.api.cli.show:show", "Show the details of a model."),
+    "tokenize": ("corral.api.cli.tokenize:tokenize", "Print the tokens of a text."),
     "cp": ("corral.api.cli.models:cp", "Give a model another name."),
     "rm": ("corral.api.cli.models:rm", "Remove models."),
     "gc": ("corral.api.cli.housekeeping:gc", "Delete what no model needs."),

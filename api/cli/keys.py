@@ -76,6 +76,7 @@ def keys() -> None:
 @click.option("--rpm", type=click.IntRange(1), help="How many requests per minute it may make.")
 @click.option("--tpm", type=click.IntRange(1), help="How many tokens per minute it may use, prompts included.")
 @click.option("--parallel", type=click.IntRange(1), help="How many of its requests may be in progress at once.")
+@click.option("--private-prefixes", is_flag=True, help="Share no computed prefixes of prompts with other keys.")
 @click.option("--expires", type=_Lifetime(), metavar="DURATION", help="When it expires: 12h, 30d, 8w.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
@@ -87,6 +88,7 @@ def create(
     rpm: int | None,
     tpm: int | None,
     parallel: int | None,
+    private_prefixes: bool,
     expires: float | None,
     as_json: bool,
 ) -> None:
@@ -102,6 +104,7 @@ def create(
         scopes=frozenset(scopes),
         models=globs or ("*",),
         limits=RequestLimits(requests_per_minute=rpm, tokens_per_minute=tpm, parallel=parallel),
+        shares_prefixes=not private_prefixes,
     )
     expires_at = None if expires is None else time.time() + expires
     with session.library() as corral:
@@ -174,6 +177,7 @@ def _as_json(key: AccessKey) -> dict[str, object]:
         "rpm": limits.requests_per_minute,
         "tpm": limits.tokens_per_minute,
         "parallel": limits.parallel,
+        "private_prefixes": not key.principal.shares_prefixes,
         "created_at": iso_time(key.created_at),
         "expires_at": None if key.expires_at is None else iso_time(key.expires_at),
     }

@@ -115,7 +115,12 @@ _PREFLIGHT_HEADERS = [
 
 
 def _cors_headers(origin: str) -> list[tuple[bytes, bytes]]:
-    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+    """For whoever is allowed: browsers show them the answer, and all of its headers, also those of plugins."""
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-expose-headers", b"*"),
+        (b"vary", b"Origin"),
+    ]
 
 
 async def _fail(send: Any, reply: ErrorReply) -> None:

@@ -79,15 +79,16 @@ class Door:
             return EVERYONE
         if (scope["path"], scope.get("method")) in self._open:
             return _NOBODY
-        credentials = _credentials(scope)
+        credentials, authenticator = _credentials(scope), self._authenticator
         secret = credentials.secret
-        if secret is not None:
-            await self._tries.wait(credentials.address, secret)
         try:
-            found = await self._authenticator.authenticate(credentials)
-        except Unauthenticated:
-            if secret is not None:
-                self._tries.wrong(credentials.address)
+            if secret is None:
+                found = await authenticator.authenticate(credentials)
+            else:
+                found = await self._tries.examined(
+                    credentials.address, secret, lambda: authenticator.authenticate(credentials)
+                )
+        except (Unauthenticated, TooManyRequests):
             raise
         except Exception as error:
             _log.error("cannot tell who sends a request: %s", error)
@@ -95,10 +96,7 @@ class Door:
         if secret is None and found is None:
             raise Unauthenticated("this server asks for a key", _HOW)
         if found is None:
-            self._tries.wrong(credentials.address)
             raise Unauthenticated("the key is not valid", "it may be mistyped, revoked or expired")
-        if secret is not None:
-            self._tries.right(secret)
         return found
 
     def enter(self, principal: Principal) -> None:

@@ -37,7 +37,8 @@ class StepEngine(Engine, Protocol):
     """An engine that batches requests. One thread calls everything except `tokenizer`."""
 
     def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
-        """Accept a request; the next `step` begins to work on it. Ids are unique among unfinished requests.
+        """Accept a request; the next `step` begins to work on it. Ids are unique among unfinished requests. What was
+        computed of a prompt may be reused for requests whose `caller.principal.prefix_scope` is the same.
 
         Raises an error of Corral (`PromptTooLong`, `Unsupported`, …) if the request cannot run at all.
         """

@@ -33,13 +33,20 @@ class RequestLimits(Value, frozen=True, kw_only=True):
 class Principal(Value, frozen=True, kw_only=True):
     """Someone who makes requests. Requests of one `name` share its limits and its place in queues.
 
-    `models` are patterns of the names that it may use, with ``*``, ``?`` and ``[…]`` as in a shell.
+    `models` are patterns of the names that it may use, with ``*``, ``?`` and ``[…]`` as in a shell. Unless it
+    `shares_prefixes`, nothing that was computed of others' prompts is reused for its own, nor the other way round.
     """
 
     name: str
     scopes: frozenset[Scope] = frozenset({"infer"})
     models: tuple[str, ...] = ("*",)
     limits: RequestLimits = RequestLimits()
+    shares_prefixes: bool = True
+
+    @property
+    def prefix_scope(self) -> str:
+        """Whose prompts may reuse the prefixes of its prompts, as a name; empty for all who share theirs."""
+        return "" if self.shares_prefixes else self.name
 
     @property
     def may_use_all(self) -> bool:

@@ -390,7 +390,6 @@ def test_what_has_no_effect_is_named(client: openai.OpenAI) -> None:
         ({"input": [{"type": "function_call", "arguments": "{}"}]}, r"input\[0\] has no name"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{"}]}, "invalid tool call arguments"),
         ({"tools": [{"type": "custom", "name": "x"}]}, 'the type "custom" is not supported'),
-        ({"tools": [{"type": "web_search"}]}, "web.search"),
         ({"tools": [{"type": "namespace", "name": "x"}]}, "a namespace has a name and a list of tools"),
         ({"tool_choice": "maybe"}, "invalid tool_choice"),
         ({"text": {"format": {"type": "poem"}}}, 'text.format: the type "poem" is not supported'),

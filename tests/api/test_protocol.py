@@ -46,16 +46,20 @@ def test_content_type_is_not_looked_at(client: httpx.Client) -> None:
 
 
 def test_local_pages_may_ask_and_others_may_not(client: httpx.Client) -> None:
-    """An allowed origin is echoed and its preflight answered; a foreign one is 403 without a body."""
+    """An allowed origin is echoed, its preflight answered, and pages see all headers of answers, of errors as well; a
+    foreign one is 403 without a body.
+    """
     allowed = client.get("/api/version", headers={"origin": "http://localhost:3000"})
     assert allowed.headers["access-control-allow-origin"] == "http://localhost:3000"
+    unknown = client.get("/v1/models/nope", headers={"origin": "http://localhost:3000"})
+    assert [one.headers.get("access-control-expose-headers") for one in (allowed, unknown)] == ["*", "*"]
     preflight = client.options("/api/chat", headers={"origin": "http://localhost:3000"})
     assert preflight.status_code == 204
     assert "POST" in preflight.headers["access-control-allow-methods"]
     assert "x-stainless-retry-count" in preflight.headers["access-control-allow-headers"]
     foreign = client.get("/api/version", headers={"origin": "http://example.com"})
     assert (foreign.status_code, foreign.content) == (403, b"")
-    assert "access-control-allow-origin" not in foreign.headers
+    assert not [name for name in foreign.headers if name.startswith("access-control")]
     assert client.options("/api/chat").status_code == 204
 
 

@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from corral.adapters.engines.ctransformers.engine import CtransformersEngine
@@ -19,6 +20,7 @@ from corral.adapters.engines.ctransformers.tokenizer import gguf_tokenizer
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
 from corral.adapters.runners.process import ProcessModel, ProcessRunner
 from corral.core.errors import CorralError, InvalidModelFile, PromptTooLong, Unsupported
+from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.outputs import (
     Delta,
     EngineEmbedded,
@@ -29,6 +31,7 @@ from corral.core.requests.outputs import (
     Started,
     Token,
 )
+from corral.core.requests.principal import Principal
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import (
     ChatRequest,
@@ -98,8 +101,8 @@ def shared(smollm2_ctransformers: Path) -> Iterator[CtransformersEngine]:
 
 class TestContract(GeneratorEngineContract):
     @pytest.fixture
-    def engine(self, smollm2_ctransformers: Path) -> CtransformersEngine:
-        return make(smollm2_ctransformers, num_ctx=48)
+    def engine(self, shallow_ctransformers: Path) -> CtransformersEngine:
+        return make(shallow_ctransformers, num_ctx=48)
 
 
 def test_it_knows_paris(shared: CtransformersEngine) -> None:
@@ -127,14 +130,14 @@ def test_tokens_are_llama_cpps(shared: CtransformersEngine, smollm2: Path) -> No
         reference.close()
 
 
-def test_spm_tokens_are_ctransformers_own(smollm2_ctransformers: Path) -> None:
+def test_spm_tokens_are_ctransformers_own(shallow_ctransformers: Path) -> None:
     """An SPM vocabulary is encoded token for token as ctransformers' own tokenizer encodes it."""
     from ctransformers.llm import LLM, Config
 
-    table = read_vocabulary(smollm2_ctransformers)
+    table = read_vocabulary(shallow_ctransformers)
     assert table is not None
     tokenizer = gguf_tokenizer("smol", table)
-    native = LLM(str(smollm2_ctransformers), config=Config(context_length=32))
+    native = LLM(str(shallow_ctransformers), config=Config(context_length=32))
     paragraphs = [part for part in Path(__file__).read_text(encoding="utf-8").split("\n\n") if part]
     for one in (OCEAN, "café, naïve & 12345", *paragraphs[:20]):
         ids = (ctypes.c_int * (4 * len(one.encode()) + 4))()
@@ -156,6 +159,11 @@ def test_a_prefix_is_kept(shared: CtransformersEngine) -> None:
     assert isinstance(fresh, Prefilled)
     assert fresh.cached_tokens == 0
     assert recomputed == answer
+    private = Caller(principal=Principal(name="ann", shares_prefixes=False))
+    for request, is_cached in ((private, False), (private, True), (ANONYMOUS, False)):
+        [first, *same] = outputs(shared, msgspec.structs.replace(long, caller=request))
+        assert isinstance(first, Prefilled)
+        assert (first.cached_tokens > 0, same) == (is_cached, answer)
 
 
 def test_seeds(shared: CtransformersEngine) -> None:
@@ -312,9 +320,9 @@ def bad_files(folder: Path, good: Path) -> Iterator[tuple[str, Path]]:
         yield name, path
 
 
-def test_bad_files(tmp_path: Path, smollm2_ctransformers: Path) -> None:
+def test_bad_files(tmp_path: Path, shallow_ctransformers: Path) -> None:
     """A file that it cannot run is an error that names it, in a child process and in this one, which survives."""
-    for name, path in bad_files(tmp_path, smollm2_ctransformers):
+    for name, path in bad_files(tmp_path, shallow_ctransformers):
         with pytest.raises(InvalidModelFile, match=path.name):
             make(path)
         if name in ("garbage", "cut in the weights"):

@@ -66,8 +66,8 @@ class TestOnnxGenai(_Native):
     load_options: ClassVar = {"num_ctx": 512, "num_parallel": 2, "num_thread": 2}
 
     @pytest.fixture
-    def load_request(self, smollm2_onnx: Path) -> LoadRequest:
-        return self.request_for(smollm2_onnx)
+    def load_request(self, shallow_onnx: Path) -> LoadRequest:
+        return self.request_for(shallow_onnx)
 
 
 @pytest.mark.native
@@ -76,8 +76,8 @@ class TestCtransformers(_Native):
     load_options: ClassVar = {"num_ctx": 512, "num_thread": 1}
 
     @pytest.fixture
-    def load_request(self, smollm2_ctransformers: Path) -> LoadRequest:
-        return self.request_for(smollm2_ctransformers)
+    def load_request(self, shallow_ctransformers: Path) -> LoadRequest:
+        return self.request_for(shallow_ctransformers)
 
 
 @pytest.mark.native

@@ -12,7 +12,9 @@ import pytest
 from corral.adapters.engine_kit.prefixes.prefix_folder import PrefixFolder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.core.ports.engines import StepEngine
+from corral.core.requests.caller import Caller
 from corral.core.requests.outputs import Prefilled, Token
+from corral.core.requests.principal import EVERYONE, Principal
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, SamplingParams
 from corral.core.specs.engines import LocalFile
@@ -49,17 +51,19 @@ def chat(number: int, times: int = 6) -> str:
     return f"Chat {number} of many. " + f"{number} " * number + SHIPS * times
 
 
-def ask(text: str) -> CompletionRequest:
-    sampling = SamplingParams(temperature=0.0)
-    return CompletionRequest(prompt=(TextPart(text=text),), sampling=sampling, logprobs=2)
+def ask(text: str, principal: Principal = EVERYONE) -> CompletionRequest:
+    sampling, caller = SamplingParams(temperature=0.0), Caller(principal=principal)
+    return CompletionRequest(prompt=(TextPart(text=text),), sampling=sampling, logprobs=2, caller=caller)
 
 
-def answer(engine: StepEngine, *texts: str, limit: int = 4) -> list[tuple[int, Numbers]]:
+def answer(
+    engine: StepEngine, *texts: str, limit: int = 4, principal: Principal = EVERYONE
+) -> list[tuple[int, Numbers]]:
     """How many tokens of each prompt were cached, and the ids and log-probabilities of its answer."""
     cached: dict[int, int] = {}
     numbers: dict[int, Numbers] = {number: [] for number in range(len(texts))}
     for number, text in enumerate(texts):
-        engine.add_request(number, ask(text), None)
+        engine.add_request(number, ask(text, principal), None)
     while engine.has_unfinished_requests():
         for number, output in engine.step():
             if isinstance(output, Prefilled):
@@ -91,6 +95,33 @@ def test_chats_that_take_turns_are_all_found(
     assert [cached for cached, _ in found] == pytest.approx(counts, abs=2)
     fresh = open_engine(weights, num_parallel=streams, prefix_memory=0)
     assert [numbers for _, numbers in found] == [answer(fresh, turn)[0][1] for turn in turns]
+
+
+def test_private_prefixes(weights: Path, open_engine: Callable[..., LlamaCppEngine], tmp_path: Path) -> None:
+    """What was computed for a principal that shares no prefixes is found for its own prompts alone: in streams, in host
+    memory, on disk, and while it is being computed. The answers are those of anybody.
+    """
+    engine = open_engine(weights, cache_folder=tmp_path, num_parallel=2)
+    ann, bob = (Principal(name=name, shares_prefixes=False) for name in ("ann", "bob"))
+    length = lengths(engine, [chat(1)])[0]
+    turn = f"{chat(1)} And now?"
+    [(_, expected)] = answer(engine, chat(1))
+    for principal in (ann, bob):
+        assert answer(engine, chat(1), principal=principal) == [(0, expected)]
+    for number in range(2, 6):  # all of these leave the streams
+        answer(engine, chat(number))
+    for principal in (ann, bob, EVERYONE):
+        [(cached, _)] = answer(engine, turn, principal=principal)
+        assert cached == pytest.approx(length, abs=2)
+    for number, principal in enumerate((ann, EVERYONE)):
+        engine.add_request(number, ask(chat(7), principal), None)
+    told = [output for _ in range(200) for _, output in engine.step() if isinstance(output, Prefilled)]
+    assert [output.cached_tokens < 32 for output in told] == [True, True]
+    engine.close()
+    again = open_engine(weights, cache_folder=tmp_path, num_parallel=2)
+    for principal, found in ((Principal(name="eve", shares_prefixes=False), False), (ann, True)):
+        [(cached, _)] = answer(again, turn, principal=principal)
+        assert (cached > 32) == found
 
 
 def test_without_host_memory_nothing_is_kept(weights: Path, open_engine: Callable[..., LlamaCppEngine]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from corral.adapters.engines.onnx_genai.loader import devices, load
@@ -18,7 +19,9 @@ from corral.core.models.digests import digest_of
 from corral.core.models.model import FileRole, ModelFile, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.ports.engines import StepEngine
+from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.requests.principal import Principal
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest, LocalFile
@@ -232,8 +235,8 @@ class TestSmolLM2(StepEngineContract):
     """Real weights pass the suite of the port."""
 
     @pytest.fixture
-    def engine(self, smollm2_onnx: Path) -> StepEngine:
-        return make(smollm2_onnx)
+    def engine(self, shallow_onnx: Path) -> StepEngine:
+        return make(shallow_onnx)
 
     @pytest.fixture
     def vocabulary_size(self) -> int:
@@ -318,6 +321,13 @@ def test_prefixes_are_taken_over_in_whole_pieces(tiny: Path) -> None:
             (ask("x" * 20 + "y" * 60), 16),
             (ask("x" * 20 + "y" * 59 + "z"), 80),
         ):
+            [outputs] = answer(engine, request, limit=2)
+            assert prefilled(outputs).cached_tokens == cached
+        private = Caller(principal=Principal(name="ann", shares_prefixes=False))
+        for caller, cached in ((private, 0), (private, 32), (ANONYMOUS, 32)):
+            request = msgspec.structs.replace(ask("v" * 40), caller=caller)
+            if caller is ANONYMOUS:
+                answer(engine, request, limit=2)
             [outputs] = answer(engine, request, limit=2)
             assert prefilled(outputs).cached_tokens == cached
     finally:
@@ -602,9 +612,9 @@ def test_broken_folders(tmp_path: Path, name: str) -> None:
         make(folder)
 
 
-def test_missing_external_data(smollm2_onnx: Path, tmp_path: Path) -> None:
+def test_missing_external_data(shallow_onnx: Path, tmp_path: Path) -> None:
     """Weights beside the graph that are missing or cut short are named."""
-    for path in smollm2_onnx.iterdir():
+    for path in shallow_onnx.iterdir():
         if path.name != "model.onnx.data":
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(InvalidModelFile, match=r"model\.onnx\.data"):

@@ -37,7 +37,7 @@ QUESTION = "<|im_start|>user\nAnswer with a short JSON value.<|im_end|>\n<|im_st
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[StepEngine]:
-    weights: Path = request.getfixturevalue("smollm2" if request.param == "llama_cpp" else "smollm2_onnx")
+    weights: Path = request.getfixturevalue("shallow")("Q4_1")
     files = [
         LocalFile(
             role="weights" if path == weights or "model.onnx" in path.name else "config",

@@ -22,7 +22,7 @@ from corral.api.cli import main
 from corral.api.http.openai.several import OfChoice, SeveralAnswers
 from corral.core.access.limits import RateLimits
 from corral.core.access.wrong_tries import WrongTries
-from corral.core.access_errors import TooManyRequests
+from corral.core.access_errors import TooManyRequests, Unauthenticated
 from corral.core.errors import Conflict, InvalidRequest, StorageError
 from corral.core.ports.authenticators import Credentials
 from corral.core.requests.outputs import Delta, Finished, Output, Started, Usage
@@ -320,6 +320,14 @@ def test_accounts_that_are_full_are_forgotten() -> None:
 # ── Wrong tries ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+async def _wrong() -> None:
+    """What looking at a wrong key finds."""
+
+
+async def _right() -> str:
+    return "ann"
+
+
 def test_many_wrong_tries_wait() -> None:
     """The first ten of an address are free, then each waits for a second, four at a time; the others do not wait."""
     clock = Clock()
@@ -330,25 +338,75 @@ def test_many_wrong_tries_wait() -> None:
         slept.append(seconds)
         await gate.wait()
 
+    async def refused() -> None:
+        raise Unauthenticated("no")
+
     async def main() -> None:
         tries = WrongTries(clock, sleep)
-        for number in range(10):
-            await tries.wait("192.0.2.1", f"guess {number}")
-            tries.wrong("192.0.2.1")
+        assert await tries.examined("192.0.2.1", "a key", _right) == "ann"
+        for number in range(9):
+            await tries.examined("192.0.2.1", f"guess {number}", _wrong)
+        with pytest.raises(Unauthenticated):
+            await tries.examined("192.0.2.1", "guess", refused)
         assert slept == []
-        waiting = [asyncio.create_task(tries.wait("192.0.2.1", "guess")) for _ in range(4)]
+        waiting = [asyncio.create_task(tries.examined("192.0.2.1", "guess", _wrong)) for _ in range(4)]
         await asyncio.sleep(0)
         with pytest.raises(TooManyRequests, match="too many wrong keys"):
-            await tries.wait("192.0.2.1", "guess")
-        await tries.wait("192.0.2.2", "guess")
-        tries.right("a key")
-        await tries.wait("192.0.2.1", "a key")
+            await tries.examined("192.0.2.1", "guess", _wrong)
+        await tries.examined("192.0.2.2", "guess", _wrong)
+        assert await tries.examined("192.0.2.1", "a key", _right) == "ann"
         assert slept == [1.0] * 4
         gate.set()
         await asyncio.gather(*waiting)
-        clock.now_s += 60
-        await tries.wait("192.0.2.1", "guess")
+        clock.now_s += 120
+        await tries.examined("192.0.2.1", "guess", _wrong)
         assert slept == [1.0] * 4
+
+    asyncio.run(main())
+
+
+def test_wrong_tries_that_are_not_decided_yet() -> None:
+    """Those that come at once are no more than those that come one after the other; right ones all pass in the end."""
+    decide, awake = asyncio.Event(), asyncio.Event()
+    looked_at: list[str] = []
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await awake.wait()
+
+    async def attempt(tries: WrongTries, secret: str) -> str | None:
+        async def look() -> str | None:
+            looked_at.append(secret)
+            await decide.wait()
+            return "ann" if "key" in secret else None
+
+        return await tries.examined("192.0.2.1", secret, look)
+
+    async def main() -> None:
+        tries = WrongTries(Clock(), sleep)
+        broken = asyncio.create_task(tries.examined("192.0.2.1", "x", lambda: asyncio.sleep(3600, "")))
+        right = [asyncio.create_task(attempt(tries, f"key {number}")) for number in range(100)]
+        await asyncio.sleep(0)
+        assert len(looked_at) == 9
+        right[50].cancel()  # while it waits
+        broken.cancel()
+        decide.set()
+        found = await asyncio.gather(*right, return_exceptions=True)
+        assert found.count("ann") == 99
+        decide.clear()
+        looked_at.clear()
+        wrong = [asyncio.create_task(attempt(tries, f"guess {number}")) for number in range(2000)]
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert (len(looked_at), slept) == (10, [])
+        decide.set()
+        for refused in wrong[14:]:
+            await asyncio.wait([refused])
+        awake.set()
+        said = await asyncio.gather(*wrong, return_exceptions=True)
+        assert (len(looked_at), len(slept)) == (14, 4)
+        assert (said.count(None), sum(isinstance(one, TooManyRequests) for one in said)) == (14, 1986)
 
     asyncio.run(main())
 
@@ -364,11 +422,12 @@ def test_one_network_is_one_address() -> None:
 
         tries = WrongTries(Clock(), sleep)
         for number in range(10):
-            tries.wrong(f"2001:db8::{number:x}")
-            tries.wrong("::ffff:192.0.2.1")
-        await tries.wait("2001:db8::ffff", "guess")
-        await tries.wait("192.0.2.1", "guess")
-        await tries.wait("2001:db8:0:1::1", "guess")
+            await tries.examined(f"2001:db8::{number:x}", "guess", _wrong)
+            await tries.examined("::ffff:192.0.2.1", "guess", _wrong)
+        assert slept == []
+        await tries.examined("2001:db8::ffff", "guess", _wrong)
+        await tries.examined("192.0.2.1", "guess", _wrong)
+        await tries.examined("2001:db8:0:1::1", "guess", _wrong)
         assert len(slept) == 2
 
     asyncio.run(main())
@@ -404,7 +463,7 @@ def test_a_key_from_creation_to_revocation(run: Run, tmp_path: Path) -> None:
     """It is printed once, listed without its secret, and gone once it is revoked."""
     status, out, err = run(
         "keys", "create", "ann", "--models", "llama*,qwen*", "--models", "smol", "--scopes", "manage,infer",
-        "--rpm", "60", "--tpm", "10000", "--parallel", "2", "--expires", "30d",
+        "--rpm", "60", "--tpm", "10000", "--parallel", "2", "--private-prefixes", "--expires", "30d",
     )  # fmt: skip
     assert status == 0, err
     key = out.strip()
@@ -417,6 +476,9 @@ def test_a_key_from_creation_to_revocation(run: Run, tmp_path: Path) -> None:
         assert word in listed
     [described] = json.loads(run("keys", "list", "--json")[1])
     assert (described["rpm"], described["tpm"], described["parallel"]) == (60, 10000, 2)
+    assert described["private_prefixes"] is True
+    [kept] = KeyFile(path).read()
+    assert kept.principal.prefix_scope == "ann"
     assert run("keys", "revoke", "ann")[:2] == (0, "revoked ann\n")
     assert json.loads(run("keys", "list", "--json")[1]) == []
 
@@ -426,6 +488,7 @@ def test_a_script_creates_a_key(run: Run) -> None:
     made = json.loads(run("keys", "create", "bot", "--json")[1])
     assert made["key"].startswith(made["shown"])
     assert (made["scopes"], made["models"], made["expires_at"]) == (["infer"], ["*"], None)
+    assert made["private_prefixes"] is False
 
 
 @pytest.mark.parametrize(

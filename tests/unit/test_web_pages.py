@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpcore
@@ -14,6 +14,7 @@ import pytest
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.web import page_fetcher
 from corral.adapters.web.addresses import parse_page_address
+from corral.adapters.web.bodies import read_body
 from corral.adapters.web.charsets import decoded
 from corral.adapters.web.checked_connections import CheckedConnections, system_addresses
 from corral.adapters.web.networks import AllowedNetworks, not_public
@@ -90,6 +91,14 @@ def test_a_redirect(server: FakeWebServer, location: str) -> None:
     assert fetched(server) == WebPage(url=f"{server.url}/there", content="{}")
 
 
+def test_a_redirect_in_utf_8(server: FakeWebServer) -> None:
+    """As servers write it; what is no UTF-8 is Latin-1."""
+    server.answers["/caf%C3%A9"] = (200, b"ok", {"Content-Type": "text/plain"})
+    for location in ("/caf\u00e9".encode().decode("latin-1"), "/caf\u00e9", "/caf%C3%A9"):
+        server.redirect("/", location)
+        assert fetched(server) == WebPage(url=f"{server.url}/caf%C3%A9", content="ok")
+
+
 def _deflated(data: bytes, window: int) -> bytes:
     packer = zlib.compressobj(wbits=window)
     return packer.compress(data) + packer.flush()
@@ -108,6 +117,23 @@ def test_packed_pages(server: FakeWebServer, encoding: str, body: bytes) -> None
     """Servers pack pages in either form of deflate."""
     server.answers["/"] = (200, body, {"Content-Type": "text/plain", "Content-Encoding": encoding})
     assert fetched(server).content == "word " * 20_000
+
+
+@pytest.mark.parametrize("window", [-15, 15, 31])
+def test_packed_pages_of_any_size(window: int) -> None:
+    """Also if a step is full when the input ends, wherever the network cuts it."""
+
+    async def read(packed: bytes, cut: int) -> bytes:
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(packed), cut):
+                yield packed[start : start + cut]
+
+        return await read_body(chunks(), "gzip" if window == 31 else "deflate", 1 << 20, "it")
+
+    for size in (65_535, 65_536, 65_537, 65_600, 65_794, 131_072, 131_073, 131_330, 196_608):
+        packed = _deflated(b"a" * size, window)
+        for cut in (7, len(packed)):
+            assert len(asyncio.run(read(packed, cut))) == size
 
 
 @pytest.mark.parametrize(

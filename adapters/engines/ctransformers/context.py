@@ -26,6 +26,7 @@ class Context:
         self._tuner = tuner
         self._batch = batch
         self._kept: list[int] = []
+        self._scope = ""
         self._position = 0
 
     @property
@@ -37,9 +38,13 @@ class Context:
         """The number of tokens in the context."""
         return self._position
 
-    def begin(self, prompt: Sequence[int]) -> int:
-        """Go back to the end of the common prefix with `prompt`; return its length."""
-        limit = min(len(prompt) - 1, len(self._kept))  # the last token is always computed, for its logits
+    def begin(self, prompt: Sequence[int], scope: str = "") -> int:
+        """Go back to the end of the common prefix with `prompt`; return its length. Prompts of different scopes have
+        none.
+        """
+        limit = min(len(prompt) - 1, len(self._kept)) if scope == self._scope else 0
+        self._scope = scope
+        # The last token is always computed, for its logits.
         shared = next((place for place in range(limit) if prompt[place] != self._kept[place]), limit)
         self._position = shared - shared % self._batch
         del self._kept[self._position :]

@@ -67,7 +67,7 @@ class CtransformersEngine:
             mask=mask,
         )
         chooser = TokenChooser(request, sampler, self._tokens)
-        cached = context.begin(prompt.ids)
+        cached = context.begin(prompt.ids, request.caller.principal.prefix_scope)
         yield from context.prefill(prompt.ids)
         yield prefilled(request, prompt, cached=cached, shifts=False)
         sampler.remember(prompt.ids)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from corral.adapters.engine_kit.admission import prefilled
+from corral.adapters.engine_kit.prefixes.scoped_keys import scoped_keys
 from corral.adapters.engines.llama_cpp.admitting import Admission
 from corral.adapters.engines.llama_cpp.background import BackgroundWork, idle_pieces
 from corral.adapters.engines.llama_cpp.growing import ContextGrowth
@@ -149,6 +150,8 @@ class Completions:
             return False
         self._context.discard(stream.index, stream.position(keep), stream.position(keep + drop))
         del stream.tokens[keep : keep + drop]
+        if not keep:
+            stream.tokens = scoped_keys(stream.tokens, sequence.request.caller.principal.prefix_scope)
         stream.reusable = min(stream.reusable, keep)
         sequence.shifted = True
         outputs.append((sequence.request_id, ContextShifted(dropped_tokens=drop)))

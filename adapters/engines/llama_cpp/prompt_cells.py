@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from corral.adapters.engine_kit.prefixes.scoped_keys import scoped_keys
 from corral.adapters.engines.llama_cpp.image_cells import ImageCells
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
@@ -32,8 +33,17 @@ class PromptCells:
 
     __slots__ = ("_ends", "_ids", "_smallest_chunk", "keys", "segments")
 
-    def __init__(self, ids: list[int], images: Sequence[tuple[int, ImageCells]] = (), *, smallest_chunk: int) -> None:
-        """`ids` has the image's key for each cell of an image; `images` are with the index of their first cell."""
+    def __init__(
+        self,
+        ids: list[int],
+        images: Sequence[tuple[int, ImageCells]] = (),
+        *,
+        smallest_chunk: int,
+        scope: str = "",
+    ) -> None:
+        """`ids` has the image's key for each cell of an image; `images` are with the index of their first cell. Prompts
+        of different scopes have no prefix in common.
+        """
         self._ids = ids
         self._smallest_chunk = smallest_chunk
         self.segments = _segments(len(ids), images)
@@ -44,6 +54,7 @@ class PromptCells:
             self.keys = list(ids)
             for one in short:
                 self.keys[one.start : one.end] = [-1 - token for token in ids[one.start : one.end]]
+        self.keys = scoped_keys(self.keys, scope)
 
     @property
     def has_images(self) -> bool:
@@ -87,6 +98,7 @@ def prompt_cells(
     smallest_chunk: int,
     num_ctx: int,
     most_together: int,
+    scope: str,
 ) -> PromptCells:
     """Tokenize texts and encode images. `most_together` is how many cells fit into one call.
 
@@ -94,7 +106,7 @@ def prompt_cells(
     `PromptTooLong` before an image for which `num_ctx` leaves no room, since encoding takes long.
     """
     if not has_media(prompt):
-        return PromptCells(tokenizer.tokens(prompt), smallest_chunk=smallest_chunk)
+        return PromptCells(tokenizer.tokens(prompt), smallest_chunk=smallest_chunk, scope=scope)
     if encoder is None:
         raise Unsupported("images: this model has no projector that llama.cpp supports")
     ids: list[int] = []
@@ -121,7 +133,7 @@ def prompt_cells(
             ids += [piece.key] * piece.count
     shift = tokenizer.surround(ids)
     moved = [(start + shift, image) for start, image in images]
-    return PromptCells(ids, moved, smallest_chunk=smallest_chunk)
+    return PromptCells(ids, moved, smallest_chunk=smallest_chunk, scope=scope)
 
 
 def _segments(length: int, images: Sequence[tuple[int, ImageCells]]) -> tuple[Segment, ...]:

@@ -53,6 +53,7 @@ class SequenceMaker:
 
     def make(self, request: CompletionRequest) -> LlamaSequence:
         """In any thread, also in parallel. Raises `PromptTooLong`, `InvalidOption`, `Unsupported`."""
+        scope = request.caller.principal.prefix_scope
         cells = prompt_cells(
             request.prompt,
             self._tokenizer,
@@ -60,11 +61,12 @@ class SequenceMaker:
             smallest_chunk=self._smallest_chunk,
             num_ctx=min(request.context.num_ctx or self._num_ctx, self._num_ctx),
             most_together=self._most_together,
+            scope=scope,
         )
         image_tokens = len(cells.keys) - len(cells.text_ids)
         prompt = admitted(request, cells.text_ids, self._num_ctx, image_tokens=image_tokens)
         if not image_tokens and len(prompt.ids) < len(cells.keys):
-            cells = PromptCells(list(prompt.ids), smallest_chunk=self._smallest_chunk)
+            cells = PromptCells(list(prompt.ids), smallest_chunk=self._smallest_chunk, scope=scope)
         sampler = Sampler(
             request.sampling,
             model=self._model,

@@ -39,14 +39,15 @@ class Continuations:
         """Whether another one is free."""
         return self._in_use < self._count
 
-    def take(self, prompt: list[int]) -> Continuation:
-        """Take a continuation that holds as many whole pieces of the prompt as possible, but never its last token.
+    def take(self, keys: list[int]) -> Continuation:
+        """Take a continuation that holds as many whole pieces of the prompt with these keys (see `scoped_keys`) as
+        possible, but never its last token.
 
         Raises `EngineError`, `OutOfMemory`.
         """
         best, most = -1, 0
         for place, (_, known) in enumerate(self._idle):
-            shared = shared_pieces(known, prompt[:-1], self._piece)
+            shared = shared_pieces(known, keys[:-1], self._piece)
             if shared > most:
                 best, most = place, shared
         if best < 0 and len(self._idle) + self._in_use >= self._count:
@@ -63,13 +64,13 @@ class Continuations:
         self._in_use += 1
         return continuation
 
-    def give_back(self, continuation: Continuation, prompt: Sequence[int]) -> None:
+    def give_back(self, continuation: Continuation, keys: Sequence[int]) -> None:
         """Return a continuation.
 
-        `prompt` is the one it was taken for; what follows was computed differently and is not reused.
+        `keys` are those it was taken for; what follows was computed differently and is not reused.
         """
         self._in_use -= 1
-        self._idle.append((continuation, list(prompt[: continuation.length])))
+        self._idle.append((continuation, list(keys[: continuation.length])))
 
     def drop(self) -> None:
         """Count a taken continuation that failed as gone."""

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from corral.adapters.engine_kit.admission import AdmittedPrompt, admitted, prefilled
+from corral.adapters.engine_kit.prefixes.scoped_keys import scoped_keys
 from corral.adapters.engine_kit.sampling import LogitsSampler
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.onnx_genai.continuations import Continuations
@@ -42,6 +43,7 @@ class _Sequence:
         "chooser",
         "continuation",
         "ignored",
+        "keys",
         "num_ctx",
         "pending",
         "prompt",
@@ -62,6 +64,7 @@ class _Sequence:
         self.request = request
         self.admitted = admitted
         self.prompt = list(admitted.ids)
+        self.keys = scoped_keys(self.prompt, request.caller.principal.prefix_scope)
         self.sampler = sampler
         self.chooser = chooser
         self.num_ctx = admitted.num_ctx
@@ -142,7 +145,7 @@ class OnnxGenaiEngine:
             sequence = self._waiting.popleft()
             sequence.began_ns = time.perf_counter_ns()
             try:
-                sequence.continuation = self._continuations.take(sequence.prompt)
+                sequence.continuation = self._continuations.take(sequence.keys)
             except CorralError as error:
                 outputs.append((sequence.request_id, EngineFailed(error=error.info)))
             else:
@@ -210,5 +213,5 @@ class OnnxGenaiEngine:
 
     def _release(self, sequence: _Sequence) -> None:
         if sequence.continuation is not None:
-            self._continuations.give_back(sequence.continuation, sequence.prompt)
+            self._continuations.give_back(sequence.continuation, sequence.keys)
             sequence.continuation = None

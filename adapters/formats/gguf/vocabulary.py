@@ -54,6 +54,8 @@ def _byte_level_table() -> dict[int, str]:
 
 _CHARACTERS = _byte_level_table()
 _BYTES = {character: byte for byte, character in _CHARACTERS.items()}
+_LATIN_1 = dict.fromkeys(range(128, 256), "\uffff") | {ord(one): chr(byte) for one, byte in _BYTES.items()}
+"""Each character as the one whose code is its byte; what is no byte-level spelling, as one that Latin-1 lacks."""
 
 
 def byte_level_text(data: bytes) -> str:
@@ -63,6 +65,12 @@ def byte_level_text(data: bytes) -> str:
 
 def bytes_of_byte_level(text: str) -> bytes:
     """The bytes that a byte-level spelling stands for; other characters stand for themselves."""
+    if text.isascii():
+        return text.encode()
+    try:  # a vocabulary has 200,000 tokens, nearly all of which are spelt well
+        return text.translate(_LATIN_1).encode("latin-1")
+    except UnicodeEncodeError:
+        pass
     return b"".join([bytes((_BYTES[one],)) if one in _BYTES else one.encode() for one in text])
 
 

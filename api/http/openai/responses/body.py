@@ -12,12 +12,19 @@ from corral.api.http.openai.answering import MOST_TOP_LOGPROBS
 from corral.api.http.openai.bodies import OpenAIBody
 from corral.api.http.openai.responses.known_fields import ignored_inside
 
-__all__ = ("ENCRYPTED_REASONING", "LOGPROBS", "ResponseBody")
+__all__ = ("ENCRYPTED_REASONING", "LOGPROBS", "SEARCH_SOURCES", "ResponseBody")
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
+SEARCH_SOURCES = "web_search_call.action.sources"
 LOGPROBS = "message.output_text.logprobs"
 
-_INCLUDED = (ENCRYPTED_REASONING, LOGPROBS, "message.input_image.image_url")
+_INCLUDED = (
+    ENCRYPTED_REASONING,
+    LOGPROBS,
+    SEARCH_SOURCES,
+    "web_search_call.results",
+    "message.input_image.image_url",
+)
 """What `include` may ask for, and gets."""
 
 _MOST_METADATA, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
@@ -46,6 +53,7 @@ class ResponseBody(OpenAIBody, frozen=True, kw_only=True):
     parallel_tool_calls: bool = True
     truncation: str = "disabled"
     include: list[str] = msgspec.field(default_factory=list)
+    max_tool_calls: int | None = None
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     stream_options: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -59,6 +67,8 @@ class ResponseBody(OpenAIBody, frozen=True, kw_only=True):
             raise ApiError(400, text, param="truncation")
         if self.max_output_tokens is not None and self.max_output_tokens < 1:
             raise ApiError(400, "max_output_tokens must be at least 1", param="max_output_tokens")
+        if self.max_tool_calls is not None and self.max_tool_calls < 1:
+            raise ApiError(400, "max_tool_calls must be at least 1", param="max_tool_calls")
         if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MOST_TOP_LOGPROBS:
             raise ApiError(400, f"top_logprobs must be between 0 and {MOST_TOP_LOGPROBS}", param="top_logprobs")
         require_few("metadata", self.metadata, _MOST_METADATA)

@@ -12,14 +12,13 @@ from litestar.types import ASGIApp
 
 from corral.api.http.answers import AnswerResponse, AnswerSource
 from corral.api.http.chat_messages import media_characters
-from corral.api.http.chat_tools import chosen_tools
 from corral.api.http.errors import ApiError
 from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.model_body import MOST_MESSAGES, require_few
 from corral.api.http.openai.answering import MODEL_REQUIRED, NOT_FOUND, constraint_of
 from corral.api.http.openai.options import think_of, with_defaults
 from corral.api.http.openai.responses.background import go_on
-from corral.api.http.openai.responses.body import ENCRYPTED_REASONING, ResponseBody
+from corral.api.http.openai.responses.body import ResponseBody
 from corral.api.http.openai.responses.conversation import Conversations
 from corral.api.http.openai.responses.items import Item, input_items, messages_of
 from corral.api.http.openai.responses.live import LiveResponse
@@ -29,6 +28,7 @@ from corral.api.http.openai.responses.tools import ResponseTools
 from corral.api.http.openai.responses.writer import ResponseWriter
 from corral.api.http.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.api.http.remarks import Remarks
+from corral.core.generation.searching import searching_chat
 from corral.core.requests.calls import ChatCall
 from corral.core.requests.messages import Message
 
@@ -49,21 +49,27 @@ async def create_response(request: Request[Any, Any, Any]) -> ASGIApp:
     own = input_items(body.input)
     items = [*await conversations.before(body.previous_response_id), *own]
     require_few("input", items, MOST_MESSAGES)
-    tools = ResponseTools(body.tools)
+    tools = ResponseTools(body.tools, body.tool_choice, body.max_tool_calls)
+    if tools.search is not None:
+        begun.runtime.web.require_search()
     call = await _call(begun, tools, items, len(own))
     remarks = Remarks(body.ignored)
     if body.store and not conversations.are_kept:
         remarks = Remarks((*body.ignored, "store"))
     reply = _reply(body, is_kept=body.store is not False and conversations.are_kept)
-    encrypts = ENCRYPTED_REASONING in body.include
-    writer = ResponseWriter(reply, tools, remarks, stream=body.stream, encrypts=encrypts)
+    writer = ResponseWriter(reply, tools, remarks, stream=body.stream, include=body.include)
 
     async def keep(ended: ResponseWriter) -> None:
         await conversations.keep(ended, items)
 
     async def open() -> AnswerSource:
+        inference = begun.runtime.inference
+        answer: AnswerSource
         with begun:
-            answer = await begun.runtime.inference.chat(call)
+            if tools.search is not None:
+                answer = await searching_chat(inference, begun.runtime.web, call, tools.search)
+            else:
+                answer = await inference.chat(call)
         return ResponseRun(answer, writer, keep)
 
     if body.background:
@@ -84,14 +90,13 @@ async def _call(
         raise ApiError(400, "input is required", param="input")
     if body.instructions:
         messages = (Message(role="system", content=body.instructions), *messages)
-    functions, choice = chosen_tools(tools.tools, body.tool_choice)
     fields = {"temperature": body.temperature, "top_p": body.top_p, "num_predict": body.max_output_tokens}
     return ChatCall(
         model=begun.model,
         caller=begun.caller,
         messages=messages,
-        tools=functions,
-        tool_choice=choice,
+        tools=tools.tools,
+        tool_choice=tools.choice,
         parallel_tool_calls=body.parallel_tool_calls,
         tool_calls_in_pieces=body.stream,
         options=with_defaults(body.options, fields),

@@ -8,9 +8,11 @@ from typing import Any, TypeGuard
 
 from corral.api.http.chat_messages import Content, arguments_of, read_parts
 from corral.api.http.errors import ApiError
+from corral.api.http.openai.responses.web_search import found_in
+from corral.core.generation.web_search import WEB_SEARCH, problem_text, results_text
 from corral.core.requests.messages import Message, ToolCall
 
-__all__ = ("Item", "input_items", "messages_of", "new_id")
+__all__ = ("Item", "input_items", "messages_of", "new_id", "search_id")
 
 Item = Mapping[str, Any]
 """An item of an input as JSON has it: a message, a call, a result, or what the model has thought."""
@@ -23,6 +25,14 @@ _PREFIXES: Mapping[str, str] = {
     "web_search_call": "ws",
 }
 """The types of items that are understood, and how their ids begin."""
+
+
+_SEARCH_ID, _CALL_ID = "ws_", "call_"
+
+
+def search_id(call_id: str) -> str:
+    """The id of the item of a search, which the model has called by this id."""
+    return _SEARCH_ID + call_id.removeprefix(_CALL_ID)
 
 
 def new_id(kind: str) -> str:
@@ -53,7 +63,12 @@ def _item(given: Any, place: str) -> Item:
     if not isinstance(kind, str) or kind not in _PREFIXES:
         raise ApiError(400, f'{place}: unknown input item type: "{kind}"', param=place)
     id = given.get("id")
-    item = {**given, "type": kind, "id": id if _is_text(id) else new_id(kind), "status": "completed"}
+    item = {
+        **given,
+        "type": kind,
+        "id": id if _is_text(id) else new_id(kind),
+        "status": given.get("status") or "completed",
+    }
     if kind == "message" and isinstance(given.get("content"), str):
         part = {"type": "input_text", "text": given["content"]}
         if given.get("role") == "assistant":
@@ -78,7 +93,9 @@ def messages_of(items: Sequence[Item], own: int) -> tuple[Message, ...]:
             turn.call(_call(item, len(turn.calls), at))
         elif kind == "message" and str(item.get("role")).lower() == "assistant":
             messages += turn.say(read_parts(item.get("content"), at))
-        elif kind != "web_search_call":  # what was found is in the text of the answer
+        elif kind == "web_search_call":
+            turn.search(item)
+        else:
             messages += turn.end()
             messages.append(_result(item, at) if kind == "function_call_output" else _message(item, at))
     messages += turn.end()
@@ -90,6 +107,7 @@ class _Turn:
 
     def __init__(self) -> None:
         self.calls: list[ToolCall] = []
+        self._found: list[Message] = []
         self._thinking: str | None = None
         self._content: Content | None = None
 
@@ -107,17 +125,30 @@ class _Turn:
     def call(self, call: ToolCall) -> None:
         self.calls.append(call)
 
+    def search(self, item: Item) -> None:
+        """A search with what it has found; without that, only the text of the answer tells."""
+        found = found_in(item)
+        if found is None:
+            return
+        failed = item.get("status") == "failed"
+        id = str(item["id"]).replace(_SEARCH_ID, _CALL_ID, 1)
+        action = item.get("action")
+        query = action.get("query") if isinstance(action, dict) else None
+        self.calls.append(ToolCall(name=WEB_SEARCH, arguments={"query": query or ""}, id=id, index=len(self.calls)))
+        text = problem_text("unavailable") if failed else results_text(found)
+        self._found.append(Message(role="tool", content=text, tool_name=WEB_SEARCH, tool_call_id=id))
+
     def end(self) -> list[Message]:
-        """The message of the turn, if there was one; another one begins."""
-        thinking, content, calls = self._thinking, self._content, self.calls
-        self._thinking, self._content, self.calls = None, None, []
+        """The message of the turn, if there was one, and what its searches have found; another turn begins."""
+        thinking, content, calls, found = self._thinking, self._content, self.calls, self._found
+        self._thinking, self._content, self.calls, self._found = None, None, [], []
         if thinking is None and content is None and not calls:
             return []
         said = content or Content()
         message = Message(
             role="assistant", content=said.text, images=said.images, thinking=thinking or None, tool_calls=tuple(calls)
         )
-        return [message]
+        return [message, *found]
 
 
 def _message(item: Item, place: str) -> Message:

@@ -17,13 +17,27 @@ _ITEMS = ByType(
         "function_call": {**_ITEM, "call_id": None, "namespace": None, "name": None, "arguments": None},
         "function_call_output": {**_ITEM, "call_id": None, "namespace": None, "name": None, "output": PARTS},
         "reasoning": {**_ITEM, "summary": None, "content": None, "encrypted_content": None},
-        "web_search_call": {**_ITEM, "action": None},
+        "web_search_call": {**_ITEM, "action": None, "results": None},
     },
     default="message",
 )
 _FUNCTION: Fields = {"type": None, **FUNCTION_FIELDS}
+_SEARCH: Fields = {
+    "type": None,
+    "filters": {"allowed_domains": None},
+    "search_context_size": None,
+    "external_web_access": None,
+}
 _TOOLS = ByType(
-    {"function": _FUNCTION, "namespace": {"type": None, "name": None, "tools": _FUNCTION}}, default="function"
+    {
+        "function": _FUNCTION,
+        "namespace": {"type": None, "name": None, "tools": _FUNCTION},
+        "web_search": _SEARCH,
+        "web_search_2025_08_26": _SEARCH,
+        "web_search_preview": _SEARCH,
+        "web_search_preview_2025_03_11": _SEARCH,
+    },
+    default="function",
 )
 _KNOWN: Mapping[str, Fields | ByType] = {
     "reasoning": {"effort": None, "summary": None, "generate_summary": None},

@@ -5,12 +5,14 @@ Each kind begins its events when it is made; `close` ends them and gives the ite
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import UNSET
 
 from corral.api.http.openai.replies import TokenEntry
 from corral.api.http.openai.responses.events import ResponseEvents
-from corral.api.http.openai.responses.items import new_id
+from corral.api.http.openai.responses.items import new_id, search_id
 from corral.api.http.openai.responses.replies import (
     FunctionCallItem,
     ItemStatus,
@@ -18,17 +20,24 @@ from corral.api.http.openai.responses.replies import (
     OutputItem,
     OutputText,
     ReasoningItem,
+    SearchAction,
+    SearchSource,
     SummaryText,
+    WebSearchItem,
+    WebSearchResult,
 )
+from corral.api.http.openai.responses.web_search import cited, results_of
+from corral.core.generation.web_search import SearchBegun, SearchEnded
 
-__all__ = ("OpenCall", "OpenMessage", "OpenReasoning")
+__all__ = ("OpenCall", "OpenMessage", "OpenReasoning", "OpenSearch")
 
 
 class OpenMessage:
-    """A message of the assistant with one text."""
+    """A message of the assistant with one text, which may cite what was `found`."""
 
-    def __init__(self, events: ResponseEvents, place: int) -> None:
+    def __init__(self, events: ResponseEvents, place: int, found: Sequence[WebSearchResult]) -> None:
         self._events = events
+        self._found = found
         self._id = new_id("message")
         self._place = place
         self._texts: list[str] = []
@@ -59,8 +68,18 @@ class OpenMessage:
 
     def close(self, status: ItemStatus) -> OutputItem:
         add, place = self._events.add, self._place
-        part = OutputText(text="".join(self._texts), logprobs=tuple(self._logprobs))
+        text = "".join(self._texts)
+        part = OutputText(text=text, annotations=cited(text, self._found), logprobs=tuple(self._logprobs))
         item = MessageItem(id=self._id, status=status, content=(part,))
+        for number, citation in enumerate(part.annotations):
+            add(
+                "response.output_text.annotation.added",
+                item_id=self._id,
+                output_index=place,
+                content_index=0,
+                annotation_index=number,
+                annotation=citation,
+            )
         add(
             "response.output_text.done",
             item_id=self._id,
@@ -146,5 +165,38 @@ class OpenCall:
             name=item.name,
             arguments=item.arguments,
         )
+        self._events.add("response.output_item.done", output_index=self._place, item=item)
+        return item
+
+
+class OpenSearch:
+    """A search that the server makes. With `tells_sources`, its action lists the addresses that were found."""
+
+    def __init__(self, events: ResponseEvents, place: int, begun: SearchBegun, *, tells_sources: bool) -> None:
+        self._events = events
+        self._place = place
+        self._tells_sources = tells_sources
+        action = SearchAction(query=begun.query, queries=(begun.query,))
+        self._item = WebSearchItem(id=search_id(begun.id), status="in_progress", action=action)
+        self._ended = SearchEnded(id=begun.id, problem="unavailable")
+        events.add("response.output_item.added", output_index=place, item=self._item)
+        for kind in ("in_progress", "searching"):
+            events.add(f"response.web_search_call.{kind}", item_id=self._item.id, output_index=place)
+
+    def ended(self, ended: SearchEnded) -> None:
+        self._ended = ended
+
+    def close(self, status: ItemStatus) -> WebSearchItem:
+        """The item, which has failed unless `ended` has said otherwise."""
+        found = results_of(self._ended.results)
+        action = self._item.action
+        if self._tells_sources:
+            action = msgspec.structs.replace(action, sources=tuple(SearchSource(url=one.url) for one in found))
+        is_done = self._ended.problem is None
+        item = msgspec.structs.replace(
+            self._item, status="completed" if is_done else "failed", action=action, results=found
+        )
+        if is_done:
+            self._events.add("response.web_search_call.completed", item_id=item.id, output_index=self._place)
         self._events.add("response.output_item.done", output_index=self._place, item=item)
         return item

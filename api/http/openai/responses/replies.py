@@ -24,16 +24,30 @@ __all__ = (
     "ResponseReply",
     "ResponseStatus",
     "ResponseUsage",
+    "SearchAction",
+    "SearchSource",
     "SummaryText",
+    "UrlCitation",
+    "WebSearchItem",
+    "WebSearchResult",
 )
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 
+class UrlCitation(OpenAIReply, frozen=True, kw_only=True, tag_field="type", tag="url_citation"):
+    """Where a text names a page that a search has found, counted in characters."""
+
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
 class OutputText(OpenAIReply, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
     text: str
-    annotations: tuple[Mapping[str, Any], ...] = ()
+    annotations: tuple[UrlCitation, ...] = ()
     logprobs: tuple[TokenEntry, ...] = ()
 
 
@@ -66,7 +80,35 @@ class FunctionCallItem(OpenAIReply, frozen=True, kw_only=True, tag_field="type",
     namespace: str | UnsetType = UNSET
 
 
-OutputItem = MessageItem | ReasoningItem | FunctionCallItem
+class SearchSource(OpenAIReply, frozen=True, kw_only=True, tag_field="type", tag="url"):
+    url: str
+
+
+class SearchAction(OpenAIReply, frozen=True, kw_only=True, tag_field="type", tag="search"):
+    query: str
+    queries: tuple[str, ...]
+    sources: tuple[SearchSource, ...] | UnsetType = UNSET
+
+
+class WebSearchResult(OpenAIReply, frozen=True, kw_only=True):
+    """A page that was found. `text` is the part of it that the search service shows."""
+
+    url: str
+    title: str
+    text: str
+
+
+class WebSearchItem(OpenAIReply, frozen=True, kw_only=True, tag_field="type", tag="web_search_call"):
+    """A search that the server has made. `results` are what the model has read, so that it still knows them when the
+    conversation goes on."""
+
+    id: str
+    status: Literal["in_progress", "completed", "failed"]
+    action: SearchAction
+    results: tuple[WebSearchResult, ...] = ()
+
+
+OutputItem = MessageItem | ReasoningItem | FunctionCallItem | WebSearchItem
 
 
 class InputTokensDetails(CachedTokens, frozen=True, kw_only=True):

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from corral.api.http.chat_tools import read_tools
+from corral.api.http.chat_tools import chosen_tools, read_tools
 from corral.api.http.errors import ApiError
 from corral.api.http.model_body import MOST_TOOLS, require_few
-from corral.core.requests.messages import Tool
+from corral.api.http.openai.responses.web_search import is_web_search, read_web_search
+from corral.core.generation.web_search import WEB_SEARCH
 
 __all__ = ("ResponseTools",)
 
-_WEB_SEARCH = ("web_search", "web_search_preview")
-
 
 class ResponseTools:
-    """The functions of a request. Those of a namespace are named ``NAMESPACE.FUNCTION`` for the model.
+    """The tools of a request. Functions of a namespace are named ``NAMESPACE.FUNCTION`` for the model.
 
-    Raises `ApiError` 400 for a tool of another type, which nothing here could call.
+    `tools` are those that the client calls, `search` says how the model may search the web, if it may. `choice` is
+    which of them may or must be called. Raises `ApiError` 400, also for tools of other types, which nothing here could
+    call, and `InvalidRequest` for a choice that is none.
     """
 
-    def __init__(self, given: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, given: Sequence[Mapping[str, Any]], choice: Any = None, most_calls: int | None = None) -> None:
         self._spaces: dict[str, tuple[str, str]] = {}
-        self.tools: tuple[Tool, ...] = read_tools(list(self._functions(given)))
-        require_few("tools", self.tools, MOST_TOOLS)
+        functions = read_tools(list(self._functions(given)))
+        require_few("tools", functions, MOST_TOOLS)
+        self.search = read_web_search(given, most_calls)
+        if self.search is not None and is_web_search(choice):
+            choice = {"type": "function", "name": WEB_SEARCH}
+        elif isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+            allowed = choice.get("tools")
+            if not isinstance(allowed, list) or not any(map(is_web_search, allowed)):
+                self.search = None
+        self.tools, self.choice = chosen_tools(functions, choice)
 
     def named(self, called: str) -> tuple[str, str | None]:
         """The name of a function that the model has called, and its namespace if it has one."""
@@ -32,11 +41,9 @@ class ResponseTools:
 
     def _functions(self, given: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         for place, tool in enumerate(given):
-            kind = tool.get("type")
-            if isinstance(kind, str) and kind.startswith(_WEB_SEARCH):
-                text = f'tools[{place}]: the type "{kind}" is not supported here yet; a function may search the web '
-                raise ApiError(400, text + "through /api/web_search (see the setting web.search)", param="tools")
-            if kind != "namespace":
+            if is_web_search(tool):
+                continue
+            if tool.get("type") != "namespace":
                 yield tool
                 continue
             space, inner = tool.get("name"), tool.get("tools")

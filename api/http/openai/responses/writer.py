@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -13,8 +13,9 @@ from corral.api.http.answer_pieces import AnswerPieces
 from corral.api.http.errors import ApiError
 from corral.api.http.openai.dialect import OPENAI
 from corral.api.http.openai.replies import TokenEntry, token_entries
+from corral.api.http.openai.responses.body import ENCRYPTED_REASONING, SEARCH_SOURCES
 from corral.api.http.openai.responses.events import ResponseEvents
-from corral.api.http.openai.responses.open_items import OpenCall, OpenMessage, OpenReasoning
+from corral.api.http.openai.responses.open_items import OpenCall, OpenMessage, OpenReasoning, OpenSearch
 from corral.api.http.openai.responses.replies import (
     IncompleteDetails,
     ItemStatus,
@@ -23,10 +24,13 @@ from corral.api.http.openai.responses.replies import (
     ResponseReply,
     ResponseStatus,
     ResponseUsage,
+    WebSearchResult,
 )
 from corral.api.http.openai.responses.tools import ResponseTools
+from corral.api.http.openai.responses.web_search import results_of
 from corral.api.http.remarks import Remarks
 from corral.api.http.thinking_tokens import ThinkingTokens
+from corral.core.generation.web_search import SearchBegun, SearchEnded
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta, Finished, Output, Started, ToolCallPiece
 
@@ -42,7 +46,7 @@ class ResponseWriter:
     """
 
     def __init__(
-        self, reply: ResponseReply, tools: ResponseTools, remarks: Remarks, *, stream: bool, encrypts: bool
+        self, reply: ResponseReply, tools: ResponseTools, remarks: Remarks, *, stream: bool, include: Sequence[str]
     ) -> None:
         self.reply = reply
         self.remarks = remarks
@@ -50,12 +54,13 @@ class ResponseWriter:
         self.has_ended = False
         self.has_concluded = False
         self._tools = tools
-        self._encrypts = encrypts
+        self._include = include
         self.streams = stream
         self._events = ResponseEvents(stream=stream)
         self._pieces = AnswerPieces()
         self._thinking = ThinkingTokens()
-        self._open: OpenCall | OpenMessage | OpenReasoning | None = None
+        self._open: OpenCall | OpenMessage | OpenReasoning | OpenSearch | None = None
+        self._found: list[WebSearchResult] = []
         self._call = 0
         """The index of the call that is open."""
         self._items: list[OutputItem] = []
@@ -81,6 +86,8 @@ class ResponseWriter:
         if isinstance(output, Started):
             self.remarks.started(output)
             self._begin()
+        elif isinstance(output, SearchBegun | SearchEnded):
+            self._search(output)
         elif isinstance(output, Delta):
             self._begin()
             self._thinking.hear(output)
@@ -157,14 +164,14 @@ class ResponseWriter:
     def _say(self, text: str) -> None:
         if not isinstance(self._open, OpenMessage):
             self._close("completed")
-            self._open = OpenMessage(self._events, len(self._items))
+            self._open = OpenMessage(self._events, len(self._items), self._found)
         logprobs, self._logprobs = tuple(self._logprobs), []
         self._open.add(text, logprobs)
 
     def _think(self, text: str) -> None:
         if not isinstance(self._open, OpenReasoning):
             self._close("completed")
-            self._open = OpenReasoning(self._events, len(self._items), encrypts=self._encrypts)
+            self._open = OpenReasoning(self._events, len(self._items), encrypts=ENCRYPTED_REASONING in self._include)
         self._open.add(text)
 
     def _begin_call(self, call: ToolCall | ToolCallPiece) -> OpenCall:
@@ -174,6 +181,17 @@ class ResponseWriter:
         self._open = begun = OpenCall(self._events, len(self._items), id, name, space)
         self._call = call.index
         return begun
+
+    def _search(self, output: SearchBegun | SearchEnded) -> None:
+        self._pieces.interrupted()
+        if isinstance(output, SearchBegun):
+            self._close("completed")
+            tells_sources = SEARCH_SOURCES in self._include
+            self._open = OpenSearch(self._events, len(self._items), output, tells_sources=tells_sources)
+        elif isinstance(self._open, OpenSearch):
+            self._open.ended(output)
+            self._found += results_of(output.results)
+            self._close("completed")
 
     def _close(self, status: ItemStatus) -> None:
         if self._open is not None:
