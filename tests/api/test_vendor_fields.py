@@ -279,7 +279,10 @@ class NoPages:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with running_server(web=WebAccess(NoPages(), NoPages())) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with (
+        running_server(web=WebAccess(NoPages(), NoPages())) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
         server.call(lambda _: server.world.add(MODEL, data=WEIGHTS))
         yield client
 
