@@ -87,6 +87,7 @@ class InfillBody(LlamaServerBody, frozen=True, kw_only=True):
     max_tokens: int | None = None
     n_keep: int | None = None
     n_probs: int = 0
+    t_max_predict_ms: float = 0.0
     response_fields: list[str] = msgspec.field(default_factory=list)
     cache_prompt: bool = True
     grammar: str = ""

@@ -47,6 +47,7 @@ async def infill(request: Request[Any, Any, Any]) -> ASGIApp:
         suffix=body.input_suffix or "",
         insert=True,
         files=tuple(files),
+        most_decode_s=body.t_max_predict_ms / 1000 if body.t_max_predict_ms > 0 else None,
         options=_options(body),
         logprobs=body.n_probs or None,
         constraint=_constraint(body),
