@@ -14,9 +14,9 @@ from corral.core.generation.early_length_check import require_room
 from corral.core.generation.opening import Catalog, ModelOpener
 from corral.core.generation.refusals import require_task
 from corral.core.ports.running import RunningModel, Task
+from corral.core.requests.caller import Caller
 from corral.core.requests.calls import RerankCall, RerankResult
 from corral.core.requests.outputs import Ranked
-from corral.core.requests.principal import Principal
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import RerankRequest
 
@@ -44,7 +44,7 @@ class Reranking:
         view = await self._models.view(call)
         options = resolved_options(view, call.options)
         if "rerank" not in view.capabilities and not (call.engine or options.engine):
-            able = await self._rerankers(call.caller.principal)
+            able = await self.rerankers(call.caller)
             raise Unsupported(f'"{call.model}" does not support rerank', _instead(able))
         async with self._models.lease(view, call, options, _RERANKING) as lease:
             require_task(lease, "rerank", call.model, "rerank")
@@ -60,11 +60,11 @@ class Reranking:
                 ignored_options=(*options.unknown, *lease.ignored_options),
             )
 
-    async def _rerankers(self, principal: Principal) -> list[str]:
-        """Some of the models that can, among those that exist for the caller."""
+    async def rerankers(self, caller: Caller) -> list[str]:
+        """As `InferenceService.rerankers`."""
         found: list[str] = []
         for record in await self._catalog.list():
-            if not principal.may_use(record.name.short):
+            if not caller.principal.may_use(record.name.short):
                 continue
             try:
                 capabilities = (await self._catalog.view(record.name)).capabilities

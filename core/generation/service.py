@@ -39,6 +39,7 @@ from corral.core.generation.time_limit import until_late
 from corral.core.generation.tokens import TokenService
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.format_checks import FormatChecker
+from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
     ChatCall,
     EmbedCall,
@@ -158,6 +159,10 @@ class InferenceService:
         is no reranker, and `PromptTooLong` for a text that is too long to be cut.
         """
         return await self._reranking.rerank(call)
+
+    async def rerankers(self, caller: Caller) -> list[str]:
+        """The names of models that can rerank, of those that the caller may use: three at most."""
+        return await self._reranking.rerankers(caller)
 
     async def load(self, call: LoadCall, on_progress: LoadListener | None = None) -> int:
         """Load a model, or extend its stay. Returns the nanoseconds it took, 0 if it was loaded already.
