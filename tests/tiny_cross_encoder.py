@@ -68,10 +68,13 @@ _LAYER_PARTS = {
 }
 
 
-def write_tiny_cross_encoder(path: Path, *, seed: int = 0, labels: int = 1, says_so: bool = True) -> Path:
+def write_tiny_cross_encoder(
+    path: Path, *, seed: int = 0, labels: int = 1, says_so: bool = True, eos: bool = False
+) -> Path:
     """A BERT with a classifier of so many `labels`, at `path`. Its tokens are whole words.
 
-    Without `says_so`, the file does not say how it pools, as conversions of 2024 do not.
+    Without `says_so`, the file does not say how it pools, as conversions of 2024 do not. With `eos`, its vocabulary
+    ends a text with EOS, which is ``[SEP]``, as conversions of 2025 do.
     """
     tensors, data = [], []
     for name, values in _weights(seed, labels).items():
@@ -107,8 +110,8 @@ def write_tiny_cross_encoder(path: Path, *, seed: int = 0, labels: int = 1, says
         "tokenizer.ggml.padding_token_id": 0,
         "tokenizer.ggml.mask_token_id": 4,
         "tokenizer.ggml.add_bos_token": True,
-        "tokenizer.ggml.add_eos_token": False,
-        "tokenizer.ggml.add_sep_token": True,
+        "tokenizer.ggml.add_eos_token": eos,
+        "tokenizer.ggml.add_sep_token": not eos,
     }
     path.write_bytes(gguf_header(3, pairs, tensors) + b"".join(data))
     return path

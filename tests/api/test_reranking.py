@@ -1,4 +1,4 @@
-"""``/api/rerank``, ``/v1/rerank`` and ``/rerank``, with a tiny cross-encoder in llama.cpp behind them."""
+"""Reranking at all of its paths, with a tiny cross-encoder in llama.cpp behind them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.tiny_cross_encoder import CONTEXT, DOCUMENTS, QUERY, pair_ids, refere
 
 pytest.importorskip("llama_cpp")
 
-PATHS = ("/api/rerank", "/v1/rerank", "/rerank")
+PATHS = ("/api/rerank", "/v1/rerank", "/v2/rerank", "/rerank")
 RERANKER = "tiny-reranker"
 THREE = ["paris is the capital of france", "a horse in the field", "rome is old"]
 

@@ -175,9 +175,11 @@ def test_it_does_nothing_else(engine: LlamaCppEngine) -> None:
             engine.add_request(1, request, None)
 
 
-def test_a_file_that_does_not_say_so_is_a_reranker_by_its_classifier(tmp_path: Path) -> None:
-    """Older conversions do not state how the model pools."""
-    engine = loaded_engine(write_tiny_cross_encoder(tmp_path / "old.gguf", seed=1, says_so=False), options={})
+@pytest.mark.parametrize("eos", [False, True])
+def test_conversions_of_both_kinds_are_read_alike(tmp_path: Path, eos: bool) -> None:
+    """Older ones do not say how the model pools: its classifier does. Newer ones call the last token EOS."""
+    path = write_tiny_cross_encoder(tmp_path / "tiny.gguf", seed=1, says_so=eos, eos=eos)
+    engine = loaded_engine(path, options={})
     answer = ranked(engine, reranking(QUERY, *DOCUMENTS[:3]))
     assert answer.scores == pytest.approx(reference_scores(QUERY, DOCUMENTS[:3], seed=1), abs=2e-4)
     engine.close()

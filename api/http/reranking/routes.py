@@ -1,4 +1,4 @@
-"""``/api/rerank``, ``/v1/rerank`` and ``/rerank``."""
+"""``/api/rerank``, ``/v1/rerank``, ``/v2/rerank`` and ``/rerank``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from corral.core.requests.calls import RerankCall
 from corral.core.requests.relevance import relevance
 from corral.core.runtime import Runtime
 
-__all__ = ("rerank", "rerank_at_root", "rerank_v1")
+__all__ = ("rerank", "rerank_at_root", "rerank_v1", "rerank_v2")
 
 _NO_MODEL = ApiError(400, "model is required")
 _NOT_FOUND = "model '{}' not found"
@@ -137,6 +137,12 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
 @post("/v1/rerank", status_code=200, operation_id="createRerank", opt=_OPT)
 async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
     """As ``/api/rerank``, with OpenAI's errors."""
+    return await _answer(request)
+
+
+@post("/v2/rerank", status_code=200, operation_id="createRerankV2", opt=_OPT)
+async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """As ``/api/rerank``, where the second version of Cohere's API has it."""
     return await _answer(request)
 
 
