@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Send
 
 from corral.api.http.body_memory import BodyMemory, BytesRead
+from corral.api.http.content_encoding import NextChunk, unpacked
 from corral.api.http.disconnect import when_client_leaves
 from corral.api.http.errors import JSON, ApiError, asked_of, dialects_of
 from corral.api.http.go_json import Body, decode_body, decode_plain
@@ -41,7 +43,7 @@ class BodyTooLarge(ApiError):
 
 
 async def read_json(request: Request[Any, Any, Any], kind: type[BodyT]) -> BodyT:
-    """The body as a `kind`, whatever its content type.
+    """The body as a `kind`, whatever its content type. It may be compressed with zstd.
 
     Raises `BodyTooLarge`, `ServerBusy` while other bodies use all the memory reserved for bodies, and `ApiError` as
     `decode_body` does.
@@ -52,11 +54,13 @@ async def read_json(request: Request[Any, Any, Any], kind: type[BodyT]) -> BodyT
     if announced.isdecimal() and (len(announced) > 20 or int(announced) > limit_bytes):
         raise BodyTooLarge(limit_bytes)
     data = chunk = b""
+    encoding = request.headers.get("content-encoding", "")
+    next_chunk, limit_bytes = unpacked(encoding, partial(_next_chunk, request), limit_bytes)
     try:
         while True:
-            chunk, is_last = await _next_chunk(request)
+            chunk, is_last = await next_chunk()
             if len(data) + len(chunk) > min(limit_bytes, _SMALL_BYTES):
-                return await _read_big(request, memory, kind, bytearray(data), chunk, is_last, limit_bytes)
+                return await _read_big(request, memory, kind, bytearray(data), chunk, is_last, limit_bytes, next_chunk)
             data += chunk
             if is_last:
                 return await _decode_small(memory, data, kind)
@@ -93,6 +97,7 @@ async def _read_big(
     chunk: bytes,
     is_last: bool,
     limit_bytes: int,
+    next_chunk: NextChunk,
 ) -> BodyT:
     """Continues after the body turned out not to be small."""
     shape = JsonShape()
@@ -109,7 +114,7 @@ async def _read_big(
                 data += chunk
                 if is_last or shape.is_complete:
                     break
-                chunk, is_last = await _next_chunk(request)
+                chunk, is_last = await next_chunk()
             read.is_whole = True
             if shape.text_bytes > memory.max_body_bytes:
                 raise ApiError(413, _TOO_MUCH_TEXT)

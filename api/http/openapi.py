@@ -26,6 +26,7 @@ _STATUSES = {
     409: "The model was deleted while it was being prepared",
     408: "The request arrived too slowly",
     413: "The body is too large",
+    415: "The body is compressed in a way that is not supported",
     429: "The limits of the key are reached",
     431: "The head of the request is too large",
     499: "The client left before it had an answer",
@@ -37,7 +38,7 @@ _STATUSES = {
     508: "The request has passed through this server before",
 }
 _OF_ALL_ROUTES = (400, 403, 408, 431, 500, 501, 503, 505, 508)
-_WITH_A_BODY = (413, 499)
+_WITH_A_BODY = (413, 415, 499)
 _WITH_A_KEY = (401, 429)
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key of this server"},

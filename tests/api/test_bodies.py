@@ -18,6 +18,7 @@ from corral.api.http import body as body_module
 from corral.api.http import body_memory
 from corral.api.http.body import BodyTooLarge, read_json
 from corral.api.http.body_memory import BodyMemory, BytesRead
+from corral.api.http.content_encoding import zstd_module
 from corral.api.http.errors import ApiError
 from corral.api.http.go_json import Body, decode_body
 from corral.api.http.json_shape import MOST_DEPTH, JsonShape
@@ -450,3 +451,63 @@ def test_a_request_may_take_memory_twice() -> None:
         memory.close()
 
     asyncio.run(run())
+
+
+class Packed(Sender):
+    """A request whose body says that it is in zstd."""
+
+    def __init__(self, memory: BodyMemory, chunks: Iterator[bytes]) -> None:
+        super().__init__(memory, chunks)
+        self.headers = {"content-encoding": "Zstd"}
+
+
+def packed(body: bytes) -> bytes:
+    data: bytes = zstd_module().compress(body)
+    return data
+
+
+@pytest.mark.parametrize("size", [1, 7, 64 * 1024])
+def test_a_body_in_zstd(size: int) -> None:
+    """Small or large, whatever the pieces in which it arrives."""
+    for text in ("hi", "word " * 100_000):
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode()
+        found = asyncio.run(read(Packed(BodyMemory(64 * MIB), chunks_of(packed(body), size))))
+        assert found.messages[0].content == text
+
+
+def test_a_body_that_grows_without_end() -> None:
+    """It is refused once it is too large, having taken no more memory than that."""
+    bomb = packed(b'{"model": "' + b"x" * (96 * MIB) + b'"}')
+    assert len(bomb) < MIB
+    sender = Packed(BodyMemory(64 * MIB), chunks_of(bomb))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyTooLarge, match=str(20 * MIB)):
+            asyncio.run(read(sender))
+        assert tracemalloc.get_traced_memory()[1] < 64 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"nonsense", "not valid zstd"),
+        (b"", "ends within its zstd frame"),
+        (packed(b'{"model": "m"}')[:-3], "ends within its zstd frame"),
+    ],
+)
+def test_a_body_that_is_no_zstd(body: bytes, text: str) -> None:
+    """It is 400 and says so."""
+    with pytest.raises(ApiError, match=text) as caught:
+        asyncio.run(read(Packed(BodyMemory(MIB), chunks_of(body))))
+    assert caught.value.status == 400
+
+
+def test_zstd_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is 415, with what to install."""
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    monkeypatch.setitem(sys.modules, "backports.zstd", None)
+    with pytest.raises(ApiError, match=r"corral\[server\]") as caught:
+        asyncio.run(read(Packed(BodyMemory(MIB), iter([b"{}"]))))
+    assert caught.value.status == 415

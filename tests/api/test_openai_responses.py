@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from corral.adapters.authenticators.key_file import KeyFile
 from corral.adapters.authenticators.keys import KeyAuthenticator
 from corral.adapters.authenticators.settings import KeysSettings
+from corral.api.http.content_encoding import zstd_module
 from corral.core.requests.principal import Principal
 from corral.plugins.response_store import response_store
 from corral.plugins.settings.responses import ResponsesSettings
@@ -577,3 +578,10 @@ def test_transcriptions_are_missing(client: openai.OpenAI) -> None:
     with pytest.raises(openai.InternalServerError, match="no installed engine transcribes speech") as caught:
         client.audio.transcriptions.create(file=("a.wav", b"RIFF" * 100_000), model="whisper-1")
     assert (caught.value.status_code, caught.value.code) == (501, "unsupported")
+
+
+def test_a_request_in_zstd(shared_server: Any) -> None:
+    """Some coding agents compress their requests."""
+    body = zstd_module().compress(json.dumps({"model": MODEL, "input": "hello"}).encode())
+    answer = httpx.post(f"{shared_server.url}/v1/responses", content=body, headers={"content-encoding": "zstd"})
+    assert answer.json()["output"][0]["content"][0]["text"] == ANSWER

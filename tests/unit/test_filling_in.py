@@ -34,7 +34,7 @@ def spelled(prompt: Prompt) -> str:
 @pytest.mark.parametrize(
     ("files", "repository_ids", "expected"),
     [
-        ((), (REP, SEP), "<1>def f(<2>)<3>"),
+        ((), (REP, SEP), "<4>myproject\n<5>filename\n<1>def f(<2>)<3>"),
         ((), None, "<1>def f(<2>)<3>"),
         (FILES, (REP, SEP), "<4>myproject\n<5>a.py\nAAA\n<5>b.py\nBBB<5>filename\n<1>def f(<2>)<3>"),
         (FILES, None, "\n\n--- snippet ---\n\nAAA\n\n\n--- snippet ---\n\nBBB<1>def f(<2>)<3>"),
@@ -43,6 +43,11 @@ def spelled(prompt: Prompt) -> str:
 def test_the_layout(files: tuple[ContextFile, ...], repository_ids: tuple[int, int] | None, expected: str) -> None:
     """A model that knows repositories sees files under their names, others only their texts; as in llama-server."""
     assert spelled(insert_prompt(replace(CALL, files=files), (PRE, SUF, MID), repository_ids)) == expected
+
+
+def test_a_suffix_alone_is_no_repository() -> None:
+    """Only who asks for an insertion gets llama-server's layout."""
+    assert spelled(insert_prompt(replace(CALL, insert=False), (PRE, SUF, MID), (REP, SEP))) == "<1>def f(<2>)<3>"
 
 
 def test_what_people_typed_is_text() -> None:

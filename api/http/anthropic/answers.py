@@ -50,7 +50,6 @@ class MessageWriter:
         self, model: str, stops: Sequence[str], most_tokens: int, remarks: Remarks, *, searches: bool = False
     ) -> None:
         self._id = new_id("msg")
-        self._request_id = new_id("req")
         self._model = model
         self._stops = frozenset(stops)
         self._most_tokens = most_tokens
@@ -67,7 +66,7 @@ class MessageWriter:
         pass
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        return [(b"request-id", self._request_id.encode()), *self._remarks.headers()]
+        return self._remarks.headers()
 
     def failed(self, problem: ApiError) -> bytes:
         return event(ANTHROPIC.body(problem), b"error")

@@ -1,0 +1,68 @@
+"""Bodies that arrive compressed: zstd, which Ollama accepts for responses, and some coding agents send."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import Any
+
+from corral.api.http.errors import ApiError
+
+__all__ = ("NextChunk", "unpacked", "zstd_module")
+
+_MOST_UNPACKED_BYTES = 20 * 1024 * 1024
+"""The largest body once it is unpacked, as in Ollama."""
+
+NextChunk = Callable[[], Awaitable[tuple[bytes, bool]]]
+"""The next bytes of a body, and whether they are the last."""
+
+_CHUNK_BYTES = 64 * 1024
+_WINDOW_LOG = 25  # 32 MiB: as much as such a body can use
+
+
+def zstd_module() -> Any:
+    """The standard library's module, or the package that has it for older versions of Python. Raises `ImportError`."""
+    try:
+        return import_module("compression.zstd")
+    except ImportError:
+        return import_module("backports.zstd")
+
+
+def unpacked(encoding: str, next_chunk: NextChunk, limit_bytes: int) -> tuple[NextChunk, int]:
+    """The chunks of a body with this ``Content-Encoding``, and its limit. It is unpacked a little at a time, so that a
+    small body cannot become a large one before the limit is noticed. Other encodings than zstd are left as they are.
+
+    Raises `ApiError` 415 if zstd cannot be unpacked here; reading raises 400 for what is no zstd.
+    """
+    if encoding.strip().lower() != "zstd":
+        return next_chunk, limit_bytes
+    try:
+        return _Unpacked(zstd_module(), next_chunk).next, min(limit_bytes, _MOST_UNPACKED_BYTES)
+    except ImportError:
+        text = "Content-Encoding: zstd is not supported here; send the body as it is, or install corral[server]"
+        raise ApiError(415, text) from None
+
+
+class _Unpacked:
+    def __init__(self, zstd: Any, next_chunk: NextChunk) -> None:
+        options = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+        self._decoder = zstd.ZstdDecompressor(options=options)
+        self._error: type[Exception] = zstd.ZstdError
+        self._next_chunk = next_chunk
+        self._is_last = False
+
+    async def next(self) -> tuple[bytes, bool]:
+        while True:
+            packed = b""
+            if self._decoder.needs_input and not self._is_last:
+                packed, self._is_last = await self._next_chunk()
+            try:
+                data: bytes = self._decoder.decompress(packed, _CHUNK_BYTES)
+            except self._error as fault:
+                raise ApiError(400, f"the body is not valid zstd: {fault}") from fault
+            if self._decoder.eof:
+                return data, True
+            if not data and self._is_last and self._decoder.needs_input:
+                raise ApiError(400, "the body ends within its zstd frame")
+            if data:
+                return data, False
