@@ -256,6 +256,17 @@ def test_a_long_conversation_goes_on(client: openai.OpenAI) -> None:
     assert len(list(items_of(client, second.id, limit=100))) == 42
 
 
+def test_input_tokens_are_counted(client: openai.OpenAI) -> None:
+    """They are those that the response then has, also with what was said before and the functions."""
+    first = respond(client)
+    fields: Any = {"model": MODEL, "input": "go on", "previous_response_id": first.id, "instructions": "Be brief."}
+    counted = client.responses.input_tokens.count(**fields)
+    assert counted.object == "response.input_tokens"
+    assert counted.input_tokens == client.responses.create(**fields).usage.input_tokens
+    with pytest.raises(openai.NotFoundError, match="model 'nobody' not found"):
+        client.responses.input_tokens.count(model="nobody", input="hi")
+
+
 def test_a_stored_response(client: openai.OpenAI) -> None:
     """It is found as it was, and gone once it is deleted; one that was not to be stored never is."""
     response = respond(client)

@@ -11,6 +11,7 @@ from corral.api.http.openai.dialect import OPENAI
 from corral.api.http.openai.embeddings import openai_embeddings
 from corral.api.http.openai.models import get_model, list_models
 from corral.api.http.openai.responses.background import cancel_response
+from corral.api.http.openai.responses.counting import count_input_tokens
 from corral.api.http.openai.responses.create import create_response
 from corral.api.http.openai.responses.stored import delete_response, get_response, list_input_items
 
@@ -25,6 +26,7 @@ router = Router(
         list_models,
         get_model,
         create_response,
+        count_input_tokens,
         get_response,
         delete_response,
         list_input_items,

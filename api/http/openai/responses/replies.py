@@ -15,6 +15,7 @@ __all__ = (
     "FunctionCallItem",
     "IncompleteDetails",
     "InputItemList",
+    "InputTokens",
     "ItemStatus",
     "MessageItem",
     "OutputItem",
@@ -189,6 +190,11 @@ class DeletedResponse(OpenAIReply, frozen=True, kw_only=True):
     id: str
     object: str = "response"
     deleted: bool = True
+
+
+class InputTokens(OpenAIReply, frozen=True, kw_only=True):
+    object: str = "response.input_tokens"
+    input_tokens: int
 
 
 class InputItemList(OpenAIReply, frozen=True, kw_only=True):
