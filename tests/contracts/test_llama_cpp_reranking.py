@@ -35,6 +35,7 @@ from tests.tiny_cross_encoder import (
     write_tiny_cross_encoder,
 )
 from tests.tiny_llama import write_tiny_llama
+from tests.tiny_verdict_model import TEMPLATE, verdict, write_tiny_verdict_model
 
 LONG = "paris " * CONTEXT
 
@@ -163,6 +164,19 @@ def test_a_template_joins_query_and_document(tmp_path: Path) -> None:
     assert 50 < len(again) <= 60
     with pytest.raises(PromptTooLong):
         pairs.inputs(replace(as_ids, truncate=False), 60)
+    engine.close()
+
+
+def test_a_model_that_says_yes_or_no(tmp_path: Path) -> None:
+    """Its score is the log-odds of its yes, after the template: llama.cpp gives the probabilities of both answers."""
+    engine = loaded_engine(write_tiny_verdict_model(tmp_path / "tiny.gguf"), options={})
+    request = reranking("the sea", "a ship at sea", "a horse", "", "rain and wind, and waves")
+    pairs = TemplatePairs(engine.tokenizer, TEMPLATE).inputs(request, 256)
+    answer = ranked(engine, request)
+    assert answer.scores == pytest.approx(list(map(verdict, pairs)), abs=1e-3)
+    assert np.ptp(answer.scores) > 0.1
+    assert answer.prompt_tokens == sum(map(len, pairs))
+    assert engine.info.tasks == {"rerank"}
     engine.close()
 
 

@@ -160,8 +160,9 @@ class ContextSettings:
         batch = max(LARGEST_BATCH, cells if whole else 0)
         exactly = self._options.exact and (self.generates or self._model.ranks)
         flash_attention = _FLASH_OFF if exactly else _FLASH_AUTO  # it rounds keys and values to half floats
+        kv_cache_type = "f32" if self._options.exact and self._model.ranks else "f16"
         free = free_memory().get("cpu")
-        needed = self._kv_bytes(cells, "f16")
+        needed = self._kv_bytes(cells, kv_cache_type)
         needed += self._compute_bytes(cells, batch, outputs=0, flash_attention=flash_attention != _FLASH_OFF)
         if not self._gpu and free is not None and needed > free:
             raise OutOfMemory(
@@ -170,5 +171,5 @@ class ContextSettings:
                 "lower num_ctx, or free memory",
             )
         return ContextParams(
-            batch=batch, flash_attention=flash_attention, kv_cache_type="f16", pooling=kind, unified=True
+            batch=batch, flash_attention=flash_attention, kv_cache_type=kv_cache_type, pooling=kind, unified=True
         )
