@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat as MarkedCallFormat
 from corral.adapters.answer_parsers.call_source import CallSource as CallSource
+from corral.adapters.answer_parsers.json_calls import read_arguments as read_arguments
 from corral.adapters.answer_parsers.marked_calls import Calls as Calls
 from corral.adapters.answer_parsers.marked_calls import MarkedCallParser as MarkedCallParser
 from corral.adapters.converters.safetensors.spec import GgufParameters as GgufParameters

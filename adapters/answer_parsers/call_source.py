@@ -161,18 +161,24 @@ class CallSource:
             raise ValueError(f"{marks[0]!r} was expected, not {following!r}")
         return mark
 
-    def until(self, *marks: str) -> Step[tuple[str, str]]:
-        """Reads the text up to the first of `marks`, and the mark. Raises `CutOff` if none comes."""
+    def until(self, *marks: str, heard: Callable[[str], None] | None = None) -> Step[tuple[str, str]]:
+        """Reads the text up to the first of `marks`, and the mark. Raises `CutOff` if none comes. `heard` gets the text
+        while it is read.
+        """
         pattern, pieces = mark_pattern(marks), []
         while True:
             found = pattern.search(self.text, self.at, self._end)
             if found is not None:
                 pieces.append(self.text[self.at : found.start()])
                 self.at = found.end()
+                if heard is not None and pieces[-1]:
+                    heard(pieces[-1])
                 return "".join(pieces), found[0]
             kept = 0 if self.ended else kept_length(self.text, self.at, self._end, marks)
             pieces.append(self.text[self.at : self._end - kept])
             self.at = self._end - kept
+            if heard is not None and pieces[-1] and not self.ended:  # it might be the beginning of a mark
+                heard(pieces[-1])
             yield from self._missing()
 
     def run(self, pattern: re.Pattern[str], heard: Callable[[str], None] | None = None) -> Step[str]:

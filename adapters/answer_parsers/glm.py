@@ -14,7 +14,8 @@ from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools,
 from corral.adapters.answer_parsers.call_source import CallSource
 from corral.adapters.answer_parsers.json_calls import known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
-from corral.adapters.answer_parsers.typed_values import parameter_schema, text_before, typed_value
+from corral.adapters.answer_parsers.tagged_values import ArgumentWriter, tagged_value
+from corral.adapters.answer_parsers.typed_values import parameter_schema
 from corral.adapters.answer_parsers.xml_parameters import TaggedArguments
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -40,19 +41,21 @@ class GlmCalls(MarkedCallFormat):
     def read(self, tools: Tools, source: CallSource) -> Calls:
         yield from source.expect(_OPENING)
         yield from source.space()
-        name = known_name((yield from source.run(_NAME)), tools)
+        tool = tools[known_name((yield from source.run(_NAME)), tools)]
+        written = ArgumentWriter(source.sink, tool.name)
         arguments: dict[str, Any] = {}
         while True:
             yield from source.space()
             if (yield from source.expect(_KEY, _CLOSING)) == _CLOSING:
+                written.end()
                 break
             key = (yield from source.until(_KEY_END))[0].strip()
             yield from source.space()
             yield from source.expect(_VALUE)
-            schema = parameter_schema(tools[name], key)
-            text = yield from text_before(source, _VALUE_END, schema, tools[name])
-            arguments[key] = typed_value(text, schema, tools[name])
-        yield new_call(name, arguments, tools)
+            written.key(key)
+            schema = parameter_schema(tool, key)
+            arguments[key] = yield from tagged_value(source, _VALUE_END, schema, tool, written)
+        yield new_call(tool.name, arguments, tools)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         def before(name: str, is_text: bool) -> str:

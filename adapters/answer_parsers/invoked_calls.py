@@ -11,7 +11,8 @@ from corral.adapters.answer_parsers.call_formats import Tools
 from corral.adapters.answer_parsers.call_source import CallSource, Step
 from corral.adapters.answer_parsers.json_calls import known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
-from corral.adapters.answer_parsers.typed_values import parameter_schema, text_before, typed_value
+from corral.adapters.answer_parsers.tagged_values import ArgumentWriter, tagged_value
+from corral.adapters.answer_parsers.typed_values import parameter_schema
 from corral.core.requests.messages import Tool
 
 __all__ = ("invoked_calls",)
@@ -41,17 +42,17 @@ def invoked_calls(tools: Tools, source: CallSource, closing: str, *, prefix: str
 def _parameters(source: CallSource, tool: Tool, prefix: str) -> Step[dict[str, Any]]:
     """The arguments of a call, up to its end."""
     arguments: dict[str, Any] = {}
+    written = ArgumentWriter(source.sink, tool.name)
     while True:
         yield from source.space()
         end = f"</{prefix}invoke>"
         if (yield from source.expect(f'<{prefix}parameter name="', end)) == end:
+            written.end()
             return arguments
         name, _ = yield from source.until('"')
         kind = yield from source.accept(_TEXT, _OTHER)
         yield from source.expect(">")
-        schema = parameter_schema(tool, name)
-        if kind == _TEXT:
-            arguments[name], _ = yield from source.until(f"</{prefix}parameter>")
-        else:
-            text = yield from text_before(source, f"</{prefix}parameter>", schema, tool)
-            arguments[name] = typed_value(text, schema, tool)
+        written.key(name)
+        schema, is_text = parameter_schema(tool, name), kind == _TEXT
+        closing = f"</{prefix}parameter>"
+        arguments[name] = yield from tagged_value(source, closing, schema, tool, written, is_text=is_text)

@@ -69,7 +69,10 @@ class CallKeys(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_arguments(source: CallSource, name: str, known: Collection[str], call_id: str | None = None) -> Step[Any]:
-    """Reads the arguments of a call whose name and id are known; they are passed on while they arrive."""
+    """Reads the arguments of a call, a JSON object; its name and its id, if any, are known already.
+
+    They are passed on while they arrive, if that is wanted. Raises `ValueError` if they are no JSON.
+    """
     watch = None
     if source.sink is not None and name in known:
         watch = ArgumentPieces(source.sink, name, call_id)

@@ -203,6 +203,8 @@ class MarkedCallParser:
         if self._begun:
             self._begun = False
             self._add_piece(ToolCallPiece(problem=str(error)))
+            if self._source.ended:  # what is left was held back as the beginning of a mark
+                self._source.at = len(self._source.text)
             self._source.record()
             return
         self._say(self._source.taken())

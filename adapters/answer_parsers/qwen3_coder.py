@@ -13,7 +13,8 @@ from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools,
 from corral.adapters.answer_parsers.call_source import CallSource, Step
 from corral.adapters.answer_parsers.json_calls import CallKeys, json_calls, known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
-from corral.adapters.answer_parsers.typed_values import parameter_schema, text_before, typed_value
+from corral.adapters.answer_parsers.tagged_values import ArgumentWriter, tagged_value
+from corral.adapters.answer_parsers.typed_values import parameter_schema
 from corral.adapters.answer_parsers.xml_parameters import TaggedArguments
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -79,11 +80,13 @@ class SeedCalls(Qwen3CoderCalls):
 def _parameters(source: CallSource, tool: Tool) -> Step[dict[str, Any]]:
     """The arguments of a call, up to the end of the function."""
     arguments: dict[str, Any] = {}
+    written = ArgumentWriter(source.sink, tool.name)
     while True:
         yield from source.space()
         if (yield from source.expect(_PARAMETER, _FUNCTION_END)) == _FUNCTION_END:
+            written.end()
             return arguments
         name = (yield from source.until(">"))[0].strip()
+        written.key(name)
         schema = parameter_schema(tool, name)
-        text = yield from text_before(source, _PARAMETER_END, schema, tool)
-        arguments[name] = typed_value(text.removeprefix("\n").removesuffix("\n"), schema, tool)
+        arguments[name] = yield from tagged_value(source, _PARAMETER_END, schema, tool, written, in_lines=True)

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from corral.api.http.admission import Door, refusal_headers
 from corral.api.http.callers import keep_caller
 from corral.api.http.dialects import Dialects
-from corral.api.http.errors import ApiError, ErrorReply, asked_of
+from corral.api.http.errors import ApiError, ErrorReply, Headers, asked_of
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
@@ -52,11 +52,14 @@ class AccessControl:
         passed = servers_in(headers.get(_PASSED, b"").decode("latin-1"))
         is_foreign = bool(origin) and origin not in (f"http://{host}", f"https://{host}")
         extra = _cors_headers(origin) if is_foreign else []
+        id_header = self._dialects.of(*asked_of(scope)).request_id_header.encode("latin-1")
 
         def watched(message: Message) -> Awaitable[None]:
             # Not a coroutine function, because every chunk of a stream goes through here.
             if message["type"] == "http.response.start":
                 log.status = message["status"]
+                if id_header:
+                    message["headers"] = _with_id(id_header, message["headers"], log)
                 if extra:
                     message["headers"] = [*message["headers"], *extra]
             return send(message)
@@ -112,6 +115,14 @@ _PREFLIGHT_HEADERS = [
     (b"access-control-allow-headers", ALLOWED_HEADERS.encode()),
     (b"access-control-max-age", str(_PREFLIGHT_AGE_S).encode()),
 ]
+
+
+def _with_id(header: bytes, headers: Headers, log: RequestLog) -> list[tuple[bytes, bytes]]:
+    """The headers with an id of the response; one that the dialect has written itself stays."""
+    own = next((value for name, value in headers if name == header), None)
+    request_id = own or f"req_{uuid.uuid4().hex}".encode()
+    log.request_id = request_id.decode("latin-1")
+    return [*headers] if own else [*headers, (header, request_id)]
 
 
 def _cors_headers(origin: str) -> list[tuple[bytes, bytes]]:

@@ -21,6 +21,7 @@ from corral.api.http.ollama import router as ollama_router
 from corral.api.http.ollama.dialect import OLLAMA
 from corral.api.http.openai import router as openai_router
 from corral.api.http.openapi import openapi_json
+from corral.api.http.reranking import router as reranking_router
 from corral.api.http.settings import HttpSettings
 from corral.core.containment import short_line
 from corral.core.ports.authenticators import Authenticator
@@ -30,7 +31,13 @@ __all__ = ("create_app",)
 
 _log = logging.getLogger("corral.http")
 
-_BUILT_IN: tuple[Router, ...] = (ollama_router, openai_router, anthropic_router, *llama_server_routers)
+_BUILT_IN: tuple[Router, ...] = (
+    ollama_router,
+    openai_router,
+    anthropic_router,
+    reranking_router,
+    *llama_server_routers,
+)
 """The APIs that come with Corral. A router whose paths share a prefix has its dialect in ``opt["dialect"]``, as those
 of plugins do; all other paths are Ollama's.
 """

@@ -23,6 +23,8 @@ _log = logging.getLogger("corral.http")
 _BREAKS = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 """What would end a header, or cannot be sent in one."""
 
+_HEADER = re.compile(r"[a-z0-9-]*")
+
 
 class Dialect:
     """How one API answers errors. Subclasses set `name` and implement `body`; the rest has defaults.
@@ -34,6 +36,9 @@ class Dialect:
 
     Two APIs may share a path: then a header tells whose client it is. `claims` maps the path to the header by which
     this dialect's clients are known there, in lower case; the other dialect has the path, and everybody else.
+
+    Where `request_id_header` names a header, in lower case, every response has an id in it, which is in the log as
+    well.
     """
 
     name: ClassVar[str]
@@ -42,6 +47,7 @@ class Dialect:
     error: ClassVar[type[Any] | None] = None
     statuses: ClassVar[Mapping[type[CorralError], int]] = MappingProxyType({})
     claims: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    request_id_header: ClassVar[str] = ""
 
     def body(self, problem: ApiError) -> bytes:
         """The error as the bytes of a response, in this API's envelope."""
@@ -98,11 +104,13 @@ class Dialects:
     def add(self, prefix: str, dialect: Dialect) -> None:
         """Let `dialect` answer for `prefix` and everything below it, and for what it claims elsewhere.
 
-        Raises `ValueError` if the prefix is taken.
+        Raises `ValueError` if the prefix is taken, or a header has no valid name.
         """
         prefix = prefix.rstrip("/")
         if not prefix or prefix in self._by_prefix:
             raise ValueError(f"the paths under {prefix or '/'} already have a dialect")
+        if not _HEADER.fullmatch(dialect.request_id_header):
+            raise ValueError(f"not the name of a header in lower case: {dialect.request_id_header!r}")
         claims = {shared.rstrip("/"): header.lower().encode("latin-1") for shared, header in dialect.claims.items()}
         self._by_prefix[prefix] = dialect
         for shared, header in claims.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -60,7 +60,7 @@ async def begin(
     check: Callable[[BodyT], None] = lambda body: None,
     no_model: ApiError,
     not_found: str,
-    default_model: Callable[[Request[Any, Any, Any]], str] | None = None,
+    default_model: Callable[[Request[Any, Any, Any]], Awaitable[str]] | None = None,
 ) -> InferenceRequest[BodyT]:
     """Reads the body and checks the fields that all of these routes have, in Ollama's order. `check` is the route's own
     part. `no_model` answers a request without a model, and `not_found` one for an unknown model; the name as it was
@@ -68,7 +68,7 @@ async def begin(
     """
     body = await read_json(request, kind)
     if default_model is not None and not body.model.strip():
-        body = msgspec.structs.replace(body, model=default_model(request))
+        body = msgspec.structs.replace(body, model=await default_model(request))
     begun = InferenceRequest(request, body, not_found)
     begun.log.model = body.model
     begun.keep_alive_s = parse_keep_alive_s(body.keep_alive)

@@ -29,6 +29,7 @@ class RequestLog:
         self.prompt_tokens: int | None = None
         self.tokens: int | None = None
         self.error: str | None = None
+        self.request_id: str | None = None
         scope["state"][_KEY] = self
 
     def write(self) -> None:
@@ -42,6 +43,8 @@ class RequestLog:
             fields["prompt_tokens"] = self.prompt_tokens
         if self.tokens is not None:
             fields["tokens"] = self.tokens
+        if self.request_id is not None:
+            fields["request_id"] = self.request_id
         if self.error is not None:
             fields["error"] = clipped_line(self.error, _LONGEST_ERROR)
         fields["ms"] = round((time.monotonic_ns() - self.started_ns) / 1e6, 1)

@@ -104,17 +104,17 @@ def keep_alive_s(value: Any) -> float | UnsetType | None:
         ) from fault
 
 
-def texts_of(inputs: Any) -> tuple[str, ...]:
-    """The texts to embed, from one string or several. Otherwise raises `InvalidRequest`."""
+def texts_of(inputs: Any, name: str = "inputs") -> tuple[str, ...]:
+    """The texts of an argument, from one string or several. Otherwise raises `InvalidRequest`."""
     if isinstance(inputs, str):
         return (inputs,)
     if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray | Mapping):
         texts = tuple(inputs)
         for text in texts:
             if not isinstance(text, str):
-                raise InvalidRequest(f"inputs: each must be a string, got {_shown(text)}")
+                raise InvalidRequest(f"{name}: each must be a string, got {_shown(text)}")
         return texts
-    raise InvalidRequest(f"inputs: expected a string or a list of strings, got {_shown(inputs)}")
+    raise InvalidRequest(f"{name}: expected a string or a list of strings, got {_shown(inputs)}")
 
 
 def refuse_unknown(

@@ -34,6 +34,7 @@ from corral.api.library.options import (
     RequestOptions,
 )
 from corral.api.library.own_runtime import OwnRuntime
+from corral.api.library.reranking import AsyncReranking
 from corral.api.library.results import (
     ChatResult,
     Embeddings,
@@ -60,7 +61,7 @@ from corral.core.scheduling.load_progress import LoadListener
 __all__ = ("AsyncCorral",)
 
 
-class AsyncCorral(AsyncCreation, AsyncHousekeeping, AsyncTokens, AsyncTransfers):
+class AsyncCorral(AsyncCreation, AsyncHousekeeping, AsyncReranking, AsyncTokens, AsyncTransfers):
     """Runs models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 
     Methods raise subclasses of `CorralError`; `TypeError` for an unknown keyword; and `RuntimeError` if this object is

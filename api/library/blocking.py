@@ -17,6 +17,7 @@ from corral.api.library.creation import CreateOptions
 from corral.api.library.messages import Messages
 from corral.api.library.options import ChatOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.portal import Portal
+from corral.api.library.reranking import Reranked
 from corral.api.library.results import ChatResult, Embeddings, GenerateResult, ModelDetails
 from corral.api.library.streams import AsyncStream, Stream
 from corral.core.catalog.garbage import GarbageReport
@@ -139,6 +140,19 @@ class Corral(BlockingTokens, BlockingWeights):
     ) -> Embeddings:
         """See `AsyncCorral.embed`."""
         return self.call(lambda corral: corral.embed(model, inputs, truncate=truncate, dimensions=dimensions, **how))
+
+    def rerank(
+        self,
+        model: str,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        truncate: bool = True,
+        **how: Unpack[RequestOptions],
+    ) -> Reranked:
+        """See `AsyncCorral.rerank`."""
+        return self.call(lambda corral: corral.rerank(model, query, documents, top_n=top_n, truncate=truncate, **how))
 
     def load(self, model: str, *, on_progress: LoadListener | None = None, **how: Unpack[RequestOptions]) -> int:
         """See `AsyncCorral.load`. `on_progress` is called on other threads."""

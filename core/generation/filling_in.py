@@ -24,13 +24,13 @@ def insert_prompt(call: GenerateCall, fim_ids: tuple[int, int, int], repository_
     """The prompt whose answer belongs between the call's prompt and its suffix."""
     prefix, suffix, middle = (_token(token_id) for token_id in fim_ids)
     files: list[TextPart | TokensPart] = []
-    if call.files and repository_ids is not None:
+    if call.insert and repository_ids is not None:
         repository, separator = (_token(token_id) for token_id in repository_ids)
         files += [repository, TextPart(text=_REPOSITORY)]
         for file in call.files:
             files += [separator, TextPart(text=f"{file.name}\n"), TextPart(text=file.text)]
         files += [separator, TextPart(text=_FILE)]
-    elif call.files:
+    else:
         for file in call.files:
             files += [TextPart(text=_BETWEEN_FILES), TextPart(text=file.text)]
     return (*files, prefix, TextPart(text=call.prompt), suffix, TextPart(text=call.suffix), middle)

@@ -75,7 +75,7 @@ async def refuse_unserved(record: StoredModel, capabilities: Collection[str], ca
         refuse_beside_raw(call.raw, call.template, call.system, call.earlier_ids)
     if isinstance(call, GenerateCall) and (call.suffix or call.insert):
         require_capability(record, capabilities, "insert")
-    for field in ("template", "suffix", "prompt_ids") if record.remote else ():
+    for field in ("template", "suffix", "insert", "prompt_ids") if record.remote else ():
         if getattr(call, field, ""):
             raise Unsupported(f"{field} is not passed on to models on other servers", "omit it")
     files = _files(call)

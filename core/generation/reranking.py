@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from corral.core.access.limits import RateLimits
 from corral.core.errors import CorralError, EngineError, Unsupported
 from corral.core.generation.assembling import resolved_options
 from corral.core.generation.early_length_check import require_room
+from corral.core.generation.grouping import groups_of
 from corral.core.generation.opening import Catalog, ModelOpener
 from corral.core.generation.refusals import require_task
 from corral.core.ports.running import RunningModel, Task
+from corral.core.requests.caller import Caller
 from corral.core.requests.calls import RerankCall, RerankResult
 from corral.core.requests.outputs import Ranked
-from corral.core.requests.principal import Principal
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import RerankRequest
 
 __all__ = ("Reranking", "rank_documents")
 
 _RERANKING: frozenset[Task] = frozenset({"rerank"})
-_GROUP_DOCUMENTS, _GROUP_CHARACTERS = 128, 262_144
-"""The most of a list that is scored at once. A longer document goes alone."""
 
 _MOST_NAMED = 3
 """Rerankers that an error names."""
@@ -44,7 +43,7 @@ class Reranking:
         view = await self._models.view(call)
         options = resolved_options(view, call.options)
         if "rerank" not in view.capabilities and not (call.engine or options.engine):
-            able = await self._rerankers(call.caller.principal)
+            able = await self.rerankers(call.caller)
             raise Unsupported(f'"{call.model}" does not support rerank', _instead(able))
         async with self._models.lease(view, call, options, _RERANKING) as lease:
             require_task(lease, "rerank", call.model, "rerank")
@@ -60,11 +59,11 @@ class Reranking:
                 ignored_options=(*options.unknown, *lease.ignored_options),
             )
 
-    async def _rerankers(self, principal: Principal) -> list[str]:
-        """Some of the models that can, among those that exist for the caller."""
+    async def rerankers(self, caller: Caller) -> list[str]:
+        """As `InferenceService.rerankers`."""
         found: list[str] = []
         for record in await self._catalog.list():
-            if not principal.may_use(record.name.short):
+            if not caller.principal.may_use(record.name.short):
                 continue
             try:
                 capabilities = (await self._catalog.view(record.name)).capabilities
@@ -94,7 +93,7 @@ async def rank_documents(model: RunningModel, call: RerankCall, num_ctx: int | N
             require_room(model.info, len(call.query) + len(document), most)
     scores: list[float] = []
     prompt_tokens = 0
-    for group in _groups(call.documents, _most_documents(model)):
+    for group in groups_of(call.documents, model.info):
         request = RerankRequest(
             caller=call.caller,
             query=(TextPart(text=call.query),),
@@ -106,25 +105,6 @@ async def rank_documents(model: RunningModel, call: RerankCall, num_ctx: int | N
         scores += part.scores
         prompt_tokens += part.prompt_tokens
     return Ranked(scores=tuple(scores), prompt_tokens=prompt_tokens)
-
-
-def _most_documents(model: RunningModel) -> int:
-    """One for engines that serve one request at a time, since all others wait until it is done."""
-    one_at_a_time = model.info.parallel == 1 and "batch" not in model.info.features
-    return 1 if one_at_a_time else _GROUP_DOCUMENTS
-
-
-def _groups(documents: Sequence[str], most: int) -> Iterator[list[str]]:
-    """Consecutive documents that fit into a group, at least one each."""
-    group: list[str] = []
-    characters = 0
-    for document in documents:
-        if group and (len(group) == most or characters + len(document) > _GROUP_CHARACTERS):
-            yield group
-            group, characters = [], 0
-        group.append(document)
-        characters += len(document)
-    yield group
 
 
 async def _ranked(model: RunningModel, request: RerankRequest, name: str) -> Ranked:

@@ -35,9 +35,11 @@ from corral.core.generation.refusals import (
 )
 from corral.core.generation.reranking import Reranking
 from corral.core.generation.single_call import until_first_call
+from corral.core.generation.time_limit import until_late
 from corral.core.generation.tokens import TokenService
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.format_checks import FormatChecker
+from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
     ChatCall,
     EmbedCall,
@@ -158,6 +160,10 @@ class InferenceService:
         """
         return await self._reranking.rerank(call)
 
+    async def rerankers(self, caller: Caller) -> list[str]:
+        """The names of models that can rerank, of those that the caller may use: three at most."""
+        return await self._reranking.rerankers(caller)
+
     async def load(self, call: LoadCall, on_progress: LoadListener | None = None) -> int:
         """Load a model, or extend its stay. Returns the nanoseconds it took, 0 if it was loaded already.
 
@@ -199,6 +205,8 @@ class InferenceService:
                 outputs = await completed(view, lease.model, request, self._formats, self._parsers)
             if getattr(request, "tools", ()) and not getattr(request, "parallel_tool_calls", True):
                 outputs = until_first_call(outputs)
+            if isinstance(call, GenerateCall) and call.most_decode_s is not None:
+                outputs = until_late(outputs, call.most_decode_s)
             if self._checker is not None and (schema := schema_to_check(call)) is not None:
                 outputs = with_format_check(outputs, schema, self._checker)
             outputs = self._limits.metered(outputs, call.caller.principal)

@@ -78,17 +78,22 @@ class WebAccess:
             unique.setdefault(result.url, result)
         return tuple(_shortened(result) for result in unique.values())[:count]
 
+    def require_fetch(self) -> PageFetcher:
+        """What fetches pages. Raises `WebDisabled` if nothing does."""
+        if self._fetcher is None:
+            raise WebDisabled("pages of the web are not fetched", "set web.fetch to true")
+        return self._fetcher
+
     async def fetch(self, url: str, *, caller: Caller = ANONYMOUS) -> WebPage:
         """The page at an address. Raises `WebDisabled`, `WebError` if it takes too long, and what `PageFetcher.fetch`
         raises.
         """
-        if self._fetcher is None:
-            raise WebDisabled("pages of the web are not fetched", "set web.fetch to true")
+        fetcher = self.require_fetch()
         url = url.strip()
         if not url:
             raise InvalidRequest("url is required", "give the address of a page")
         async with self._turn(caller):
-            return await self._fetcher.fetch(url)
+            return await fetcher.fetch(url)
 
     @asynccontextmanager
     async def _turn(self, caller: Caller) -> AsyncIterator[None]:

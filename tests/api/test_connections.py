@@ -319,7 +319,15 @@ def test_a_client_that_sent_one_ahead_and_leaves_is_noticed(
         assert within(30, lambda: server.active() == 0)
 
 
+@pytest.fixture
+def checked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections are looked at ten times as often."""
+    monkeypatch.setattr("corral.api.http.serve._CHECK_EVERY_S", 0.1)
+    monkeypatch.setattr("corral.api.http.reader_watch._STALLED_S", 0.1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it shows at the next line sent")
+@pytest.mark.usefixtures("checked_often")
 def test_a_client_that_sent_much_ahead_and_leaves_is_noticed(
     start_server: Callable[..., Any], within: Callable[..., bool]
 ) -> None:
@@ -366,6 +374,7 @@ def test_clients_that_stand_still_are_given_up(
     assert sum("body took too long" in message for message in caplog.messages) == 1
 
 
+@pytest.mark.usefixtures("checked_often")
 def test_a_reader_that_reads_nothing_is_dropped(
     start_server: Callable[..., Any], within: Callable[..., bool], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -378,6 +387,7 @@ def test_a_reader_that_reads_nothing_is_dropped(
         connection.close()
 
 
+@pytest.mark.usefixtures("checked_often")
 def test_an_answer_that_has_ended_gives_its_model_back(
     start_server: Callable[..., Any], within: Callable[..., bool]
 ) -> None:

@@ -118,7 +118,7 @@ def test_a_prompt_continues_the_context_of_an_earlier_answer(client: httpx.Clien
     second = post(client, "/api/generate", prompt="three ", context=first["context"])
     assert second["context"][: len(first["context"])] == first["context"]
     assert second["prompt_eval_count"] >= len(first["context"]) + alone["prompt_eval_count"] - 1
-    assert rendered(client, "/api/generate", prompt="three ", context=first["context"]).endswith("yesthree ")
+    assert rendered(client, "/api/generate", prompt="three ", context=first["context"]).endswith("yes<|eos|>three ")
 
 
 def test_ids_that_are_not_in_the_vocabulary_are_refused(client: httpx.Client) -> None:

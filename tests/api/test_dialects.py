@@ -13,6 +13,7 @@ from litestar import Router, get, post
 from litestar.connection import Request
 
 from corral.api.http import ApiError, Body, Dialect, read_json
+from corral.api.http.dialects import Dialects
 from corral.api.http.errors import ErrorReply
 from corral.api.http.model_listing import ListingDialect
 from corral.core.errors import ModelNotFound
@@ -163,8 +164,9 @@ def test_a_dialect_that_fails(start_server: Callable[..., Any], caplog: pytest.L
     assert "TypeError: it gave ErrorReply(status=99" in caplog.text
 
 
-def test_errors_before_a_route_is_reached(client: httpx.Client) -> None:
+def test_errors_before_a_route_is_reached(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body or a head that is too large is refused in the envelope of the path that it was sent to."""
+    monkeypatch.setattr("corral.api.http.body._LINGER_S", 0.1)
 
     def answer(request: bytes) -> bytes:
         with socket.create_connection((client.base_url.host, client.base_url.port)) as sock:
@@ -187,3 +189,13 @@ def test_schemas_of_one_name_do_not_collide(client: httpx.Client) -> None:
     assert "messages" in schemas["ChatRequest"]["properties"]
     content = document["paths"]["/letters/wish"]["post"]["requestBody"]["content"]
     assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/letters.ChatBody"}
+
+
+def test_the_header_of_ids_is_one() -> None:
+    """A dialect whose header could not be sent is refused when its routes are added."""
+
+    class Loud(Letters):
+        request_id_header: ClassVar[str] = "X-Id"
+
+    with pytest.raises(ValueError, match="not the name of a header in lower case: 'X-Id'"):
+        Dialects(Letters()).add("/loud", Loud())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
@@ -13,6 +13,8 @@ import pytest
 from pydantic import BaseModel
 
 from tests.api.agent_server import AGENT, CITIES, LEARNT, agent_server
+
+Within = Callable[[float, Callable[[], bool]], bool]
 
 HELLO: Any = [{"role": "user", "content": "How is it there?"}]
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -53,6 +55,25 @@ def by_openai(url: str) -> Iterator[openai.OpenAI]:
 def by_anthropic(url: str) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as client:
         yield client
+
+
+def test_ids_of_requests(
+    by_openai: openai.OpenAI, by_anthropic: anthropic.Anthropic, caplog: pytest.LogCaptureFixture, within: Within
+) -> None:
+    """What the libraries show of an answer and of an error is in the server's log."""
+    caplog.set_level("INFO", "corral.http")
+    ids = [
+        by_openai.chat.completions.create(model=AGENT, messages=HELLO)._request_id,
+        by_openai.models.list()._request_id,
+    ]
+    ids += [by_anthropic.messages.create(model=AGENT, max_tokens=9, messages=HELLO)._request_id]
+    with pytest.raises(openai.NotFoundError) as missing:
+        by_openai.models.retrieve("nobody")
+    with pytest.raises(anthropic.NotFoundError) as unknown:
+        by_anthropic.messages.create(model="nobody", max_tokens=9, messages=HELLO)
+    ids += [missing.value.request_id, unknown.value.request_id]
+    assert len(set(ids)) == 5
+    assert within(30, lambda: {getattr(one, "http", {}).get("request_id") for one in caplog.records} >= set(ids))
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -28,7 +28,7 @@ from corral.api.http.go_json import decode_body
 from corral.api.http.openai import known_fields as openai_fields
 from corral.api.http.openai.bodies import ChatCompletionBody, CompletionBody, OpenAIEmbeddingBody
 from corral.api.http.openai.responses.body import ResponseBody
-from corral.core.ports.web import SearchResult
+from corral.core.ports.web import SearchResult, WebPage
 from corral.core.web.access import WebAccess
 from tests.api.conftest import running_server
 from tests.api.test_tools import WEIGHTS
@@ -265,10 +265,13 @@ def _sample(hint: Any, key: str) -> Any:
 
 
 class NoPages:
-    """A search provider that finds nothing."""
+    """A search provider that finds nothing, and whose pages are empty."""
 
     async def search(self, query: str, max_results: int) -> tuple[SearchResult, ...]:
         return ()
+
+    async def fetch(self, url: str) -> WebPage:
+        return WebPage(url=url)
 
     async def aclose(self) -> None:
         pass
@@ -276,7 +279,10 @@ class NoPages:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with running_server(web=WebAccess(NoPages())) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with (
+        running_server(web=WebAccess(NoPages(), NoPages())) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
         server.call(lambda _: server.world.add(MODEL, data=WEIGHTS))
         yield client
 

@@ -13,7 +13,7 @@ import pytest
 from corral.adapters.engines.fake.options import FakeLoadOptions
 from corral.adapters.engines.fake.spec import SPEC
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.web import SearchResult
+from corral.core.ports.web import SearchResult, WebPage
 from corral.core.specs.engines import LoadRequest
 from corral.core.web.access import WebAccess
 from corral.core.web_errors import WebError
@@ -22,11 +22,16 @@ from tests.api.scripted_engine import Script, ScriptedEngine
 from tests.api.test_tools import CALL, PARAMETERS, WEIGHTS
 
 SEARCH: Any = {"type": "web_search_20250305", "name": "web_search", "max_uses": 1}
+FETCH: Any = {"type": "web_fetch_20250910", "name": "web_fetch", "max_content_tokens": 5}
 TOOL: Any = {"name": "weather", "input_schema": PARAMETERS}
 
 
 def asking(query: str) -> str:
     return f'<tool_call>\n{{"name": "web_search", "arguments": {{"query": "{query}"}}}}\n</tool_call>'
+
+
+def fetching(url: str) -> str:
+    return f'<tool_call>\n{{"name": "web_fetch", "arguments": {{"url": "{url}"}}}}\n</tool_call>'
 
 
 SCRIPT = [
@@ -36,6 +41,11 @@ SCRIPT = [
     ("greedy", asking("more")),
     ("page about more", asking("more")),
     ("both", f"{asking('corral')}\n{CALL}"),
+    ("read https://a.example/doc", fetching("https://a.example/doc")),
+    ("read https://a.example/gone", fetching("https://a.example/gone")),
+    ("read nothing", fetching("https://a.example/secret")),
+    ("text of the page", "It is a page."),
+    ("Error: ", "I cannot read it."),
     ("page about corral", "It is a model server."),
     ("Error: the search", "I cannot look."),
     ("Error: no more searches", "That is all."),
@@ -62,9 +72,16 @@ class _Provider:
         pass
 
 
+class _Fetcher:
+    async def fetch(self, url: str) -> WebPage:
+        if "gone" in url:
+            raise WebError("there is no such page")
+        return WebPage(url=url, title="A title", content="text of the page " * 20)
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[anthropic.Anthropic]:
-    web = WebAccess(_Provider())
+    web = WebAccess(_Provider(), _Fetcher())
     spec = msgspec.structs.replace(SPEC, load="tests.api.test_web_search:load")
     with running_server(engine={}, engines=(spec,), web=web) as server:
         server.call(lambda runtime: server.world.add("tiny", data=WEIGHTS))
@@ -135,6 +152,38 @@ def test_searches_that_fail(
         assert answer.usage.server_tool_use.web_search_requests == made
 
 
+def test_a_page_is_fetched_within_an_answer(client: anthropic.Anthropic) -> None:
+    """Its text is a document, cut as the client asks; what comes back continues the conversation."""
+    asking_for = asked("read https://a.example/doc", tools=[SEARCH, FETCH])
+    for answer in answers(client, **asking_for):
+        use, fetched, last = answer.content
+        assert (use.name, use.input) == ("web_fetch", {"url": "https://a.example/doc"})
+        assert (fetched.type, fetched.tool_use_id) == ("web_fetch_tool_result", use.id)
+        document = fetched.content.content
+        assert (fetched.content.url, document.title) == ("https://a.example/doc", "A title")
+        assert document.source.data == "text of the page tex"
+        assert last.text == "It is a page."
+        assert answer.usage.server_tool_use.web_fetch_requests == 1
+        turns = [*asking_for["messages"], {"role": "assistant", "content": answer.content}]
+        turns.append({"role": "user", "content": "thanks"})
+        response = client.messages.with_raw_response.create(**{**asking_for, "messages": turns})
+        assert response.parse().usage.input_tokens > 0
+        assert "x-corral-ignored" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("read https://a.example/gone", "url_not_accessible"), ("read nothing", "url_not_in_prior_context")],
+)
+def test_pages_that_are_not_fetched(client: anthropic.Anthropic, text: str, code: str) -> None:
+    """The result has the vendor's code, and the model reads of it."""
+    for answer in answers(client, **asked(text, tools=[FETCH])):
+        [result] = [block.content for block in answer.content if block.type == "web_fetch_tool_result"]
+        assert result.error_code == code
+        assert answer.content[-1].text == "I cannot read it."
+        assert answer.usage.server_tool_use.web_fetch_requests == 0
+
+
 def test_calls_of_the_client_beside_a_search(client: anthropic.Anthropic) -> None:
     """The turn ends with the call, and has the result of the search as well; what comes back continues it."""
     for answer in answers(client, **asked("both", tools=[SEARCH, TOOL])):
@@ -171,6 +220,7 @@ def test_nothing_is_searched_by_default(shared_server: Any, stream: bool) -> Non
         ([{**SEARCH, "blocked_domains": "b.example"}], "blocked_domains is not a list of domains"),
         ([SEARCH, {**SEARCH, "type": "web_search_20260209"}], "is there twice"),
         ([{**SEARCH, "name": "search"}], 'is "web_search"'),
+        ([{**FETCH, "max_content_tokens": "1"}], "max_content_tokens must be a positive integer"),
         ([SEARCH, {**TOOL, "name": "web_search"}], "two tools named 'web_search'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import Any, ClassVar
@@ -78,11 +79,28 @@ class _BuiltIn(ToolCallFormatContract):
             parser = call_format.open(request, self.rendered)
             heard = [*parser.feed(Delta(text=text)), *parser.finish()]
             assert "".join(one.text for one in heard).strip() == "", text
+            self._check_pieces(text, [call for one in heard for call in one.tool_calls])
             for arguments in (call.arguments for one in heard for call in one.tool_calls):
                 assert {"count", "kind"} <= set(arguments), text
                 assert arguments["kind"] in ("a", "b c", 3), text
                 assert arguments.get("fixed", "x") == "x", text
                 assert all(isinstance(arguments[name], kind) for name, kind in TYPES.items() if name in arguments), text
+
+    def _check_pieces(self, text: str, calls: list[ToolCall]) -> None:
+        """In pieces, the calls are the same."""
+        request = ChatRequest(messages=(), tools=(RICH,), tool_calls_in_pieces=True)
+        parser = self.call_format().open(request, self.rendered)
+        heard = [one for at in range(0, len(text), 5) for one in parser.feed(Delta(text=text[at : at + 5]))]
+        heard += parser.finish()
+        assert [call for one in heard for call in one.tool_calls] == calls
+        begun = ""
+        for one in heard:
+            begun += "".join(piece.arguments for piece in one.tool_call_pieces)
+            assert not any(piece.problem for piece in one.tool_call_pieces)
+            if begun and one.tool_calls:
+                assert json.loads(begun) == one.tool_calls[0].arguments, text
+                begun = ""
+        assert not begun
 
     def test_several_calls_may_be_required(self) -> None:
         """Two in one answer, as the format writes them, and no endless number: see the contract."""

@@ -16,6 +16,7 @@ import pytest
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.core.ports.jobs import JobRunner
 from corral.plugins.testing.jobs import JobRunnerContract, Task, TaskDone
+from tests.orphans import runs
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="jobs need POSIX systems")
 
@@ -56,14 +57,6 @@ def test_a_job_dies_with_its_parent(tmp_path: Path) -> None:
         parent.kill()
     job = int(file.read_text())
     deadline = time.monotonic() + 30
-    while _runs(job):
+    while runs(job):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def _runs(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest
 from corral.core.wording.pip_lines import pip_line
+from tests.orphans import runs
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the process runner is for POSIX systems")
 
@@ -62,7 +63,7 @@ def exists(pid: int) -> bool:
     return True
 
 
-def gone(pid: int) -> bool:
+def gone(pid: int, exists: Callable[[int], bool] = exists) -> bool:
     """Whether a process ends; the limit is for a test that fails."""
     deadline = time.monotonic() + 30
     while exists(pid):
@@ -136,8 +137,8 @@ def test_an_idle_child_is_not_stalled() -> None:
     """Heartbeats keep an idle model alive, and one whose steps are long."""
 
     async def check() -> None:
-        async with loaded(ProcessSettings(heartbeat_timeout_s=0.8), step_delay_s=1.2) as model:
-            await asyncio.sleep(1.2)
+        async with loaded(ProcessSettings(heartbeat_timeout_s=0.6), step_delay_s=0.9) as model:
+            await asyncio.sleep(0.9)
             assert model.alive
             assert isinstance((await collect(model.run(endless(1))))[-1], Finished)
 
@@ -244,7 +245,7 @@ def test_killing_the_parent_leaves_no_child(hang: str, tmp_path: Path) -> None:
         listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
         [child] = [int(line.split()[0]) for line in listing.splitlines() if int(line.split()[1]) == parent.pid]
         parent.kill()
-    assert gone(child)
+    assert gone(child, exists=runs)
 
 
 def test_cancelled_within_a_step() -> None:

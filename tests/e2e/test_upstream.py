@@ -77,7 +77,7 @@ def test_a_server_dies_before_its_first_token(start_server: Start, corral: Corra
     """The other server answers every request."""
     with start_server(*FAKE) as one, start_server(*FAKE) as two, start_server() as front:
         added(corral, "pair", one.url, two.url)
-        body = {"model": "pair", "messages": FRANCE, "stream": False}
+        body = {"model": "pair", "messages": FRANCE, "stream": False, "options": {"num_predict": 4}}
         assert front.post("/api/chat", body).status_code == 200
         one.process.kill()
         one.process.wait()
@@ -104,7 +104,7 @@ def test_a_server_dies_in_the_middle(start_server: Start, corral: Corral) -> Non
             *_, last = lines
         assert "closed the connection in the middle of its answer" in last["error"]
         assert one.url in last["error"]
-        assert front.post("/api/chat", body | {"options": {}, "stream": False}).status_code == 200
+        assert front.post("/api/chat", body | {"options": GREEDY, "stream": False}).status_code == 200
         assert two.active() == 0
 
 

@@ -1,4 +1,4 @@
-"""BERT as a sentence encoder: all positions see each other, and a sentence's vector is pooled from theirs."""
+"""BERT: all positions see each other. As a sentence encoder, and as a cross-encoder that scores a pair of texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.reference_models.parts import ACTIVATIONS, Array, Tensors, attention, heads_of, layer_norm
 
-__all__ = ("sentence_vectors",)
+__all__ = ("relevance", "sentence_vectors")
 
 
 def sentence_vectors(
@@ -20,9 +20,26 @@ def sentence_vectors(
     *,
     pooling: Literal["mean", "cls"] = "mean",
 ) -> Array:
-    """One row of length 1 for each text, from the tensors of ``BertModel``. All tokens are of type 0.
+    """One row of length 1 for each text, from the tensors of ``BertModel``. All tokens are of type 0."""
+    rows = _encoded(config, tensors, texts)
+    pooled = np.stack([text.mean(axis=0) if pooling == "mean" else text[0] for text in rows])
+    found: Array = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    return found
 
-    The rows of all texts are stacked; only attention keeps them apart.
+
+def relevance(config: Mapping[str, Any], tensors: Tensors, tokens: Sequence[int]) -> Array:
+    """The logits of a pair of texts, from the tensors of ``BertForSequenceClassification``: of the first position, what
+    pooler and classifier make. All tokens are of type 0, as in llama.cpp.
+    """
+    [rows] = _encoded(config, tensors, [tokens])
+    pooled = np.tanh(rows[0] @ tensors["pooler.dense.weight"].T + tensors["pooler.dense.bias"])
+    found: Array = pooled @ tensors["classifier.weight"].T + tensors["classifier.bias"]
+    return found
+
+
+def _encoded(config: Mapping[str, Any], tensors: Tensors, texts: Sequence[Sequence[int]]) -> list[Array]:
+    """What the last layer says of each position of each text. The rows of all texts are computed together; only
+    attention keeps them apart.
     """
     weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     heads, eps = config["num_attention_heads"], config["layer_norm_eps"]
@@ -52,6 +69,4 @@ def sentence_vectors(
         x = normed(x + linear(mixed(x, at), f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")
         inner = ACTIVATIONS[config["hidden_act"]](linear(x, f"{at}.intermediate.dense"))
         x = normed(x + linear(inner, f"{at}.output.dense"), f"{at}.output.LayerNorm")
-    pooled = np.stack([rows.mean(axis=0) if pooling == "mean" else rows[0] for rows in np.split(x, ends)])
-    found: Array = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-    return found
+    return np.split(x, ends)

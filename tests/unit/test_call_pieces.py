@@ -12,9 +12,12 @@ import msgspec
 import pytest
 
 from corral.adapters.answer_parsers.call_source import CallSource
+from corral.adapters.answer_parsers.glm import GlmCalls
 from corral.adapters.answer_parsers.hermes import HermesCalls
 from corral.adapters.answer_parsers.llama3_json import Llama3JsonCalls
+from corral.adapters.answer_parsers.minimax import MiniMaxCalls
 from corral.adapters.answer_parsers.mistral import MistralCalls
+from corral.adapters.answer_parsers.qwen3_coder import Qwen3CoderCalls
 from corral.adapters.answer_parsers.strict_json import StrictJson
 from corral.core.generation.call_errors import BrokenToolCall
 from corral.core.generation.parsing import parsed
@@ -24,7 +27,10 @@ from corral.core.requests.messages import Tool, ToolCall
 from corral.core.requests.outputs import Delta, Finished, FinishReason, Output, Usage
 from corral.core.requests.requests import ChatRequest
 
-_TOOLS = (Tool(name="write"), Tool(name="now"))
+_TOOLS = (
+    Tool(name="write", parameters={"type": "object", "properties": {"text": {"type": "string"}}}),
+    Tool(name="now"),
+)
 _SAMPLES: Sequence[Any] = (
     {"a": 1, "b": [], "c": {}, "d": [1, -2.5e3, "x", None, [True, {"e": ""}], {}], "f\u00e9\U0001f994": 'q"\\/\n\t'},
     {"text": "line\nline\u2028 \u0001 end", "deep": [[[[{"x": [[]]}]]]]},
@@ -161,6 +167,19 @@ def _heard(outputs: AsyncGenerator[Output, None]) -> tuple[list[Delta], Finished
         (MistralCalls, '[TOOL_CALLS]write[ARGS]{"text": "once upon a time"}'),
         (MistralCalls, '[TOOL_CALLS][{"name": "write", "arguments": {"text": "once upon a time"}}]'),
         (Llama3JsonCalls, '{"type": "function", "name": "write", "parameters": {"text": "once upon a time"}}'),
+        (
+            Qwen3CoderCalls,
+            "<tool_call>\n<function=write>\n<parameter=text>\nonce upon a time\n</parameter>\n</function></tool_call>",
+        ),
+        (
+            GlmCalls,
+            "<tool_call>write\n<arg_key>text</arg_key>\n<arg_value>once upon a time</arg_value>\n</tool_call>",
+        ),
+        (
+            MiniMaxCalls,
+            '<minimax:tool_call><invoke name="write"><parameter name="text">once upon a time</parameter></invoke>'
+            "</minimax:tool_call>",
+        ),
     ],
 )
 def test_arguments_come_out_while_they_are_written(call_format: Any, text: str) -> None:
@@ -189,6 +208,20 @@ def test_other_calls_come_in_one_piece(text: str) -> None:
     [call] = [call for delta in deltas for call in delta.tool_calls]
     [piece] = [piece for delta in deltas for piece in delta.tool_call_pieces]
     assert (piece.name, piece.id, piece.index, piece.arguments) == ("write", call.id, 0, '{"a":1}')
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "\n\n", "a\n", "\n a\n\nb\n\n", 'q"\\\t<x>&amp;\u2028é🦔', "</par", "1", "null"]
+)
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_texts_between_tags(text: str, size: int) -> None:
+    """They become the same strings in pieces, without the line breaks of the tags."""
+    answer = f"<function=write><parameter=other>{text}</parameter><parameter=text>{text}</parameter></function>"
+    deltas, _ = _heard(_answer(answer, size, Qwen3CoderCalls))
+    [call] = [call for delta in deltas for call in delta.tool_calls]
+    pieces = [piece for delta in deltas for piece in delta.tool_call_pieces]
+    assert json.loads("".join(piece.arguments for piece in pieces)) == call.arguments
+    assert call.arguments["text"] == text.removeprefix("\n").removesuffix("\n")
 
 
 def test_calls_follow_each_other() -> None:

@@ -35,7 +35,7 @@ from corral.core.ports.answer_parsers import AnswerParserFactory
 from corral.core.ports.chat import ChatLanguage, RenderedChat
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.caller import ANONYMOUS, Caller
-from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
+from corral.core.requests.calls import ChatCall, ContextFile, EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.messages import Message, ToolCall
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage, Vectors
 from corral.core.requests.principal import Principal
@@ -90,7 +90,10 @@ class FakeModel:
         self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
     ) -> list[tuple[int, ...]]:
         self.tokenized += 1
-        return [tuple(prompt_text(prompt).encode()) for prompt in prompts]
+        return [
+            tuple(one for part in prompt for one in getattr(part, "ids", ()) or getattr(part, "text", "").encode())
+            for prompt in prompts
+        ]
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
@@ -243,7 +246,20 @@ def test_fields_that_exclude_each_other_are_refused(more: dict[str, Any]) -> Non
     assert not bench.scheduler.asked
 
 
-@pytest.mark.parametrize("field", ["suffix", "template"])
+@pytest.mark.parametrize(
+    ("fim_ids", "prompt"), [(None, "<P>files\na<S>b<M>"), ((1, 2, 3), "\n\n--- snippet ---\n\nfilesab")]
+)
+def test_an_insertion_goes_by_the_models_own_tokens(fim_ids: tuple[int, int, int] | None, prompt: str) -> None:
+    """If it has any; otherwise by its template. The model sees the other files in both."""
+    record = msgspec.structs.replace(_RECORD, template=_FILLS_IN)
+    bench = Bench(record=record, template=None, capabilities=("completion", "insert"), languages={"go": GoLanguage()})
+    bench.catalog.fim_ids = fim_ids
+    files = (ContextFile(name="x", text="files"),)
+    bench.generate(GenerateCall(model="tiny", prompt="a", suffix="b", insert=True, files=files))
+    assert prompt_text(bench.request().prompt) == prompt
+
+
+@pytest.mark.parametrize("field", ["suffix", "template", "insert"])
 def test_what_other_servers_do_not_get_is_refused(field: str) -> None:
     """A model on another server gets neither, whatever it can do."""
     record = msgspec.structs.replace(_RECORD, remote=RemoteModel(host="http://far", model="m"))

@@ -110,10 +110,12 @@ def test_pooling_and_sliding_window(write: Write, number: int, name: str) -> Non
 
 
 def test_a_classifier_makes_a_reranker(write: Write) -> None:
-    """A file that does not say how it pools is a cross-encoder if it has a classifier; one that says so is believed."""
+    """An encoder that does not say how it pools is a cross-encoder if it has a classifier; what it says is believed."""
     head = [TensorEntry("token_embd.weight"), TensorEntry("cls.output.weight")]
-    assert read_metadata(write(gguf_bytes(SMALL_MODEL, head))).pooling == "rank"
-    assert read_metadata(write(gguf_bytes({**SMALL_MODEL, "llama.pooling_type": 2}, head))).pooling == "cls"
+    encoder = {**SMALL_MODEL, "llama.attention.causal": False}
+    assert read_metadata(write(gguf_bytes(encoder, head))).pooling == "rank"
+    assert read_metadata(write(gguf_bytes({**encoder, "llama.pooling_type": 2}, head))).pooling == "cls"
+    assert read_metadata(write(gguf_bytes(SMALL_MODEL, head))).pooling is None
 
 
 def test_without_a_file_type_the_biggest_tensor_type_speaks(write: Write) -> None:

@@ -141,6 +141,22 @@ def test_embeddings(client: Corral) -> None:
     assert len(client.embed(MODEL, "a", dimensions=4).vectors[0]) == 4
 
 
+def test_documents_are_ranked(client: Corral) -> None:
+    """The best first, with their places, and as many as were asked for; a model that is no reranker is refused."""
+    documents = ("a horse", "you and the time", "the word is time")
+    result = client.rerank(MODEL, "what time is it", documents, engine="fake")
+    scores = [one.score for one in result.documents]
+    assert scores == sorted(scores, reverse=True)
+    assert [one.text for one in result.documents] == [documents[one.index] for one in result.documents]
+    assert sorted(one.index for one in result.documents) == [0, 1, 2]
+    assert all(0 < one.relevance < 1 for one in result.documents)
+    assert result.usage.prompt_tokens > 0
+    best = client.rerank(MODEL, "what time is it", documents, top_n=1, engine="fake").documents
+    assert best == result.documents[:1]
+    with pytest.raises(Unsupported, match=f'"{MODEL}" does not support rerank'):
+        client.rerank(MODEL, "what time is it", documents)
+
+
 def test_tokens(client: Corral) -> None:
     """Of a text and back, and of a chat as it is sent; nothing is loaded for it."""
     tokens = client.tokenize(MODEL, "the people, 日本", with_pieces=True)

@@ -12,11 +12,12 @@ import pytest
 from corral.core.errors import EngineDied, InvalidRequest
 from corral.core.generation.answers import Generation
 from corral.core.generation.searching import SearchingAnswer, searching_chat
+from corral.core.generation.web_fetch import FetchBegun, FetchEnded, FetchProblem, WebFetch, page_text
 from corral.core.generation.web_search import DEFAULT_USES, SearchBegun, SearchEnded, WebSearch, results_text
 from corral.core.models.digests import Digest
 from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
-from corral.core.ports.web import SearchResult
+from corral.core.ports.web import SearchResult, WebPage
 from corral.core.requests.calls import ChatCall
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.outputs import Delta, Finished, Output, Started, ToolCallPiece, Usage
@@ -24,7 +25,7 @@ from corral.core.requests.tool_choice import ToolChoice
 from corral.core.scheduling.leases import Lease
 from corral.core.web.access import WebAccess
 from corral.core.web.domains import DomainFilter
-from corral.core.web_errors import WebDisabled, WebError
+from corral.core.web_errors import AddressRefused, WebDisabled, WebError
 
 _RECORD = StoredModel(
     name=parse_name("tiny"), digest=Digest("sha256:" + "1" * 64), size_bytes=1, modified_at=0, format="gguf"
@@ -86,6 +87,25 @@ class _Provider:
         pass
 
 
+class _Fetcher:
+    """Has every page; ``redirecting`` ones are elsewhere."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def fetch(self, url: str) -> WebPage:
+        self.asked.append(url)
+        if "inside" in url:
+            raise AddressRefused("it is not public")
+        if "gone" in url:
+            raise WebError("there is no such page")
+        return WebPage(url="https://b.example/" if "redirecting" in url else url, title="T", content="long text " * 9)
+
+
+def _reads(url: Any, id: str = "f1") -> Delta:
+    return Delta(tool_calls=(ToolCall(name="web_fetch", arguments={"url": url}, id=id),))
+
+
 def _asks(query: Any = "corral", id: str = "s1", index: int = 0) -> Delta:
     call = ToolCall(name="web_search", arguments={"query": query}, id=id, index=index)
     return Delta(tool_calls=(call,), token_count=3)
@@ -95,12 +115,15 @@ def _heard(
     chats: _Chats,
     search: WebSearch = _ANY,
     provider: _Provider | None = None,
+    fetch: WebFetch | None = None,
+    fetcher: _Fetcher | None = None,
+    messages: tuple[Message, ...] = _HELLO,
     **more: Any,
 ) -> list[Output]:
     async def main() -> list[Output]:
-        web = WebAccess(provider or _Provider())
-        call = ChatCall(model="tiny", messages=_HELLO, **more)
-        async with await searching_chat(chats, web, call, search) as answer:
+        web = WebAccess(provider or _Provider(), fetcher or _Fetcher())
+        call = ChatCall(model="tiny", messages=messages, **more)
+        async with await searching_chat(chats, web, call, search, fetch) as answer:
             return [output async for output in answer]
 
     return asyncio.run(main())
@@ -270,6 +293,60 @@ def test_domains(domain: str, url: str, lets: bool) -> None:
     if "example" in url:
         assert DomainFilter(blocked=(domain,)).lets(url) != lets
     assert not DomainFilter(allowed=(domain,), blocked=(domain,)).lets(url)
+
+
+def test_a_page_is_read() -> None:
+    """Its text, cut to the limit, is in the conversation of the next round; what was found may be read."""
+    chats = _Chats([_asks(), _END], [_reads("https://b.example/x"), _END], [Delta(text="So."), _END])
+    outputs = _heard(chats, fetch=WebFetch(max_page_chars=9))
+    page = WebPage(url="https://b.example/x", title="T", content="long text")
+    assert [output for output in outputs if isinstance(output, FetchBegun | FetchEnded)] == [
+        FetchBegun(id="f1", url="https://b.example/x"),
+        FetchEnded(id="f1", page=page),
+    ]
+    assert chats.calls[2].messages[-1] == Message(
+        role="tool", content=page_text(page), tool_name="web_fetch", tool_call_id="f1"
+    )
+    assert [[tool.name for tool in call.tools] for call in chats.calls] == [["web_search", "web_fetch"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("url", "problem", "asked"),
+    [
+        ("", "no_url", False),
+        (3, "no_url", False),
+        ("https://evil.example/?secret", "unknown_url", False),
+        ("https://said.example/", "unknown_url", False),
+        ("https://blocked.example/", "refused_url", False),
+        ("https://inside.example/", "refused_url", True),
+        ("https://redirecting.example/", "refused_url", True),
+        ("https://gone.example/", "not_accessible", True),
+    ],
+)
+def test_pages_that_are_not_read(url: Any, problem: FetchProblem, asked: bool) -> None:
+    """Above all those whose address the model has made up: it could carry away what the model has read."""
+    pages = "blocked", "inside", "redirecting", "gone"
+    text = " ".join(f"https://{name}.example/" for name in pages)
+    said = Message(role="assistant", content="https://said.example/")
+    chats, fetcher = _Chats([_reads(url), _END], [Delta(text="x"), _END]), _Fetcher()
+    fetch = WebFetch(blocked_domains=("blocked.example", "b.example"))
+    outputs = _heard(chats, fetch=fetch, fetcher=fetcher, messages=(Message(role="user", content=text), said))
+    assert [output for output in outputs if isinstance(output, FetchEnded)] == [FetchEnded(id="f1", problem=problem)]
+    assert bool(fetcher.asked) == asked
+    assert chats.calls[1].messages[-1].content.startswith("Error: ")
+
+
+def test_pages_are_limited_by_themselves() -> None:
+    """A page too many is refused and not offered again; searches still are. Without a fetcher, nothing runs."""
+    chats = _Chats([_reads("hello"), _END], [_reads("hello"), _END], [_asks(), _END], [_END])
+    outputs = _heard(chats, fetch=WebFetch(max_uses=1))
+    assert [output.problem for output in outputs if isinstance(output, FetchEnded)] == [None, "too_many_uses"]
+    assert [len(call.tools) for call in chats.calls] == [2, 2, 1, 1]
+    chats, call = _Chats([_END]), ChatCall(model="tiny", messages=_HELLO)
+    with pytest.raises(WebDisabled) as refused:
+        asyncio.run(searching_chat(chats, WebAccess(_Provider()), call, None, WebFetch()))
+    assert "web.fetch" in str(refused.value.remedy)
+    assert not chats.calls
 
 
 def test_an_error_in_a_later_round_ends_the_answer() -> None:

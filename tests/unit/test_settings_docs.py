@@ -198,11 +198,14 @@ def test_every_example_of_the_library_page_runs(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     file, able = tmp_path / "model.gguf", tmp_path / "able.gguf"
     file.write_bytes(gguf_bytes())
+    reranker = tmp_path / "reranker.gguf"
+    reranker.write_bytes(gguf_bytes({**SMALL_MODEL, "llama.pooling_type": 4}))
     able.write_bytes(gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": THINKS_WITH_TOOLS}))
 
     async def prepare() -> None:
         async with AsyncCorral() as corral:
             await corral.import_model(file, name="smollm2-135m-instruct:q4_1")
+            await corral.import_model(reranker, name="bge-reranker-v2-m3")
             await corral.import_model(able, name="qwen3:0.6b")
 
     asyncio.run(prepare())

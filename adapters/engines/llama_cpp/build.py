@@ -15,6 +15,7 @@ from corral.adapters.engines.llama_cpp.background import BackgroundWork
 from corral.adapters.engines.llama_cpp.batching import Completions
 from corral.adapters.engines.llama_cpp.context_settings import MAX_STREAMS, ContextSettings
 from corral.adapters.engines.llama_cpp.describing import Description
+from corral.adapters.engines.llama_cpp.embedder_opening import open_embedder
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
@@ -45,7 +46,6 @@ from corral.core.specs.engines import LoadRequest
 
 __all__ = ("build_engine",)
 
-_INPUTS_AT_ONCE = 8
 _TRIAL_CELLS = 256  # llama.cpp rounds up to this
 
 
@@ -98,7 +98,8 @@ class _Builder:
 
     def build(self, failed: contextlib.ExitStack, on_progress: OnLoadProgress) -> LlamaCppEngine:
         if not self._settings.generates:
-            info = self._info({"embedding"}, set(), {"streams": "none", "exact": "no: it is an embedding model"})
+            task: Task = "rerank" if self._model.ranks else "embedding"
+            info = self._info({task}, set(), {"streams": "none", "exact": "no: it computes texts together"})
             return LlamaCppEngine(
                 model=self._model,
                 completions=None,
@@ -239,20 +240,8 @@ class _Builder:
         return LlamaContext(self._model, params, size, num_ctx=settings.num_ctx, threads=self._tuner.threads)
 
     def _embedder(self, piece: Callable[[int], int] | None) -> LlamaEmbedder:
-        settings = self._settings
-
-        def make_context(cells: int) -> LlamaContext:
-            size = ContextSize(_INPUTS_AT_ONCE, cells)
-            params = settings.embedding_params(cells)
-            return LlamaContext(self._model, params, size, num_ctx=settings.num_ctx, threads=self._tuner.threads)
-
-        return LlamaEmbedder(
-            make_context,
-            self._tokenizer,
-            sizes=settings.embedding_cells(),
-            inputs_at_once=1 if settings.generates and self._options.exact else _INPUTS_AT_ONCE,
-            tuner=self._tuner,
-            piece=piece,
+        return open_embedder(
+            self._model, self._settings, self._tokenizer, self._tuner, exact=self._options.exact, piece=piece
         )
 
     def _exactness(self, trial: LlamaContext, trace: KernelTrace, *, trimmable: bool) -> Exactness:

@@ -46,10 +46,8 @@ class ContextSettings:
         trained = model.trained_context or DEFAULT_NUM_CTX
         self.num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, trained))
         self.chunk = max(SMALLEST_BATCH, min(options.num_batch, LARGEST_BATCH))
-        architecture = model.metadata("general.architecture") or ""
-        self._pooling = model.metadata(f"{architecture}.pooling_type")
-        causal = model.metadata(f"{architecture}.attention.causal") != "false"
-        self.generates = model.has_decoder and causal and self._pooling in (None, "0")
+        unpooled = model.pooling in (None, C.LLAMA_POOLING_TYPE_NONE)
+        self.generates = model.has_decoder and model.is_causal and unpooled
         self.one_rope = not model.scales_positions(self.num_ctx)
         self._flash_attention = self._chosen_flash_attention()
         self.most_streams = self._most_streams()
@@ -156,15 +154,15 @@ class ContextSettings:
 
     def embedding_params(self, cells: int) -> ContextParams:
         """Of a context for inputs of up to so many tokens. Raises `OutOfMemory` if there is not enough memory."""
-        kind = int(self._pooling) if self._pooling else C.LLAMA_POOLING_TYPE_NONE
-        if kind == C.LLAMA_POOLING_TYPE_NONE:
-            kind = C.LLAMA_POOLING_TYPE_LAST
+        kind = self._model.pooling or C.LLAMA_POOLING_TYPE_LAST
         # Pooling over all tokens needs them in one batch; the last token alone does not.
         whole = kind != C.LLAMA_POOLING_TYPE_LAST
         batch = max(LARGEST_BATCH, cells if whole else 0)
-        flash_attention = _FLASH_OFF if self.generates and self._options.exact else _FLASH_AUTO
+        exactly = self._options.exact and (self.generates or self._model.ranks)
+        flash_attention = _FLASH_OFF if exactly else _FLASH_AUTO  # it rounds keys and values to half floats
+        kv_cache_type = "f32" if self._options.exact and self._model.ranks else "f16"
         free = free_memory().get("cpu")
-        needed = self._kv_bytes(cells, "f16")
+        needed = self._kv_bytes(cells, kv_cache_type)
         needed += self._compute_bytes(cells, batch, outputs=0, flash_attention=flash_attention != _FLASH_OFF)
         if not self._gpu and free is not None and needed > free:
             raise OutOfMemory(
@@ -173,5 +171,5 @@ class ContextSettings:
                 "lower num_ctx, or free memory",
             )
         return ContextParams(
-            batch=batch, flash_attention=flash_attention, kv_cache_type="f16", pooling=kind, unified=True
+            batch=batch, flash_attention=flash_attention, kv_cache_type=kv_cache_type, pooling=kind, unified=True
         )

@@ -16,13 +16,13 @@ from corral.core.ports.engines import Prepared
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import EngineOutput
-from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, RerankRequest
 
 __all__ = ("LlamaCppEngine",)
 
 
 class LlamaCppEngine:
-    """Created by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings.
+    """Created by `loader.load`; one thread owns it. `completions` is None for a model that generates no text.
 
     `info` returns the same object until something has changed.
     """
@@ -54,12 +54,12 @@ class LlamaCppEngine:
         return self._tokenizer
 
     def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
-        if isinstance(request, EmbedRequest):
+        if isinstance(request, EmbedRequest | RerankRequest):
             self._embedder.add(request_id, request)
         elif isinstance(request, CompletionRequest) and self._completions is not None:
             self._completions.add(request_id, request, mask)
         elif isinstance(request, CompletionRequest):
-            raise Unsupported("this is an embedding model; it does not generate text")
+            raise Unsupported("this model does not generate text: it is an encoder")
         else:
             raise Unsupported(f"llama.cpp does not take a {type(request).__name__}")
 

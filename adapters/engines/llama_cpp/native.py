@@ -114,12 +114,12 @@ class LlamaContext:
         native, at = self._rows[row] if self._rows else (self._last, row)
         return native.logits(at)
 
-    def pooled(self, sequence: int) -> npt.NDArray[np.float32]:
-        """A copy of the pooled vector of a sequence of the last batch."""
+    def pooled(self, sequence: int, width: int | None = None) -> npt.NDArray[np.float32]:
+        """A copy of the pooled vector of a sequence of the last batch. A classifier's output has another `width`."""
         pointer = C.llama_get_embeddings_seq(self._native.handle, sequence)
         if not pointer:
             raise EngineError(f"llama.cpp has no embedding for sequence {sequence}")
-        return np.ctypeslib.as_array(pointer, (self.model.embedding_size,)).copy()
+        return np.ctypeslib.as_array(pointer, (width or self.model.embedding_size,)).copy()
 
     def set_threads(self, threads: int) -> None:
         """Set the number of threads for all decodes from now on."""

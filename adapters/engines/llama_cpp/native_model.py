@@ -10,7 +10,10 @@ import llama_cpp as C
 from corral.adapters.engines.llama_cpp.accents import strips_accents
 from corral.adapters.engines.llama_cpp.native_adapters import load_adapters
 from corral.adapters.engines.llama_cpp.native_file import file_metadata, open_file
+from corral.adapters.formats.gguf.header import HeaderFile
+from corral.adapters.formats.gguf.pooling import pooling_of
 from corral.core.ports.runners import OnLoadProgress
+from corral.core.random_access import RandomAccessFile
 from corral.core.specs.engines import LocalFile
 
 __all__ = ("LlamaModel", "supports_gpu")
@@ -60,7 +63,9 @@ class LlamaModel:
         self.sliding_window = int(C.llama_model_n_swa(self.handle))  # 0 if there is none
         self.heads = max(1, int(C.llama_model_n_head(self.handle)))
         usual = int(C.llama_model_n_embd(self.handle)) // self.heads
-        architecture = self.metadata("general.architecture") or ""
+        self.architecture = architecture = self.metadata("general.architecture") or ""
+        self.is_causal = self.metadata(f"{architecture}.attention.causal") != "false"
+        self.pooling = self._pooling(path)
         self._original_context = self.metadata(f"{architecture}.rope.scaling.original_context_length") or ""
         keys, values = (
             int(self.metadata(f"{architecture}.attention.{kind}_length") or usual) for kind in ("key", "value")
@@ -91,6 +96,26 @@ class LlamaModel:
         (llama_model::get_rope_factors)."""
         rounded = -(-cells // _CELLS_TOGETHER) * _CELLS_TOGETHER
         return self._original_context.isdigit() and rounded > int(self._original_context)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it scores pairs of texts."""
+        return self.pooling == int(C.LLAMA_POOLING_TYPE_RANK)
+
+    def chat_template(self, name: str) -> str | None:
+        """The template of this name, besides the usual one."""
+        text = C.llama_model_chat_template(self.handle, name.encode())
+        return None if text is None else text.decode("utf-8", "replace")
+
+    def _pooling(self, path: str) -> int | None:
+        stated = self.metadata(f"{self.architecture}.pooling_type")
+        if stated is not None:
+            return int(stated)
+        if self.is_causal:
+            return None
+        with RandomAccessFile(path) as source:  # llama.cpp does not tell which tensors there are
+            has_classifier = pooling_of(HeaderFile(source).header(), self.architecture) == "rank"
+        return C.LLAMA_POOLING_TYPE_RANK if has_classifier else None
 
     def metadata(self, key: str) -> str | None:
         return file_metadata(self.handle, key)

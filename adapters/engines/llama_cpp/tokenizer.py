@@ -38,12 +38,12 @@ class LlamaTokenizer:
         self._vocab = vocab
         self._strips_accents = model.strips_accents
         self._bos = int(C.llama_vocab_bos(vocab)) if C.llama_vocab_get_add_bos(vocab) else -1
-        ending = []
-        if C.llama_vocab_get_add_eos(vocab):
-            ending.append(int(C.llama_vocab_eos(vocab)))
-        if C.llama_vocab_get_add_sep(vocab):
-            ending.append(int(C.llama_vocab_sep(vocab)))
-        self._ending = tuple(ending)
+        eos = (int(C.llama_vocab_eos(vocab)),) if C.llama_vocab_get_add_eos(vocab) else ()
+        sep = (int(C.llama_vocab_sep(vocab)),) if C.llama_vocab_get_add_sep(vocab) else ()
+        # A SEP is what divides two texts (gguf-py's `add_sep_token`). Only a WordPiece ends a text with it as well.
+        words = int(C.llama_vocab_type(vocab)) == C.LLAMA_VOCAB_TYPE_WPM
+        self._ending = eos or (sep if words else ())
+        self._divider = eos + sep
         self._pieces: dict[int, bytes] = {}
         self._vocabulary: Vocabulary | None = None
         self._text_pieces = self._divided()
@@ -52,6 +52,21 @@ class LlamaTokenizer:
     def longest_token_bytes(self) -> int | None:
         """As `ModelInfo.longest_token_bytes`."""
         return self._text_pieces.sizes.longest
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """What the model wants in front of every text."""
+        return (self._bos,) if self._bos >= 0 else ()
+
+    @property
+    def divider(self) -> tuple[int, ...]:
+        """What the model wants between two texts that it reads together."""
+        return self._divider
+
+    @property
+    def ending(self) -> tuple[int, ...]:
+        """What the model wants at the end of every text."""
+        return self._ending
 
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         return [finished(self.encode_gradually(prompt)) for prompt in prompts]

@@ -14,10 +14,11 @@ _HEADS = frozenset({"cls.weight", "cls.output.weight"})
 def pooling_of(header: Header, architecture: str) -> str | None:
     """``none``, ``mean``, ``cls``, ``last`` or ``rank``; None for a model that generates text.
 
-    A file that does not say is a cross-encoder if it has a classifier: older conversions of bge-reranker are like that,
-    and llama-server has to be told with ``--reranking``.
+    A file of an encoder that does not say is a cross-encoder if it has a classifier: older conversions of bge-reranker
+    are like that, and llama-server has to be told with ``--reranking``.
     """
     kind = header.pairs.get(f"{architecture}.pooling_type")
     if isinstance(kind, int) and not isinstance(kind, bool) and kind >= 0:
         return POOLING_TYPES.get(kind, str(kind))
-    return "rank" if any(tensor.name in _HEADS for tensor in header.tensors) else None
+    is_encoder = header.pairs.get(f"{architecture}.attention.causal") is False
+    return "rank" if is_encoder and any(tensor.name in _HEADS for tensor in header.tensors) else None

@@ -19,13 +19,14 @@ from corral.api.http.anthropic.replies import (
     ThinkingBlock,
     ToolUseBlock,
 )
-from corral.api.http.anthropic.web_search import ended_block, use_block
+from corral.api.http.anthropic.web_blocks import WebOutput, counted, ended_block, input_of, use_block, web_output
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError
 from corral.api.http.remarks import Remarks
 from corral.api.http.sse import EVENT_STREAM, event
 from corral.api.http.thinking_tokens import ThinkingTokens
-from corral.core.generation.web_search import SearchBegun, SearchEnded
+from corral.core.generation.web_fetch import FetchBegun
+from corral.core.generation.web_search import SearchBegun
 from corral.core.models.model import StoredModel
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta, Finished, Output, Started, ToolCallPiece
@@ -38,8 +39,8 @@ _STOP = event(b'{"type":"message_stop"}', b"message_stop")
 
 
 class MessageWriter:
-    """The answer to one request. `stops` are the stop sequences of the client, `most_tokens` its limit; `searches`:
-    whether the model may search the web.
+    """The answer to one request. `stops` are the stop sequences of the client, `most_tokens` its limit; `uses_web`:
+    whether the model may search the web or fetch its pages.
     """
 
     dialect: Dialect = ANTHROPIC
@@ -47,10 +48,9 @@ class MessageWriter:
     ping = _PING
 
     def __init__(
-        self, model: str, stops: Sequence[str], most_tokens: int, remarks: Remarks, *, searches: bool = False
+        self, model: str, stops: Sequence[str], most_tokens: int, remarks: Remarks, *, uses_web: bool = False
     ) -> None:
         self._id = new_id("msg")
-        self._request_id = new_id("req")
         self._model = model
         self._stops = frozenset(stops)
         self._most_tokens = most_tokens
@@ -61,13 +61,13 @@ class MessageWriter:
         self._begun = self._completed = 0  # calls
         self._pieces = AnswerPieces()
         self._thinking = ThinkingTokens()
-        self._searches = 0 if searches else None
+        self._web = ServerToolUsage() if uses_web else None
 
     def begin(self, record: StoredModel) -> None:
         pass
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        return [(b"request-id", self._request_id.encode()), *self._remarks.headers()]
+        return self._remarks.headers()
 
     def failed(self, problem: ApiError) -> bytes:
         return event(ANTHROPIC.body(problem), b"error")
@@ -84,8 +84,8 @@ class MessageWriter:
         if isinstance(output, Started):
             self._remarks.started(output)
             return self._begin(output)
-        if isinstance(output, SearchBegun | SearchEnded):
-            return b"".join(self._search(output))
+        if (used := web_output(output)) is not None:
+            return b"".join(self._use_of_web(used))
         return self._end(output) if isinstance(output, Finished) else None
 
     def _begin(self, started: Started) -> bytes:
@@ -114,16 +114,13 @@ class MessageWriter:
                 parts.append(self._more({"type": "thinking_delta", "thinking": more}))
         return parts
 
-    def _search(self, output: SearchBegun | SearchEnded) -> list[bytes]:
+    def _use_of_web(self, output: WebOutput) -> list[bytes]:
         self._pieces.interrupted()
-        if isinstance(output, SearchEnded):
-            self._count_search(output)
-            return [*self._next("web_search_tool_result", ended_block(output)), *self._closed()]
-        begun = self._next("server_tool_use", use_block(output, {}))
-        return [*begun, self._more_input(_encode({"query": output.query}).decode()), *self._closed()]
-
-    def _count_search(self, ended: SearchEnded) -> None:
-        self._searches = (self._searches or 0) + (ended.problem is None)
+        if isinstance(output, SearchBegun | FetchBegun):
+            begun = self._next("server_tool_use", use_block(output, {}))
+            return [*begun, self._more_input(_encode(input_of(output)).decode()), *self._closed()]
+        self._web = counted(self._web or ServerToolUsage(), output)
+        return [*self._next("result", ended_block(output)), *self._closed()]
 
     @property
     def _place(self) -> int:
@@ -179,15 +176,15 @@ class MessageWriter:
         for output in outputs:
             if isinstance(output, Started):
                 self._remarks.started(output)
-            if isinstance(output, SearchBegun | SearchEnded):
+            if (used := web_output(output)) is not None:
                 close()
                 kind = ""
                 self._pieces.interrupted()
-                if isinstance(output, SearchBegun):
-                    blocks.append(use_block(output, {"query": output.query}))
+                if isinstance(used, SearchBegun | FetchBegun):
+                    blocks.append(use_block(used, input_of(used)))
                 else:
-                    self._count_search(output)
-                    blocks.append(ended_block(output))
+                    self._web = counted(self._web or ServerToolUsage(), used)
+                    blocks.append(ended_block(used))
             if not isinstance(output, Delta):
                 continue
             self._thinking.hear(output)
@@ -219,10 +216,8 @@ class MessageWriter:
 
     def _usage(self, finished: Finished) -> MessageUsage:
         usage = finished.usage
-        counted = _usage(usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens, self._thinking.count)
-        if self._searches is None:
-            return counted
-        return msgspec.structs.replace(counted, server_tool_use=ServerToolUsage(web_search_requests=self._searches))
+        tokens = _usage(usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens, self._thinking.count)
+        return tokens if self._web is None else msgspec.structs.replace(tokens, server_tool_use=self._web)
 
     def _reason(self, finished: Finished, begun: int, completed: int) -> tuple[str, str | None]:
         if completed and begun == completed:

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from corral.api.http.anthropic.web_search import read_results
+from corral.api.http.anthropic.web_blocks import read_page, read_results
 from corral.api.http.errors import ApiError
+from corral.core.generation.web_fetch import WEB_FETCH
 from corral.core.generation.web_search import WEB_SEARCH
 from corral.core.requests.messages import Message, ToolCall
 
@@ -160,7 +161,7 @@ class _Turn:
         )
 
     def _add_searched(self, block: Mapping[str, Any], at: str) -> None:
-        """What a search of the server has found, within the turn of the assistant: what it said before comes first."""
+        """What the server has found in the web, within the turn of the assistant: what it said before comes first."""
         before, self._before = self._before, []
         said = self.messages()
         self._clear()
@@ -195,8 +196,10 @@ def _result(content: Any, at: str) -> tuple[str, tuple[bytes, ...]]:
 
 
 def _found(block: Mapping[str, Any], at: str) -> Message:
-    text, call_id = read_results(block.get("content")), _string(block, "tool_use_id", at)
-    return Message(role="tool", content=text, tool_name=WEB_SEARCH, tool_call_id=call_id)
+    content, call_id = block.get("content"), _string(block, "tool_use_id", at)
+    if block["type"] == "web_fetch_tool_result":
+        return Message(role="tool", content=read_page(content), tool_name=WEB_FETCH, tool_call_id=call_id)
+    return Message(role="tool", content=read_results(content), tool_name=WEB_SEARCH, tool_call_id=call_id)
 
 
 def _document(block: Mapping[str, Any], at: str) -> str:
@@ -255,4 +258,5 @@ _READERS = {
     "server_tool_use": _Turn._add_call,
     "tool_result": _Turn._add_result,
     "web_search_tool_result": _Turn._add_searched,
+    "web_fetch_tool_result": _Turn._add_searched,
 }

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corral.api.http.anthropic.bodies import CountTokensBody, MessagesBody
-from corral.api.http.anthropic.web_search import is_web_search
+from corral.api.http.anthropic.web_tools import web_tool_of
 from corral.api.http.errors import ApiError
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.messages import Tool
@@ -70,10 +70,10 @@ def format_of(body: CountTokensBody) -> Constraint | None:
 
 
 def read_tools(given: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
-    """The tools that the client calls itself, without the one that searches the web. Raises `ApiError` 400 for others
+    """The tools that the client calls itself, without those of the web. Raises `ApiError` 400 for others
     that only Anthropic's servers have.
     """
-    return tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(given) if not is_web_search(tool))
+    return tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(given) if web_tool_of(tool) is None)
 
 
 def _tool(given: Mapping[str, Any], at: str) -> Tool:

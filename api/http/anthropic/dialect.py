@@ -41,6 +41,7 @@ _encode = msgspec.json.Encoder().encode
 class AnthropicDialect(ListingDialect):
     name: ClassVar[str] = "anthropic"
     error = AnthropicError
+    request_id_header: ClassVar[str] = "request-id"
     claims: ClassVar[Mapping[str, str]] = {"/v1/models": "anthropic-version"}
 
     def body(self, problem: ApiError) -> bytes:

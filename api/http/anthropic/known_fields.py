@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from corral.api.http.anthropic.bodies import CountTokensBody
-from corral.api.http.anthropic.web_search import is_web_search
+from corral.api.http.anthropic.web_tools import web_tool_of
 from corral.api.http.remarks import ByType, Fields, unused_fields
+from corral.core.generation.web_fetch import WEB_FETCH
+from corral.core.generation.web_search import WEB_SEARCH
 
 __all__ = ("ignored_fields",)
 
@@ -12,6 +16,13 @@ _BLOCK: Fields = {"type": None, "cache_control": None}
 _CALL: Fields = {**_BLOCK, "id": None, "name": None, "input": None}
 _SOURCE: Fields = {"type": None, "media_type": None, "data": None}
 _FOUND: Fields = {"type": None, "title": None, "url": None, "encrypted_content": None, "error_code": None}
+_FETCHED: Fields = {
+    "type": None,
+    "url": None,
+    "retrieved_at": None,
+    "error_code": None,
+    "content": {"type": None, "title": None, "source": _SOURCE, "cache_control": None},
+}
 _blocks: dict[str, Fields] = {
     "text": {**_BLOCK, "text": None},
     "image": {**_BLOCK, "source": _SOURCE},
@@ -20,6 +31,7 @@ _blocks: dict[str, Fields] = {
     "tool_use": _CALL,
     "server_tool_use": _CALL,
     "web_search_tool_result": {**_BLOCK, "tool_use_id": None, "content": _FOUND},
+    "web_fetch_tool_result": {**_BLOCK, "tool_use_id": None, "content": _FETCHED},
 }
 _BLOCKS = ByType(_blocks)
 _blocks["document"] = {**_BLOCK, "title": None, "context": None, "source": {**_SOURCE, "content": _BLOCKS}}
@@ -42,6 +54,8 @@ _WEB_SEARCH: Fields = {
     "allowed_domains": None,
     "blocked_domains": None,
 }
+_TOOLS: Mapping[str, Fields] = {WEB_SEARCH: _WEB_SEARCH, WEB_FETCH: {**_WEB_SEARCH, "max_content_tokens": None}}
+"""Those of the web, by name."""
 
 
 def ignored_fields(body: CountTokensBody) -> tuple[str, ...]:
@@ -54,7 +68,7 @@ def ignored_fields(body: CountTokensBody) -> tuple[str, ...]:
         body.output_config, {"effort": None, "format": {"type": None, "schema": None}}, "output_config"
     )
     for tool in body.tools:
-        found |= unused_fields(tool, _WEB_SEARCH if is_web_search(tool) else _TOOL, "tools")
+        found |= unused_fields(tool, _TOOLS.get(web_tool_of(tool) or "", _TOOL), "tools")
     found |= unused_fields(
         body.tool_choice, {"type": None, "name": None, "disable_parallel_tool_use": None}, "tool_choice"
     )

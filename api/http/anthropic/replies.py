@@ -13,6 +13,8 @@ __all__ = (
     "AnthropicErrorDetail",
     "AnthropicModel",
     "Block",
+    "FetchedDocument",
+    "FetchedText",
     "MessageReply",
     "MessageUsage",
     "ModelPage",
@@ -23,6 +25,9 @@ __all__ = (
     "ThinkingBlock",
     "TokenCount",
     "ToolUseBlock",
+    "WebFetchErrorBlock",
+    "WebFetchResultBlock",
+    "WebFetchToolResultBlock",
     "WebSearchErrorBlock",
     "WebSearchResultBlock",
     "WebSearchToolResultBlock",
@@ -90,7 +95,7 @@ class ToolUseBlock(AnthropicReply, frozen=True, kw_only=True, tag="tool_use"):
 
 
 class ServerToolUseBlock(AnthropicReply, frozen=True, kw_only=True, tag="server_tool_use"):
-    """A search that the server makes."""
+    """A search that the server makes, or a page that it fetches."""
 
     id: str
     name: str
@@ -117,11 +122,43 @@ class WebSearchToolResultBlock(AnthropicReply, frozen=True, kw_only=True, tag="w
     content: list[WebSearchResultBlock] | WebSearchErrorBlock
 
 
-Block = ThinkingBlock | TextBlock | ToolUseBlock | ServerToolUseBlock | WebSearchToolResultBlock
+class FetchedText(AnthropicReply, frozen=True, kw_only=True, tag="text"):
+    media_type: str = "text/plain"
+    data: str
+
+
+class FetchedDocument(AnthropicReply, frozen=True, kw_only=True, tag="document"):
+    source: FetchedText
+    title: str | None = None
+    citations: None = None
+
+
+class WebFetchResultBlock(AnthropicReply, frozen=True, kw_only=True, tag="web_fetch_result"):
+    """A page, as far as the model has read it."""
+
+    url: str
+    content: FetchedDocument
+    retrieved_at: str
+
+
+class WebFetchErrorBlock(AnthropicReply, frozen=True, kw_only=True, tag="web_fetch_tool_result_error"):
+    error_code: str
+
+
+class WebFetchToolResultBlock(AnthropicReply, frozen=True, kw_only=True, tag="web_fetch_tool_result"):
+    """A page that was fetched, or why it was not."""
+
+    tool_use_id: str
+    content: WebFetchResultBlock | WebFetchErrorBlock
+
+
+Block = (
+    ThinkingBlock | TextBlock | ToolUseBlock | ServerToolUseBlock | WebSearchToolResultBlock | WebFetchToolResultBlock
+)
 
 
 class ServerToolUsage(AnthropicReply, frozen=True, kw_only=True):
-    """How many searches the server has made. Those that failed do not count."""
+    """How many searches the server has made, and how many pages it has fetched. Those that failed do not count."""
 
     web_search_requests: int = 0
     web_fetch_requests: int = 0

@@ -23,13 +23,12 @@ from corral.api.http.anthropic.calls import (
 )
 from corral.api.http.anthropic.known_fields import ignored_fields
 from corral.api.http.anthropic.replies import MessageReply, TokenCount
-from corral.api.http.anthropic.web_search import read_web_search
+from corral.api.http.anthropic.web_tools import read_web_tools
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.api.http.remarks import Remarks
 from corral.core.generation.searching import searching_chat
-from corral.core.generation.web_search import with_web_search
 from corral.core.requests.calls import ChatCall
 
 __all__ = ("count_tokens", "create_message")
@@ -52,15 +51,13 @@ async def create_message(request: Request[Any, Any, Any]) -> ASGIApp:
     body = begun.body
     call, ignored = await _call(begun)
     call = msgspec.structs.replace(call, tool_calls_in_pieces=body.stream)
-    search, inference = read_web_search(body.tools), begun.runtime.inference
-    writer = MessageWriter(
-        body.model, body.stop_sequences, body.max_tokens, Remarks(ignored), searches=search is not None
-    )
+    used, inference, web = read_web_tools(body.tools), begun.runtime.inference, begun.runtime.web
+    writer = MessageWriter(body.model, body.stop_sequences, body.max_tokens, Remarks(ignored), uses_web=bool(used))
 
     async def open_generation() -> AnswerSource:
         with begun:
-            if search is not None:
-                return await searching_chat(inference, begun.runtime.web, call, search)
+            if used:
+                return await searching_chat(inference, web, call, used.search, used.fetch)
             return await inference.chat(call)
 
     return AnswerResponse(open_generation, writer, stream=body.stream)
@@ -76,8 +73,7 @@ async def count_tokens(request: Request[Any, Any, Any]) -> ASGIResponse:
     """How many tokens the prompt of a message has: it is rendered and tokenized, and nothing is computed."""
     begun = await begin(request, CountTokensBody, no_model=_NO_MODEL, not_found=_NOT_FOUND)
     call, ignored = await _call(begun)
-    if (search := read_web_search(begun.body.tools)) is not None:
-        call = with_web_search(call, search)
+    call = read_web_tools(begun.body.tools).offered(call)
     with begun:
         count = await begun.unless_client_leaves(begun.runtime.inference.count_tokens(call))
     headers = {name.decode(): value.decode() for name, value in Remarks(ignored).headers()}

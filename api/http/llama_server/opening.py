@@ -25,7 +25,7 @@ async def begun(request: Request[Any, Any, Any], kind: type[BodyT]) -> Inference
     return await begin(request, kind, no_model=_NO_MODEL, not_found="model '{}' not found", default_model=only_model)
 
 
-def only_model(request: Request[Any, Any, Any]) -> str:
+async def only_model(request: Request[Any, Any, Any]) -> str:
     """The only model in memory. Raises `ApiError` 400 if there is none, or if there are several."""
     names = sorted({one.record.name.short for one in models_of(request).loaded()})
     if len(names) == 1:

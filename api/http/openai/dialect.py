@@ -43,6 +43,7 @@ _encode = msgspec.json.Encoder().encode
 class OpenAIDialect(ListingDialect):
     name: ClassVar[str] = "openai"
     error = ErrorObject
+    request_id_header: ClassVar[str] = "x-request-id"
 
     def body(self, problem: ApiError) -> bytes:
         return _encode(ErrorObject(error=self.detail(problem)))
