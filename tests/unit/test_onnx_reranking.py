@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from corral import Corral
 from corral.adapters.engines.onnx_embeddings.spec import SPEC, OnnxEmbeddingsOptions
 from corral.core.errors import InvalidModelFile, PromptTooLong, Unsupported
 from corral.core.models.digests import digest_of
@@ -31,9 +32,6 @@ from corral.adapters.engines.onnx_embeddings.loader import load  # noqa: E402
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d"]
 VALUES = [100.0, 50.0, 0.25, -0.5, 1.0, -2.0, 4.0, -8.0]
 CONFIG = (
-    '{"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}, '
-    '"max_position_embeddings": 16}'
-)
     '{"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}, "max_position_embeddings": 16}'
 )
 
@@ -138,7 +136,8 @@ def test_long_documents_are_cut_and_long_queries_refused(make: Maker) -> None:
 
 
 def test_texts_as_ids_and_typed_control_tokens(make: Maker) -> None:
-    """Long texts come as ids with the tokens around them, which are not repeated; a separator that was typed is text."""
+    """Long texts come as ids with the tokens around them, which are not repeated; a separator that was typed stays
+    text."""
     engine = make()
     request = reranking("a b", "c d")
     query, document = engine.tokenizer.encode((request.query, request.documents[0]))  # type: ignore[union-attr]
@@ -181,3 +180,15 @@ def test_a_classifier_with_one_label_is_a_reranker(config: str, capabilities: tu
     )
     model = Model(format="onnx", files=files, capabilities=capabilities)
     assert (SPEC.match(model, None, OnnxEmbeddingsOptions()).score == 100) == bool(capabilities)
+
+
+def test_an_imported_folder_ranks(make: Maker, tmp_path: Path) -> None:
+    """The library imports the folder, knows that it is a reranker, and puts documents in order with it."""
+    make()
+    with Corral(models=tmp_path / "store", config="") as corral:
+        record = corral.import_model(tmp_path, name="scores")
+        assert corral.show(record.name.short).capabilities == ("rerank",)
+        found = corral.rerank("scores", "a b", DOCUMENTS, top_n=3)
+    best = sorted(DOCUMENTS, key=lambda document: -expected("a b", document))[:3]
+    assert [document.text for document in found.documents] == best
+    assert found.documents[0].score == pytest.approx(expected("a b", best[0]))
