@@ -41,7 +41,7 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
         if not call.truncate:
             for text in call.inputs:
                 require_room(model.info, len(text) if isinstance(text, str) else 0, most)
-        for group in groups_of(call.inputs, model.info):
+        for group in groups_of(call.inputs, model.info, most=64, most_characters=131_072):
             request = EmbedRequest(
                 caller=call.caller,
                 inputs=tuple((_part(text),) for text in group),

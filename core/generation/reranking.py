@@ -93,7 +93,7 @@ async def rank_documents(model: RunningModel, call: RerankCall, num_ctx: int | N
             require_room(model.info, len(call.query) + len(document), most)
     scores: list[float] = []
     prompt_tokens = 0
-    for group in groups_of(call.documents, model.info):
+    for group in groups_of(call.documents, model.info, most=128, most_characters=262_144):
         request = RerankRequest(
             caller=call.caller,
             query=(TextPart(text=call.query),),

@@ -13,6 +13,7 @@ pytest.importorskip("llama_cpp")
 
 from msgspec.structs import replace
 
+from corral.adapters.engines.llama_cpp import context_settings
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.query_pairs import TemplatePairs
 from corral.adapters.engines.llama_cpp.spec import SPEC
@@ -210,4 +211,15 @@ def test_without_exactness_scores_are_rounded(weights: Path) -> None:
     engine = loaded_engine(weights, options={"exact": False})
     answer = ranked(engine, reranking(QUERY, *DOCUMENTS))
     assert answer.scores == pytest.approx(reference_scores(QUERY, DOCUMENTS), abs=5e-3)
+    engine.close()
+
+
+def test_where_memory_is_scarce_scores_are_rounded(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact attention takes more memory than a quarter of what is free, so that the other kind is used."""
+    monkeypatch.setattr(context_settings, "free_memory", lambda: {"cpu": 4 << 20})
+    engine = loaded_engine(weights, options={})
+    scores = ranked(engine, reranking(QUERY, *DOCUMENTS)).scores
+    expected = reference_scores(QUERY, DOCUMENTS)
+    assert scores == pytest.approx(expected, abs=5e-3)
+    assert scores != pytest.approx(expected, abs=2e-4)
     engine.close()
