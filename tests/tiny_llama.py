@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
 
-__all__ = ("write_tiny_llama",)
+__all__ = ("letter_vocabulary", "write_tiny_llama")
 
 _WIDTH, _HEADS = 256, 4  # a row of 256 values is one block of a K-quant
 _LETTERS = "abcdefghijklmnopqrstuvwxyz .,"
@@ -56,6 +57,16 @@ def write_tiny_llama(path: Path, kind: str = "F16", *, layers: int = 1, seed: in
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "llama.rope.dimension_count": _WIDTH // _HEADS,
         "llama.vocab_size": len(texts),
+        **letter_vocabulary(letters),
+    }
+    path.write_bytes(gguf_header(3, pairs, tensors) + b"".join(data))
+    return path
+
+
+def letter_vocabulary(letters: str = _LETTERS) -> dict[str, Any]:
+    """The keys of a vocabulary of bytes and these letters, whose end of text is ``</s>``."""
+    texts = [*_TEXTS, *(letter.replace(" ", "▁") for letter in letters)]
+    return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.scores": [0.0] * 259 + [-float(rank) for rank in range(1, len(letters) + 1)],
@@ -65,5 +76,3 @@ def write_tiny_llama(path: Path, kind: str = "F16", *, layers: int = 1, seed: in
         "tokenizer.ggml.unknown_token_id": 0,
         "tokenizer.ggml.add_bos_token": True,
     }
-    path.write_bytes(gguf_header(3, pairs, tensors) + b"".join(data))
-    return path

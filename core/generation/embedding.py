@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 
 from corral.core.errors import EngineError, PromptTooLong
 from corral.core.generation.early_length_check import require_room
+from corral.core.generation.grouping import groups_of
 from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import EmbedCall
 from corral.core.requests.outputs import Embedded, Vectors
@@ -14,12 +14,6 @@ from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import EmbedRequest
 
 __all__ = ("embed_texts",)
-
-_GROUP_INPUTS, _GROUP_CHARACTERS = 64, 131_072
-"""The most of a list that is embedded at once. A longer text goes alone."""
-
-
-_Input = str | tuple[int, ...]
 
 _TINY_CONTEXT = 16
 """Tokens; the ones that models add to every text fit into any larger context."""
@@ -47,7 +41,7 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
         if not call.truncate:
             for text in call.inputs:
                 require_room(model.info, len(text) if isinstance(text, str) else 0, most)
-        for group in _groups(call.inputs, _most_inputs(model)):
+        for group in groups_of(call.inputs, model.info, most=64, most_characters=131_072):
             request = EmbedRequest(
                 caller=call.caller,
                 inputs=tuple((_part(text),) for text in group),
@@ -65,25 +59,6 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
 
 def _part(given: str | tuple[int, ...]) -> TextPart | TokensPart:
     return TextPart(text=given) if isinstance(given, str) else TokensPart(ids=given)
-
-
-def _most_inputs(model: RunningModel) -> int:
-    """One for engines that serve one request at a time, since all others wait until it is done."""
-    one_at_a_time = model.info.parallel == 1 and "batch" not in model.info.features
-    return 1 if one_at_a_time else _GROUP_INPUTS
-
-
-def _groups(inputs: Sequence[_Input], most: int) -> Iterator[list[_Input]]:
-    """Consecutive inputs that fit into a group, at least one each; an id counts as a character."""
-    group: list[_Input] = []
-    characters = 0
-    for text in inputs:
-        if group and (len(group) == most or characters + len(text) > _GROUP_CHARACTERS):
-            yield group
-            group, characters = [], 0
-        group.append(text)
-        characters += len(text)
-    yield group
 
 
 async def _embedded(model: RunningModel, request: EmbedRequest, name: str) -> Embedded:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from corral.core.access.limits import RateLimits
 from corral.core.errors import CorralError, EngineError, Unsupported
 from corral.core.generation.assembling import resolved_options
 from corral.core.generation.early_length_check import require_room
+from corral.core.generation.grouping import groups_of
 from corral.core.generation.opening import Catalog, ModelOpener
 from corral.core.generation.refusals import require_task
 from corral.core.ports.running import RunningModel, Task
@@ -23,8 +24,6 @@ from corral.core.requests.requests import RerankRequest
 __all__ = ("Reranking", "rank_documents")
 
 _RERANKING: frozenset[Task] = frozenset({"rerank"})
-_GROUP_DOCUMENTS, _GROUP_CHARACTERS = 128, 262_144
-"""The most of a list that is scored at once. A longer document goes alone."""
 
 _MOST_NAMED = 3
 """Rerankers that an error names."""
@@ -94,7 +93,7 @@ async def rank_documents(model: RunningModel, call: RerankCall, num_ctx: int | N
             require_room(model.info, len(call.query) + len(document), most)
     scores: list[float] = []
     prompt_tokens = 0
-    for group in _groups(call.documents, _most_documents(model)):
+    for group in groups_of(call.documents, model.info, most=128, most_characters=262_144):
         request = RerankRequest(
             caller=call.caller,
             query=(TextPart(text=call.query),),
@@ -106,25 +105,6 @@ async def rank_documents(model: RunningModel, call: RerankCall, num_ctx: int | N
         scores += part.scores
         prompt_tokens += part.prompt_tokens
     return Ranked(scores=tuple(scores), prompt_tokens=prompt_tokens)
-
-
-def _most_documents(model: RunningModel) -> int:
-    """One for engines that serve one request at a time, since all others wait until it is done."""
-    one_at_a_time = model.info.parallel == 1 and "batch" not in model.info.features
-    return 1 if one_at_a_time else _GROUP_DOCUMENTS
-
-
-def _groups(documents: Sequence[str], most: int) -> Iterator[list[str]]:
-    """Consecutive documents that fit into a group, at least one each."""
-    group: list[str] = []
-    characters = 0
-    for document in documents:
-        if group and (len(group) == most or characters + len(document) > _GROUP_CHARACTERS):
-            yield group
-            group, characters = [], 0
-        group.append(document)
-        characters += len(document)
-    yield group
 
 
 async def _ranked(model: RunningModel, request: RerankRequest, name: str) -> Ranked:

@@ -35,6 +35,7 @@ from corral.core.generation.refusals import (
 )
 from corral.core.generation.reranking import Reranking
 from corral.core.generation.single_call import until_first_call
+from corral.core.generation.time_limit import until_late
 from corral.core.generation.tokens import TokenService
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.format_checks import FormatChecker
@@ -204,6 +205,8 @@ class InferenceService:
                 outputs = await completed(view, lease.model, request, self._formats, self._parsers)
             if getattr(request, "tools", ()) and not getattr(request, "parallel_tool_calls", True):
                 outputs = until_first_call(outputs)
+            if isinstance(call, GenerateCall) and call.most_decode_s is not None:
+                outputs = until_late(outputs, call.most_decode_s)
             if self._checker is not None and (schema := schema_to_check(call)) is not None:
                 outputs = with_format_check(outputs, schema, self._checker)
             outputs = self._limits.metered(outputs, call.caller.principal)

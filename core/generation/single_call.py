@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 import msgspec
 
-from corral.core.requests.outputs import Delta, Finished, Output, Started, Usage
+from corral.core.generation.early_end import ended_early
+from corral.core.requests.outputs import Delta, Output
 
 __all__ = ("until_first_call",)
 
 
-async def until_first_call(outputs: AsyncGenerator[Output, None]) -> AsyncGenerator[Output, None]:
-    """The same outputs, to the first tool call; what would follow is not generated.
+def until_first_call(outputs: AsyncGenerator[Output, None]) -> AsyncGenerator[Output, None]:
+    """The same outputs, to the first tool call, as `ended_early`."""
+    return ended_early(outputs, _with_one_call, "stop")
 
-    The usage is then what has been generated so far. Its times are those seen from here: the wait for a turn counts as
-    prefill.
-    """
-    began_ns = prefilled_ns = time.perf_counter_ns()
-    prompt_tokens = cached_tokens = generated_tokens = 0
-    warnings: list[str] = []
-    async with aclosing(outputs):
-        async for output in outputs:
-            if isinstance(output, Started):
-                prefilled_ns = time.perf_counter_ns()
-                prompt_tokens, cached_tokens = output.prompt_tokens or 0, output.cached_tokens
-            elif isinstance(output, Delta):
-                generated_tokens += output.token_count
-                warnings += output.warnings
-                if output.tool_calls:
-                    first = tuple(piece for piece in output.tool_call_pieces if piece.index == 0)
-                    yield msgspec.structs.replace(output, tool_call_pieces=first, tool_calls=output.tool_calls[:1])
-                    break
-            yield output
-        else:
-            return
-    usage = Usage(
-        prompt_tokens=prompt_tokens,
-        cached_tokens=cached_tokens,
-        generated_tokens=generated_tokens,
-        prefill_ns=prefilled_ns - began_ns,
-        decode_ns=time.perf_counter_ns() - prefilled_ns,
-    )
-    yield Finished(reason="stop", usage=usage, warnings=tuple(warnings))
+
+def _with_one_call(delta: Delta) -> Delta | None:
+    if not delta.tool_calls:
+        return None
+    first = tuple(piece for piece in delta.tool_call_pieces if piece.index == 0)
+    return msgspec.structs.replace(delta, tool_call_pieces=first, tool_calls=delta.tool_calls[:1])

@@ -84,8 +84,9 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     `return_token_ids`: `Finished` carries the ids of prompt and answer. `earlier_ids` are such ids: the prompt
     continues them, and the model's own messages, which they contain, are not repeated. With `suffix`, the answer is
     what belongs between `prompt` and `suffix`; with `insert`, also if that is empty, and then the model sees the
-    `files`, and of all of these what fits. `template` is a Go template to use instead of the model's. `prompt_ids` take
-    the place of `prompt`: the model gets these tokens, and nothing around them.
+    `files`, and of all of these what fits. An answer that takes longer than `most_decode_s` since its first token ends
+    as soon as it has a whole line. `template` is a Go template to use instead of the model's. `prompt_ids` take the
+    place of `prompt`: the model gets these tokens, and nothing around them.
     """
 
     prompt: str
@@ -96,6 +97,7 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     raw: bool = False
     suffix: str = ""
     insert: bool = False
+    most_decode_s: float | None = None
     files: tuple[ContextFile, ...] = ()
     earlier_ids: tuple[int, ...] = ()
     return_token_ids: bool = False

@@ -95,6 +95,7 @@ def test_filling_in(client: httpx.Client, server: LiveServer) -> None:
     assert (word["content"], word["stop_type"], word["stopping_word"]) == ("the ", "word", "quick")
     chosen = post(client, "/infill", **GAP, response_fields=["content", "timings/prompt_n", "nothing/here"])
     assert chosen == {"content": ANSWER, "timings/prompt_n": chosen["timings/prompt_n"]}
+    assert post(client, "/infill", **GAP, t_max_predict_ms=1)["content"] == ANSWER, "it has no whole line"
     grammar = post(client, "/infill", **GAP, json_schema={"type": "integer"}, n_predict=4)
     assert int(grammar["content"]) is not None
 

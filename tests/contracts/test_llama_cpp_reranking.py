@@ -13,6 +13,7 @@ pytest.importorskip("llama_cpp")
 
 from msgspec.structs import replace
 
+from corral.adapters.engines.llama_cpp import context_settings
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.query_pairs import TemplatePairs
 from corral.adapters.engines.llama_cpp.spec import SPEC
@@ -35,6 +36,7 @@ from tests.tiny_cross_encoder import (
     write_tiny_cross_encoder,
 )
 from tests.tiny_llama import write_tiny_llama
+from tests.tiny_verdict_model import TEMPLATE, verdict, write_tiny_verdict_model
 
 LONG = "paris " * CONTEXT
 
@@ -166,6 +168,19 @@ def test_a_template_joins_query_and_document(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_a_model_that_says_yes_or_no(tmp_path: Path) -> None:
+    """Its score is the log-odds of its yes, after the template: llama.cpp gives the probabilities of both answers."""
+    engine = loaded_engine(write_tiny_verdict_model(tmp_path / "tiny.gguf"), options={})
+    request = reranking("the sea", "a ship at sea", "a horse", "", "rain and wind, and waves")
+    pairs = TemplatePairs(engine.tokenizer, TEMPLATE).inputs(request, 256)
+    answer = ranked(engine, request)
+    assert answer.scores == pytest.approx(list(map(verdict, pairs)), abs=1e-3)
+    assert np.ptp(answer.scores) > 0.1
+    assert answer.prompt_tokens == sum(map(len, pairs))
+    assert engine.info.tasks == {"rerank"}
+    engine.close()
+
+
 def test_it_does_nothing_else(engine: LlamaCppEngine) -> None:
     """A cross-encoder makes no vectors, and no text."""
     text = (TextPart(text="paris"),)
@@ -196,4 +211,15 @@ def test_without_exactness_scores_are_rounded(weights: Path) -> None:
     engine = loaded_engine(weights, options={"exact": False})
     answer = ranked(engine, reranking(QUERY, *DOCUMENTS))
     assert answer.scores == pytest.approx(reference_scores(QUERY, DOCUMENTS), abs=5e-3)
+    engine.close()
+
+
+def test_where_memory_is_scarce_scores_are_rounded(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact attention takes more memory than a quarter of what is free, so that the other kind is used."""
+    monkeypatch.setattr(context_settings, "free_memory", lambda: {"cpu": 4 << 20})
+    engine = loaded_engine(weights, options={})
+    scores = ranked(engine, reranking(QUERY, *DOCUMENTS)).scores
+    expected = reference_scores(QUERY, DOCUMENTS)
+    assert scores == pytest.approx(expected, abs=5e-3)
+    assert scores != pytest.approx(expected, abs=2e-4)
     engine.close()

@@ -64,7 +64,10 @@ def _pythons() -> list[str]:
     own = [sys.executable]
     if os.environ.get(_INSTALL) != "1" and not (_cache() / _FOLDER).exists():
         return own
-    return [str(_cached(_FOLDER, _install) / _PYTHON), *own]
+    try:
+        return [str(_cached(_FOLDER, _install) / _PYTHON), *own]
+    except subprocess.CalledProcessError:  # pip has said why
+        return own
 
 
 def _install(scratch: Path) -> Path:

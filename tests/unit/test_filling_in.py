@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 from msgspec.structs import replace
@@ -12,8 +13,10 @@ from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.fake.tokenizer import FakeTokenizer
 from corral.adapters.runners.thread import ThreadRunner
 from corral.core.generation.filling_in import fitting_insert, insert_prompt
+from corral.core.generation.time_limit import until_late
 from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import ContextFile, GenerateCall
+from corral.core.requests.outputs import Delta, Finished, Output, Started, Usage
 from corral.core.requests.prompts import Prompt, TokensPart
 from corral.core.requests.requests import CompletionRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest
@@ -94,3 +97,38 @@ async def with_model(check: Callable[[RunningModel], Awaitable[None]]) -> None:
         await check(model)
     finally:
         await model.aclose()
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["a", "b\n", "c", "d"], "ab\nc"),
+        (["a", "b", "c", "d\n", "e"], "abcd\n"),
+        (["a", "b", "c", "d"], "abcd"),
+        (["a\n", "b"], "a\nb"),
+    ],
+)
+def test_an_answer_that_takes_too_long(texts: list[str], said: str) -> None:
+    """It ends with the first text that comes too late, if there is a whole line; each of these takes a second."""
+    ended = []
+
+    async def answer() -> AsyncGenerator[Output, None]:
+        try:
+            yield Started(prompt_tokens=3, cached_tokens=1)
+            for text in texts:
+                yield Delta(text=text, token_count=1)
+            yield Finished(reason="stop", usage=Usage(prompt_tokens=3, generated_tokens=len(texts)))
+        finally:
+            ended.append(True)
+
+    async def heard() -> list[Output]:
+        seconds = itertools.count()
+        return [output async for output in until_late(answer(), 1.5, lambda: float(next(seconds)))]
+
+    outputs = asyncio.run(heard())
+    assert "".join(output.text for output in outputs if isinstance(output, Delta)) == said
+    finished = outputs[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == ("stop" if said == "".join(texts) else "length")
+    assert finished.usage.generated_tokens == sum(isinstance(output, Delta) for output in outputs)
+    assert ended == [True]

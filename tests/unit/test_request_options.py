@@ -26,8 +26,7 @@ ROOT = Path(corral.__file__).parent
 PARTS = ("core", "adapters", "plugins", "api")
 STATED_IN = {"core/requests/requests.py", "core/requests/options.py"}
 LIMITED_IN = {"core/requests/option_values.py"}
-# Fields of other APIs by these names.
-TRANSLATED_IN = {"api/http/openai/bodies.py", "api/http/openai/options.py", "api/http/llama_server/bodies.py"}
+TRANSLATED_IN = {"api/http/openai/bodies.py", "api/http/openai/options.py"}  # fields of OpenAI's own by these names
 IMPLEMENTED_IN = ("adapters/engine_kit/sampling/", "adapters/engines/")
 # Names that stand for other things as well, such as a stop string of a template.
 WORDS = {"stop", "seed", "temperature", "num_predict", "ignore_eos", "logit_bias", "top_k", "top_p"}

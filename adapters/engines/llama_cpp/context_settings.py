@@ -153,16 +153,21 @@ class ContextSettings:
         return cell_levels(FIRST_CELLS, self.num_ctx) if self.one_rope else [self.num_ctx]
 
     def embedding_params(self, cells: int) -> ContextParams:
-        """Of a context for inputs of up to so many tokens. Raises `OutOfMemory` if there is not enough memory."""
+        """Of a context for inputs of up to so many tokens. Raises `OutOfMemory` if there is not enough memory.
+
+        Exact ones are without flash attention, which rounds keys and values to half floats. Without it, long inputs
+        take much memory: if that is scarce, scores are rounded.
+        """
         kind = self._model.pooling or C.LLAMA_POOLING_TYPE_LAST
         # Pooling over all tokens needs them in one batch; the last token alone does not.
         whole = kind != C.LLAMA_POOLING_TYPE_LAST
         batch = max(LARGEST_BATCH, cells if whole else 0)
-        exactly = self._options.exact and (self.generates or self._model.ranks)
-        flash_attention = _FLASH_OFF if exactly else _FLASH_AUTO  # it rounds keys and values to half floats
+        exactly = self._options.exact and (self.generates or (self._model.ranks and not self._gpu))
         free = free_memory().get("cpu")
-        needed = self._kv_bytes(cells, "f16")
-        needed += self._compute_bytes(cells, batch, outputs=0, flash_attention=flash_attention != _FLASH_OFF)
+        needed = self._pooled_bytes(cells, batch, exactly=exactly)
+        if exactly and self._model.ranks and free is not None and needed > free // _SHARE_OF_FREE:
+            exactly = False
+            needed = self._pooled_bytes(cells, batch, exactly=False)
         if not self._gpu and free is not None and needed > free:
             raise OutOfMemory(
                 f"embeddings of up to {cells} tokens need about {needed >> 20} MiB more memory, but only "
@@ -170,5 +175,16 @@ class ContextSettings:
                 "lower num_ctx, or free memory",
             )
         return ContextParams(
-            batch=batch, flash_attention=flash_attention, kv_cache_type="f16", pooling=kind, unified=True
+            batch=batch,
+            flash_attention=_FLASH_OFF if exactly else _FLASH_AUTO,
+            kv_cache_type=self._pooled_kv_type(exactly=exactly),
+            pooling=kind,
+            unified=True,
         )
+
+    def _pooled_kv_type(self, *, exactly: bool) -> str:
+        return "f32" if exactly and self._model.ranks else "f16"
+
+    def _pooled_bytes(self, cells: int, batch: int, *, exactly: bool) -> int:
+        kv_bytes = self._kv_bytes(cells, self._pooled_kv_type(exactly=exactly))
+        return kv_bytes + self._compute_bytes(cells, batch, outputs=0, flash_attention=not exactly)

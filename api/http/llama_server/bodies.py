@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import msgspec
 
 from corral.api.http.errors import ApiError
 from corral.api.http.go_json import UNKNOWN
 from corral.api.http.model_body import MOST_INPUTS, MOST_MESSAGES, MOST_TOOLS, ModelBody, require_few
+from corral.core.requests.options import OPTIONS
 
-__all__ = ("ApplyTemplateBody", "DetokenizeTokensBody", "InfillBody", "LlamaServerBody", "TokenizeContentBody")
+__all__ = (
+    "SAMPLING",
+    "ApplyTemplateBody",
+    "DetokenizeTokensBody",
+    "InfillBody",
+    "InfillFields",
+    "LlamaServerBody",
+    "TokenizeContentBody",
+)
 
 
 class LlamaServerBody(ModelBody, frozen=True, kw_only=True):
@@ -69,8 +78,8 @@ class ApplyTemplateBody(LlamaServerBody, frozen=True, kw_only=True):
         require_few("tools", self.tools, MOST_TOOLS)
 
 
-class InfillBody(LlamaServerBody, frozen=True, kw_only=True):
-    """``POST /infill``. Sampling options have llama-server's names; those that are not sent are as the model has them.
+class InfillFields(LlamaServerBody, frozen=True, kw_only=True):
+    """The fields of ``/infill`` that are no options of sampling.
 
     `prompt` is the beginning of what is filled in: the answer goes on behind it. `input_extra` are other files, each
     with a `text` and perhaps a `filename`.
@@ -87,36 +96,11 @@ class InfillBody(LlamaServerBody, frozen=True, kw_only=True):
     max_tokens: int | None = None
     n_keep: int | None = None
     n_probs: int = 0
+    t_max_predict_ms: float = 0.0
     response_fields: list[str] = msgspec.field(default_factory=list)
     cache_prompt: bool = True
     grammar: str = ""
     json_schema: Any = None
-    seed: int | None = None
-    stop: Any = None
-    temperature: Any = None
-    dynatemp_range: Any = None
-    dynatemp_exponent: Any = None
-    top_k: Any = None
-    top_p: Any = None
-    min_p: Any = None
-    top_n_sigma: Any = None
-    typical_p: Any = None
-    xtc_probability: Any = None
-    xtc_threshold: Any = None
-    repeat_last_n: Any = None
-    repeat_penalty: Any = None
-    presence_penalty: Any = None
-    frequency_penalty: Any = None
-    dry_multiplier: Any = None
-    dry_base: Any = None
-    dry_allowed_length: Any = None
-    dry_penalty_last_n: Any = None
-    dry_sequence_breakers: Any = None
-    mirostat: Any = None
-    mirostat_tau: Any = None
-    mirostat_eta: Any = None
-    ignore_eos: Any = None
-    logit_bias: Any = None
 
     def check(self) -> None:
         super().check()
@@ -132,6 +116,23 @@ class InfillBody(LlamaServerBody, frozen=True, kw_only=True):
                 raise _wrong('extra_context chunk must contain a "text" field with a string value')
             if not isinstance(chunk.get("filename", ""), str):
                 raise _wrong('extra_context chunk\'s "filename" field must be a string')
+
+
+SAMPLING = tuple(name for name, row in OPTIONS.items() if row.scope == "sampling" and name != "num_predict")
+"""The options that have llama-server's names in Corral's table. The other one is `n_predict` there."""
+
+InfillBody = cast(
+    "type[InfillFields]",
+    msgspec.defstruct(
+        "InfillBody",
+        [(name, Any, None) for name in SAMPLING],
+        bases=(InfillFields,),
+        namespace={"__doc__": "``POST /infill``. Options that are not sent are as the model has them."},
+        module=__name__,
+        frozen=True,
+        kw_only=True,
+    ),
+)
 
 
 def _wrong(text: str) -> ApiError:

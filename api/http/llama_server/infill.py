@@ -9,7 +9,7 @@ from litestar.types import ASGIApp
 
 from corral.api.http.answers import AnswerResponse
 from corral.api.http.errors import ApiError
-from corral.api.http.llama_server.bodies import InfillBody
+from corral.api.http.llama_server.bodies import SAMPLING, InfillBody, InfillFields
 from corral.api.http.llama_server.infill_form import InfillAnswer, InfillForm
 from corral.api.http.llama_server.opening import begun, loading
 from corral.api.http.prologue import INFERENCE_STATUSES
@@ -17,7 +17,6 @@ from corral.api.http.remarks import Remarks
 from corral.core.generation.answers import Generation
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ContextFile, GenerateCall
-from corral.core.requests.options import OPTIONS
 from corral.core.requests.requests import Constraint
 
 __all__ = ("infill",)
@@ -26,7 +25,6 @@ _MOST_PROBS = 20
 _ANY_SEED = 0xFFFFFFFF
 """llama-server's number for a seed that is drawn."""
 _UNNAMED = "tmp"
-_SAMPLING = [name for name, row in OPTIONS.items() if row.scope == "sampling" and name in InfillBody.__struct_fields__]
 
 
 @post(
@@ -47,6 +45,7 @@ async def infill(request: Request[Any, Any, Any]) -> ASGIApp:
         suffix=body.input_suffix or "",
         insert=True,
         files=tuple(files),
+        most_decode_s=body.t_max_predict_ms / 1000 if body.t_max_predict_ms > 0 else None,
         options=_options(body),
         logprobs=body.n_probs or None,
         constraint=_constraint(body),
@@ -62,9 +61,9 @@ async def infill(request: Request[Any, Any, Any]) -> ASGIApp:
     return AnswerResponse(open_generation, form, stream=body.stream)
 
 
-def _options(body: InfillBody) -> dict[str, Any]:
+def _options(body: InfillFields) -> dict[str, Any]:
     """The options of the request: llama-server's names are those of Corral's table, but for two."""
-    own = {name: getattr(body, name) for name in _SAMPLING}
+    own = {name: getattr(body, name) for name in SAMPLING}
     own["num_predict"] = body.max_tokens if body.n_predict is None else body.n_predict
     own["num_keep"] = body.n_keep
     if own["seed"] == _ANY_SEED:
@@ -72,7 +71,7 @@ def _options(body: InfillBody) -> dict[str, Any]:
     return {**body.options, **{name: value for name, value in own.items() if value is not None}}
 
 
-def _constraint(body: InfillBody) -> Constraint | None:
+def _constraint(body: InfillFields) -> Constraint | None:
     if body.grammar and body.json_schema is not None:
         raise ApiError(400, 'Either "json_schema" or "grammar" can be specified, but not both', param="grammar")
     if body.grammar:
