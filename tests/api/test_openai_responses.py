@@ -6,6 +6,7 @@ import asyncio
 import base64
 import functools
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -513,7 +514,7 @@ def test_a_background_is_cancelled(slow: LiveServer, within: Any) -> None:
             retrieved(client, other.id)
 
 
-def test_a_background_is_followed(slow: LiveServer, within: Any) -> None:
+def test_a_background_is_followed(slow: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
     """A client that has left comes back to the events it has not seen; what has ended tells its end."""
     with connected(slow) as client:
         stream = respond(client, background=True, stream=True)
@@ -536,6 +537,7 @@ def test_a_background_is_followed(slow: LiveServer, within: Any) -> None:
             retrieved(client, quiet.id, stream=True, extra_query={"starting_after": "x"})
         client.responses.cancel(quiet.id)
         assert slow.active() == 0
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_the_background_is_bounded(slow: LiveServer) -> None:
