@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from corral.api.http.pings import Pings
 from corral.api.http.prologue import InferenceRequest
 from corral.api.http.sse import COMMENT, EVENT_STREAM
 from corral.core.access_errors import TooManyRequests
+from corral.core.errors import Cancelled, ServerBusy
 
 __all__ = ("FollowedResponse", "cancel_response", "go_on")
 
@@ -65,10 +67,11 @@ class FollowedResponse:
         async def send_part(part: bytes) -> None:
             await send({"type": "http.response.body", "body": part, "more_body": True})
 
-        async with CancelOnDisconnect(scope), Pings(lambda: send_part(COMMENT)) as pings:
-            async for part in self._live.follow(self._first):
-                pings.sent()
-                await send_part(unbroken(part))
+        with suppress(Cancelled, ServerBusy):  # the client has left, or the server stops
+            async with CancelOnDisconnect(scope), Pings(lambda: send_part(COMMENT)) as pings:
+                async for part in self._live.follow(self._first):
+                    pings.sent()
+                    await send_part(unbroken(part))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
