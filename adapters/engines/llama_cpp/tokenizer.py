@@ -38,8 +38,11 @@ class LlamaTokenizer:
         self._vocab = vocab
         self._strips_accents = model.strips_accents
         self._bos = int(C.llama_vocab_bos(vocab)) if C.llama_vocab_get_add_bos(vocab) else -1
-        eos = (int(C.llama_vocab_eos(vocab)),) if C.llama_vocab_get_add_eos(vocab) else ()
-        sep = (int(C.llama_vocab_sep(vocab)),) if C.llama_vocab_get_add_sep(vocab) else ()
+        # A vocabulary may lack a token that it asks for (-1); llama-server takes SEP for a missing EOS.
+        eos_id, sep_id = int(C.llama_vocab_eos(vocab)), int(C.llama_vocab_sep(vocab))
+        last = eos_id if eos_id >= 0 else sep_id
+        eos = (last,) if C.llama_vocab_get_add_eos(vocab) and last >= 0 else ()
+        sep = (sep_id,) if C.llama_vocab_get_add_sep(vocab) and sep_id >= 0 else ()
         # A SEP is what divides two texts (gguf-py's `add_sep_token`). Only a WordPiece ends a text with it as well.
         words = int(C.llama_vocab_type(vocab)) == C.LLAMA_VOCAB_TYPE_WPM
         self._ending = eos or (sep if words else ())
