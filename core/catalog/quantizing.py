@@ -59,11 +59,14 @@ def known_quantization(wanted: str) -> QuantizationType:
 
 
 def check_quantization(wanted: str, metadata: ModelMetadata | None, *, requantize: bool) -> QuantizationType | None:
-    """The type to quantize to; None if the weights have it already. Raises `InvalidRequest` with Ollama's texts."""
+    """The type to quantize to; None if the weights have it already. `metadata` is None for weights without a
+    header, such as those of a folder. Raises `InvalidRequest`, with Ollama's texts where it has them."""
     kind = known_quantization(wanted)
     if metadata is not None and metadata.file_type == kind:
         return None
-    if metadata is None or not (metadata.file_type in UNQUANTIZED or requantize):
+    if metadata is None:
+        raise InvalidRequest(f"these weights cannot be quantized to {kind}: only weights in GGUF can be")
+    if not (metadata.file_type in UNQUANTIZED or requantize):
         raise InvalidRequest(
             "quantization is only supported for F16, BF16 and F32 models",
             "weights that are quantized already lose quality once more; corral quantize --requantize does it",
