@@ -23,6 +23,7 @@ class LiveResponse:
         self._keep = keep
         self._events: list[bytes] = []
         self._changed = asyncio.Event()
+        self._has_told_end = False
 
     async def begin(self) -> None:
         """Keeps the response before anything is computed, so that a restart does not lose it."""
@@ -43,7 +44,8 @@ class LiveResponse:
             if not writer.has_ended:
                 writer.fail(OPENAI.problem(error))
                 await self._conclude()
-        self._tell()
+        finally:
+            self._tell()
 
     async def cancelled(self) -> None:
         """Ends the response once `run` has been cancelled, unless it had ended before."""
@@ -60,7 +62,7 @@ class LiveResponse:
             while first < len(self._events):
                 yield self._events[first]
                 first += 1
-            if self.writer.has_concluded:
+            if self._has_told_end:
                 return
             await self._changed.wait()
 
@@ -70,4 +72,5 @@ class LiveResponse:
 
     def _tell(self) -> None:
         self._events += self.writer.take()
+        self._has_told_end = self.writer.has_concluded
         self._changed.set()
