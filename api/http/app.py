@@ -11,11 +11,11 @@ from litestar.datastructures import State
 from corral.api.http.access_control import AccessControl
 from corral.api.http.admission import Door, require_route_scope
 from corral.api.http.anthropic import router as anthropic_router
-from corral.api.http.body import BodyTooLarge, refuse_body
+from corral.api.http.body import refuse_body
 from corral.api.http.body_memory import BodyMemory
 from corral.api.http.dialects import Dialect, Dialects
 from corral.api.http.disconnect import cancelled_on_disconnect
-from corral.api.http.errors import EXCEPTION_HANDLERS
+from corral.api.http.errors import EXCEPTION_HANDLERS, BodyTooLarge
 from corral.api.http.llama_server import routers as llama_server_routers
 from corral.api.http.ollama import router as ollama_router
 from corral.api.http.ollama.dialect import OLLAMA

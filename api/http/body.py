@@ -15,11 +15,11 @@ from litestar.types import Receive, Send
 from corral.api.http.body_memory import BodyMemory, BytesRead
 from corral.api.http.content_encoding import NextChunk, unpacked
 from corral.api.http.disconnect import when_client_leaves
-from corral.api.http.errors import JSON, ApiError, asked_of, dialects_of
+from corral.api.http.errors import JSON, ApiError, BodyTooLarge, asked_of, dialects_of
 from corral.api.http.go_json import Body, decode_body, decode_plain
 from corral.api.http.json_shape import MOST_DEPTH, JsonShape
 
-__all__ = ("BodyTooLarge", "read_json", "refuse_body")
+__all__ = ("read_json", "refuse_body")
 
 BodyT = TypeVar("BodyT", bound=Body)
 
@@ -33,13 +33,6 @@ _MOST_TEXT_BYTES = 16 * 1024 * 1024
 _TOO_MUCH_TEXT = (
     f"the strings of the request take more than the {_MOST_TEXT_BYTES} bytes of memory allowed for one request"
 )
-
-
-class BodyTooLarge(ApiError):
-    """The body exceeds the limit. Most of it has not been read."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(413, f"the request body is larger than the limit of {limit_bytes} bytes")
 
 
 async def read_json(request: Request[Any, Any, Any], kind: type[BodyT]) -> BodyT:

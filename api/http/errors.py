@@ -35,6 +35,7 @@ __all__ = (
     "JSON",
     "STATUSES",
     "ApiError",
+    "BodyTooLarge",
     "ErrorReply",
     "Headers",
     "asked_of",
@@ -97,6 +98,13 @@ class ApiError(Exception):
         self.param = param
         self.kind = kind
         self.headers = dict(headers or {})
+
+
+class BodyTooLarge(ApiError):
+    """The body exceeds the limit. Most of it has not been read."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(413, f"the request body is larger than the limit of {limit_bytes} bytes")
 
 
 class ErrorReply(Value, frozen=True, kw_only=True):

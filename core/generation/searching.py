@@ -124,7 +124,8 @@ class SearchingAnswer:
                 yield tool.begun(call)
                 made.append(await tool.make(call, self._seen(made)))
                 yield made[-1].output
-            if not made or heard.has_own_calls:
+            offered = {tool.name for tool in self._call.tools}
+            if heard.has_own_calls or not any(asked.name in offered for asked in heard.web_calls[: len(made)]):
                 break
             left = None if self._most_tokens is None else self._most_tokens - usage.generated_tokens
             if left is not None and left <= 0:

@@ -85,9 +85,9 @@ class WebSearcher:
     async def _ended(self, id: str, query: str) -> SearchEnded:
         if self._left <= 0:
             return SearchEnded(id=id, problem="too_many_uses")
+        self._left -= 1  # of calls, whatever becomes of them: a model may repeat the same mistake for ever
         if not query:
             return SearchEnded(id=id, problem="no_query")
-        self._left -= 1
         allowed = self._search.allowed_domains
         if len(allowed) == 1:  # search services understand this; of several domains, only some of them do
             query = f"site:{allowed[0]} {query}"
@@ -132,13 +132,13 @@ class PageReader:
     async def _ended(self, id: str, url: str, seen: Iterable[str]) -> FetchEnded:
         if self._left <= 0:
             return FetchEnded(id=id, problem="too_many_uses")
+        self._left -= 1
         if not url:
             return FetchEnded(id=id, problem="no_url")
         if not any(url in text for text in seen):
             return FetchEnded(id=id, problem="unknown_url")
         if self._filter and not self._filter.lets(url if "://" in url else f"https://{url}"):
             return FetchEnded(id=id, problem="refused_url")
-        self._left -= 1
         problem: FetchProblem = "not_accessible"
         try:
             page = await self._web.fetch(url, caller=self._caller)

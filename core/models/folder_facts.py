@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -42,6 +42,7 @@ class _Fields(msgspec.Struct, frozen=True):
     hidden_size: msgspec.Raw = _EMPTY
     model_type: msgspec.Raw = _EMPTY
     architectures: msgspec.Raw = _EMPTY
+    id2label: msgspec.Raw = _EMPTY
     max_position_embeddings: msgspec.Raw = _EMPTY
     max_seq_length: msgspec.Raw = _EMPTY
     model_max_length: msgspec.Raw = _EMPTY
@@ -73,7 +74,7 @@ def folder_facts(texts: Mapping[str, bytes]) -> FolderFacts:
     """Reads the files of `FACT_FILES` that exist; `texts` are their contents by path. Raises `InvalidModelFile`.
 
     A folder with ``genai_config.json`` is a generator. Any other is a sentence encoder, unless ``config.json`` names a
-    model that generates or classifies.
+    model that generates or classifies; a classifier with one label is a reranker.
     """
     genai, model, tokenizer = (_read(texts, path) for path in (_GENAI, _MODEL, _TOKENIZER))
     if _GENAI in texts:
@@ -94,8 +95,14 @@ def folder_facts(texts: Mapping[str, bytes]) -> FolderFacts:
         context_length=next((count for length in lengths if (count := _count(length)) is not None), None),
         embedding_length=_count(model.hidden_size),
         template=_template(texts, tokenizer) if _TEMPLATE in texts else None,
-        capabilities=("embedding",) if encodes else (),
+        capabilities=("embedding",) if encodes else ("rerank",) if _has_one_label(model, kinds) else (),
     )
+
+
+def _has_one_label(model: _Fields, kinds: Sequence[str]) -> bool:
+    """Whether a classifier gives one score, as a cross-encoder does; transformers states labels unless they are two."""
+    classifies = any(kind.endswith("ForSequenceClassification") for kind in kinds)
+    return classifies and len(_value(model.id2label, dict[str, msgspec.Raw], {})) == 1
 
 
 def _template(texts: Mapping[str, bytes], tokenizer: _Fields) -> TemplateText | None:

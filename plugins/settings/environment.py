@@ -112,6 +112,7 @@ VARIABLES = (
     Variable(name="LOG_LEVEL", path=("log", "level")),
     Variable(name="LOG_JSON", path=("log", "json"), parse=_flag),
     Variable(name="NOHISTORY", path=("cli", "history"), parse=_no_flag, ollama=True),
+    Variable(name="RESPONSES", path=("responses", "store")),
     Variable(name="WEB_SEARCH", path=("web", "search")),
     Variable(name="WEB_FETCH", path=("web", "fetch"), parse=_flag),
     Variable(name="SEARXNG_URL", path=("search_providers", "searxng", "url")),

@@ -7,6 +7,7 @@ import base64
 import functools
 import json
 import logging
+import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -407,6 +408,7 @@ def test_what_has_no_effect_is_named(client: openai.OpenAI) -> None:
         ({"tool_choice": "maybe"}, "invalid tool_choice"),
         ({"text": {"format": {"type": "poem"}}}, 'text.format: the type "poem" is not supported'),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "json_schema has no schema"),
+        ({"text": {"format": ["text"]}}, "text.format must be an object"),
         ({"truncation": "some"}, 'truncation is "some"'),
         ({"max_output_tokens": 0}, "max_output_tokens must be at least 1"),
         ({"top_logprobs": 30}, "top_logprobs must be between 0 and 20"),
@@ -598,3 +600,31 @@ def test_a_request_in_zstd(shared_server: Any) -> None:
     body = zstd_module().compress(json.dumps({"model": MODEL, "input": "hello"}).encode())
     answer = httpx.post(f"{shared_server.url}/v1/responses", content=body, headers={"content-encoding": "zstd"})
     assert answer.json()["output"][0]["content"][0]["text"] == ANSWER
+
+
+ITEMS: tuple[dict[str, Any], ...] = (
+    {"role": "user", "content": "hi"},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]},
+    {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"},
+    {"type": "function_call_output", "call_id": "c", "output": "y"},
+    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]},
+    {"type": "web_search_call", "results": [{"url": "u"}], "action": {"type": "search", "query": "q"}},
+)
+JUNK: tuple[Any, ...] = (None, -1, 1e30, "", "x", [], {}, [None], {"a": []}, True, ["x"], [{"type": "input_text"}])
+FIELDS = ("instructions", "tools", "tool_choice", "text", "reasoning", "metadata", "include", "truncation", "stream")
+
+
+def test_whatever_is_sent(shared_server: Any) -> None:
+    """Values of any kind in any field are answered or refused; nothing is an unforeseen error."""
+    chance = random.Random(7)
+    with httpx.Client(base_url=f"{shared_server.url}/v1", timeout=60) as client:
+        for _ in range(80):
+            items = [dict(chance.choice(ITEMS)) for _ in range(chance.randint(1, 3))]
+            body: dict[str, Any] = {"model": MODEL, "input": items, "max_output_tokens": 1}
+            for place in (chance.choice(items), body):
+                if chance.random() < 0.7:
+                    place[chance.choice((*place, *FIELDS))] = chance.choice(JUNK)
+            if chance.random() < 0.3:
+                body["text"] = {"format": chance.choice(JUNK)}
+            answer = client.post("/responses", json={**body, "model": MODEL})
+            assert answer.status_code in (200, 400), (body, answer.text)

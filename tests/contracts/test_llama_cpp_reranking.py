@@ -17,7 +17,7 @@ from corral.adapters.engines.llama_cpp import context_settings
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.query_pairs import TemplatePairs
 from corral.adapters.engines.llama_cpp.spec import SPEC
-from corral.core.errors import PromptTooLong, Unsupported
+from corral.core.errors import InvalidModelFile, PromptTooLong, Unsupported
 from corral.core.requests.caller import Caller
 from corral.core.requests.outputs import EngineRanked
 from corral.core.requests.principal import Principal
@@ -204,6 +204,12 @@ def test_a_classifier_with_several_labels_is_refused(tmp_path: Path) -> None:
     """It names how many there are: which of them would be the score?"""
     with pytest.raises(Unsupported, match="3 labels"):
         loaded_engine(write_tiny_cross_encoder(tmp_path / "labels.gguf", labels=3), options={})
+
+
+def test_a_reranker_without_a_classifier_is_refused(tmp_path: Path) -> None:
+    """llama.cpp would take any number of its vector for the score."""
+    with pytest.raises(InvalidModelFile, match="has no classifier"):
+        loaded_engine(write_tiny_cross_encoder(tmp_path / "headless.gguf", labels=0), options={})
 
 
 def test_without_exactness_scores_are_rounded(weights: Path) -> None:

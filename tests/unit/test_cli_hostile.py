@@ -56,20 +56,20 @@ def on_terminal(environment: dict[str, str], *arguments: str) -> str:
 
 
 def test_headers_and_templates_show_their_escapes(
-    corral: Corral, tmp_path: Path, user_at: Callable[..., dict[str, str]]
+    corral_here: Corral, tmp_path: Path, user_at: Callable[..., dict[str, str]]
 ) -> None:
     """No escape sequence of a GGUF header reaches a terminal; a template that goes to a file is unchanged."""
     file = tmp_path / f"{EVIL.replace('/', '')}small.gguf"
     keys = {**SMALL_MODEL, "general.architecture": "llama", f"evil.{EVIL}": EVIL, "general.license": EVIL}
     file.write_bytes(gguf_bytes(keys | {"tokenizer.chat_template": f"{EVIL}{{{{ messages }}}}"}))
-    imported = corral("import", str(file), "--name", "evil")
+    imported = corral_here("import", str(file), "--name", "evil")
     assert imported.returncode == 0, imported.stderr
     for arguments in (("show", "evil"), ("show", "evil", "--verbose"), ("show", "evil", "--json"), ("list",)):
-        shown = corral(*arguments)
+        shown = corral_here(*arguments)
         assert shown.returncode == 0, shown.stderr
         assert not _RAW.search(shown.stdout + shown.stderr), arguments
-    assert json.loads(corral("show", "evil", "--json").stdout)["model_info"][f"evil.{EVIL}"] == EVIL
-    assert corral("show", "evil", "--template").stdout == f"{EVIL}{{{{ messages }}}}\n".replace("\r", "\n")
+    assert json.loads(corral_here("show", "evil", "--json").stdout)["model_info"][f"evil.{EVIL}"] == EVIL
+    assert corral_here("show", "evil", "--template").stdout == f"{EVIL}{{{{ messages }}}}\n".replace("\r", "\n")
     for part in ("--template", "--modelfile"):
         shown_at_terminal = on_terminal(user_at(tmp_path), "show", "evil", part)
         assert shown_at_terminal

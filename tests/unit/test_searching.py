@@ -191,6 +191,17 @@ def test_searches_are_limited(most: int | None, made: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "asked", [_asks(" "), _asks("q" * 5000), _asks("down"), _reads(""), _reads("https://made.example/up")], ids=str
+)
+@pytest.mark.parametrize("most", [2, None])
+def test_calls_that_fail_are_limited_as_well(asked: Delta, most: int | None) -> None:
+    """A model that makes the same mistake for ever comes to an end, also one that calls what it is not offered."""
+    chats = _Chats([asked, _END])
+    _heard(chats, WebSearch(max_uses=most), fetch=WebFetch(max_uses=most))
+    assert len(chats.calls) == (most or DEFAULT_USES) + 2
+
+
+@pytest.mark.parametrize(
     ("query", "problem"),
     [("down", "unavailable"), ("q" * 5000, "query_too_long"), (" ", "no_query"), (7, "no_query")],
 )

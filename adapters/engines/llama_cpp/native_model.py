@@ -11,7 +11,7 @@ from corral.adapters.engines.llama_cpp.accents import strips_accents
 from corral.adapters.engines.llama_cpp.native_adapters import load_adapters
 from corral.adapters.engines.llama_cpp.native_file import file_metadata, open_file
 from corral.adapters.formats.gguf.header import HeaderFile
-from corral.adapters.formats.gguf.pooling import pooling_of
+from corral.adapters.formats.gguf.pooling import has_classifier
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.random_access import RandomAccessFile
 from corral.core.specs.engines import LocalFile
@@ -65,7 +65,8 @@ class LlamaModel:
         usual = int(C.llama_model_n_embd(self.handle)) // self.heads
         self.architecture = architecture = self.metadata("general.architecture") or ""
         self.is_causal = self.metadata(f"{architecture}.attention.causal") != "false"
-        self.pooling = self._pooling(path)
+        self._path = path
+        self.pooling = self._pooling()
         self._original_context = self.metadata(f"{architecture}.rope.scaling.original_context_length") or ""
         keys, values = (
             int(self.metadata(f"{architecture}.attention.{kind}_length") or usual) for kind in ("key", "value")
@@ -107,15 +108,16 @@ class LlamaModel:
         text = C.llama_model_chat_template(self.handle, name.encode())
         return None if text is None else text.decode("utf-8", "replace")
 
-    def _pooling(self, path: str) -> int | None:
+    def has_classifier(self) -> bool:
+        """Whether there are weights that make a score of a vector. Reads the file: llama.cpp does not tell."""
+        with RandomAccessFile(self._path) as source:
+            return has_classifier(HeaderFile(source).header())
+
+    def _pooling(self) -> int | None:
         stated = self.metadata(f"{self.architecture}.pooling_type")
         if stated is not None:
             return int(stated)
-        if self.is_causal:
-            return None
-        with RandomAccessFile(path) as source:  # llama.cpp does not tell which tensors there are
-            has_classifier = pooling_of(HeaderFile(source).header(), self.architecture) == "rank"
-        return C.LLAMA_POOLING_TYPE_RANK if has_classifier else None
+        return C.LLAMA_POOLING_TYPE_RANK if not self.is_causal and self.has_classifier() else None
 
     def metadata(self, key: str) -> str | None:
         return file_metadata(self.handle, key)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
-from corral.core.errors import Unsupported
+from corral.core.errors import InvalidModelFile, Unsupported
 
 __all__ = ("RankHead",)
 
@@ -21,9 +21,14 @@ _SMALLEST = 1e-30
 
 
 class RankHead:
-    """Raises `Unsupported` for a classifier that does not give one score."""
+    """Raises `Unsupported` for a classifier that does not give one score, and `InvalidModelFile` if there is none."""
 
     def __init__(self, model: LlamaModel) -> None:
+        if not model.has_classifier():
+            raise InvalidModelFile(
+                "the file says that it is a reranker (pooling_type 4), but it has no classifier",
+                "convert the model again, from a checkpoint for sequence classification",
+            )
         self.outputs = int(C.llama_model_n_cls_out(model.handle))
         self._softmax = model.architecture in _SOFTMAX
         if self.outputs != 1 and not (self._softmax and self.outputs == 2):

@@ -16,12 +16,18 @@ _LEAST_TOKENS, _MOST_TOKENS = 64, 16_384
 
 
 class EmbeddingJob:
-    """One request. Its longest texts are computed first, so that those of a batch need little padding."""
+    """One request. Its longest texts are computed first, so that those of a batch need little padding.
 
-    def __init__(self, request_id: int, texts: Sequence[list[int]], owner: str = "") -> None:
+    If the texts are pairs, `seconds` says where the second text of each begins.
+    """
+
+    def __init__(
+        self, request_id: int, texts: Sequence[list[int]], owner: str = "", seconds: Sequence[int] | None = None
+    ) -> None:
         self.request_id = request_id
         self.owner = owner
         self.texts = texts
+        self.seconds = seconds
         self.vectors: dict[int, npt.NDArray[np.float32]] = {}  # by the text's index
         self._waiting = deque(sorted(range(len(texts)), key=lambda place: -len(texts[place])))
 

@@ -20,7 +20,7 @@ from corral.adapters.engines.onnx_embeddings.spec import OnnxEmbeddingsOptions
 from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
 from corral.core.errors import EngineError, InvalidModelFile, InvalidOption, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.running import ModelInfo
+from corral.core.ports.running import ModelInfo, Task
 from corral.core.specs.engines import LoadRequest
 from corral.core.values import Value
 
@@ -59,7 +59,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbed
         folder, threads=threads_for(options.num_thread) if options.num_thread > 0 else 0, provider=options.provider
     )
     on_progress(0.9)
-    pooling = " + ".join(session.poolings) or "the graph's own"
+    pooling = "a classifier" if folder.ranks else " + ".join(session.poolings) or "the graph's own"
     if session.poolings and not folder.poolings:
         pooling += " (assumed)"
         _log.warning("%s: no file states the pooling mode; using the mean of all tokens", request.model)
@@ -69,14 +69,20 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbed
         raise
     except EngineError as error:
         raise InvalidModelFile(f"model {request.model!r} failed a test computation: {error}") from error
+    if folder.ranks and probe.dimensions != 1:
+        raise InvalidModelFile(
+            f"model {request.model!r} has {probe.dimensions} labels, but a reranker gives one score",
+            "use a model that was made for reranking",
+        )
     on_progress(1.0)
+    task: Task = "rerank" if folder.ranks else "embedding"
     return OnnxEmbeddingsEngine(
         session=session,
         tokenizer=tokenizer,
         batcher=Batcher(_STEP_S, probe.tokens_per_s),
         dimensions=probe.dimensions,
         info=ModelInfo(
-            tasks=frozenset({"embedding"}),
+            tasks=frozenset({task}),
             features=frozenset({"tokenize"} | ({"exact"} if probe.difference == 0 else set())),
             context_length=context_length,
             parallel=_PARALLEL,

@@ -1,4 +1,4 @@
-"""The embeddings `StepEngine`: each step computes one batch of texts, of one request or of several."""
+"""The `StepEngine` of encoders: each step computes one batch of texts or pairs, of one request or of several."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
 from corral.core.errors import CorralError, EngineDied, InvalidRequest, PromptTooLong, Unsupported
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import TokenMask
-from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
-from corral.core.requests.requests import EmbedRequest, Request
+from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineOutput, EngineRanked, Vectors
+from corral.core.requests.requests import EmbedRequest, Request, RerankRequest
 
 __all__ = ("OnnxEmbeddingsEngine",)
 
@@ -44,8 +44,11 @@ class OnnxEmbeddingsEngine:
         return self._tokenizer
 
     def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
-        if not isinstance(request, EmbedRequest):
-            raise Unsupported("this is an embedding model; it does not generate text")
+        if isinstance(request, RerankRequest) and "rerank" in self._info.tasks:
+            self._batcher.add(self._pairs(request_id, request))
+            return
+        if not isinstance(request, EmbedRequest) or "embedding" not in self._info.tasks:
+            raise Unsupported(f"this model only does {', '.join(self._info.tasks)}")
         texts = [self._tokenizer.tokens(prompt) for prompt in request.inputs]
         limits = [limit for limit in (request.num_ctx, self._info.context_length) if limit is not None]
         if limits:
@@ -58,7 +61,7 @@ class OnnxEmbeddingsEngine:
         chosen = self._batcher.next()
         outputs = self._computed(chosen) if chosen else []
         done = [job for job in self._batcher.jobs if job.done]
-        outputs += [(job.request_id, self._embedded(job)) for job in done]
+        outputs += [(job.request_id, self._answer(job)) for job in done]
         for request_id, _ in outputs:
             self._batcher.remove(request_id)
         return outputs
@@ -73,6 +76,30 @@ class OnnxEmbeddingsEngine:
         for job in self._batcher.jobs:
             self._batcher.remove(job.request_id)
         self._session = None  # this was the last reference, so ONNX Runtime frees the weights
+
+    def _pairs(self, request_id: int, request: RerankRequest) -> EmbeddingJob:
+        limits = [limit for limit in (request.num_ctx, self._info.context_length) if limit is not None]
+        limit = min(limits, default=None)
+        query = self._tokenizer.bare(request.query)
+        around = len(self._tokenizer.pair(query, ())[0])
+        if limit is not None and around >= limit:
+            raise PromptTooLong(
+                f"the query takes {around} tokens, which leaves no room for a document in a context of {limit}",
+                "shorten it, or raise num_ctx",
+            )
+        texts, seconds = [], []
+        for document in map(self._tokenizer.bare, request.documents):
+            if limit is not None and around + len(document) > limit:
+                if not request.truncate:
+                    raise PromptTooLong(
+                        f"query and document have {around + len(document)} tokens, but the context holds {limit}",
+                        "shorten the document, raise num_ctx, or let it be cut (truncate)",
+                    )
+                document = document[: limit - around]
+            ids, second = self._tokenizer.pair(query, document)
+            texts.append(ids)
+            seconds.append(second)
+        return EmbeddingJob(request_id, texts, request.caller.principal.name, seconds)
 
     def _fitted(self, text: list[int], limit: int, *, cut: bool) -> list[int]:
         if len(text) > limit and not cut:
@@ -98,12 +125,16 @@ class OnnxEmbeddingsEngine:
         if self._session is None:
             raise EngineDied("the model was unloaded")
         texts = [job.texts[place] for job, place in chosen]
+        seconds = [job.seconds[place] for job, place in chosen if job.seconds is not None]
         began = time.perf_counter()
-        for (job, place), vector in zip(chosen, self._session.vectors(texts), strict=True):
+        for (job, place), vector in zip(chosen, self._session.vectors(texts, seconds or None), strict=True):
             job.vectors[place] = vector
         self._batcher.took(len(texts) * max(map(len, texts)), time.perf_counter() - began)
 
-    def _embedded(self, job: EmbeddingJob) -> EngineEmbedded:
+    def _answer(self, job: EmbeddingJob) -> EngineOutput:
+        if job.seconds is not None:
+            scores = tuple(float(job.vectors[place][0]) for place in range(len(job.texts)))
+            return EngineRanked(scores=scores, prompt_tokens=job.prompt_tokens)
         data = b"".join(job.vectors[place].astype("<f4").tobytes() for place in range(len(job.texts)))
         return EngineEmbedded(
             vectors=Vectors(dimensions=self._dimensions, float32=data), prompt_tokens=job.prompt_tokens

@@ -41,7 +41,8 @@ class EncoderFolder(msgspec.Struct, frozen=True, kw_only=True):
     """`poolings` are concatenated; empty if no file says. `max_tokens` is the largest number of tokens in an input,
     None if unknown.
 
-    `more_modules` are steps after the transformer that are neither pooling nor normalisation.
+    `more_modules` are steps after the transformer that are neither pooling nor normalisation. If it `ranks`, it is a
+    cross-encoder, and its graph gives a score.
     """
 
     model: str
@@ -53,6 +54,7 @@ class EncoderFolder(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None
     vocabulary_size: int | None
     more_modules: tuple[str, ...]
+    ranks: bool
 
 
 def open_folder(request: LoadRequest) -> EncoderFolder:
@@ -78,7 +80,13 @@ def open_folder(request: LoadRequest) -> EncoderFolder:
         max_tokens=_max_tokens(files, config, request.model),
         vocabulary_size=_count(config.get("vocab_size")),
         more_modules=tuple(kind for kind, _ in modules if kind not in ("Transformer", "Pooling", "Normalize")),
+        ranks=not modules and _classifies(config),
     )
+
+
+def _classifies(config: Mapping[str, Any]) -> bool:
+    kinds = config.get("architectures")
+    return isinstance(kinds, list) and any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
 
 
 def _modules(files: Mapping[str, Path], model: str) -> list[tuple[str, str]]:

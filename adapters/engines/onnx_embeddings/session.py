@@ -18,6 +18,7 @@ __all__ = ("EncoderSession", "providers")
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _SENTENCES = "sentence_embedding"
+_SCORES = "logits"
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _ERRORS_ONLY = 3  # of ONNX Runtime's levels
 _REMOTE = "AzureExecutionProvider"  # sends the input to a server
@@ -53,14 +54,23 @@ class EncoderSession:
         self.poolings = (folder.poolings or ("mean",)) if rank == 3 else ()
         self._normalise = folder.normalise
 
-    def vectors(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
-        """Return the vector of each text, in order, from one run. Raises `EngineError`, `OutOfMemory`."""
+    def vectors(
+        self, texts: Sequence[Sequence[int]], seconds: Sequence[int] | None = None
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the vector of each text, in order, from one run; of a pair of texts, its score. Raises `EngineError`,
+        `OutOfMemory`.
+
+        `seconds` says where the second text of each pair begins; None: there are no pairs.
+        """
         shape = (len(texts), max(map(len, texts)))
         ids, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
-        columns = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, dtype=np.int64)}
+        types = np.zeros(shape, dtype=np.int64)
+        for row, second in enumerate(seconds or ()):
+            types[row, second : len(texts[row])] = 1
+        columns = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         feed = {name: columns[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
         with _errors(f"{len(texts)} texts of at most {shape[1]} tokens", loading=False):
             [output] = self._session.run([self._output], feed)
@@ -101,6 +111,10 @@ def _checked_inputs(inputs: Sequence[Any], model: str) -> dict[str, type[Any]]:
 def _chosen_output(outputs: Sequence[Any], folder: EncoderFolder) -> tuple[str, int]:
     """The name and rank of the output: finished vectors if the graph has them, otherwise those of the tokens."""
     ranks = {one.name: len(one.shape) for one in outputs}
+    if folder.ranks:
+        if ranks.get(_SCORES) != 2:
+            raise InvalidModelFile(f"model {folder.model!r} is a cross-encoder, but does not return {_SCORES}")
+        return _SCORES, 2
     if ranks.get(_SENTENCES) == 2:
         return _SENTENCES, 2
     tokens = [name for name, rank in ranks.items() if rank == 3]

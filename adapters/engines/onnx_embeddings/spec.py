@@ -36,8 +36,10 @@ def _match(model: Model, metadata: ModelMetadata | None, options: OnnxEmbeddings
         return Match(score=0, reason="runs sentence encoders; this folder is for ONNX Runtime GenAI")
     if "tokenizer.json" not in paths:
         return Match(score=0, reason="needs tokenizer.json in the model's folder")
+    if "rerank" in model.capabilities:
+        return Match(score=100, reason="a cross-encoder with its tokenizer")
     if "embedding" not in model.capabilities:
-        return Match(score=0, reason="runs sentence encoders; config.json names another kind of model")
+        return Match(score=0, reason="runs sentence encoders and rerankers; config.json names another kind of model")
     return Match(score=100, reason="a sentence encoder with its tokenizer")
 
 
@@ -54,7 +56,7 @@ def _fits(loaded: Any, wanted: Any) -> bool:
 
 SPEC = EngineSpec(
     name="onnx-embeddings",
-    summary="sentence encoders in ONNX format: batched, with their own tokenizer and pooling",
+    summary="sentence encoders and rerankers in ONNX format: batched, with their own tokenizer and pooling",
     form="step",
     load="corral.adapters.engines.onnx_embeddings.loader:load",
     vocabulary="corral.adapters.engines.onnx_embeddings.loader:vocabulary",
@@ -63,8 +65,8 @@ SPEC = EngineSpec(
     fits=_fits,
     # Importing onnxruntime enables a CPU's AMX unit for the whole process, in which llama.cpp could not run.
     runners=("process",),
-    tasks=frozenset({"embedding"}),
-    takes="model folders with an ONNX sentence encoder and tokenizer.json",
+    tasks=frozenset({"embedding", "rerank"}),
+    takes="model folders with an ONNX sentence encoder or cross-encoder, and tokenizer.json",
     devices="corral.adapters.engines.onnx_embeddings.loader:devices",
     load_options=OnnxEmbeddingsOptions,
     module="onnxruntime",

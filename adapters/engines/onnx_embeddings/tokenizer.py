@@ -36,6 +36,7 @@ class EncoderTokenizer:
             tokenizer.no_padding()
         self.vocabulary_size: int = vocabulary_size or self._special.get_vocab_size()
         self.opening, self.closing = self._surroundings()
+        self._around_pairs = self._surroundings_of_pairs()
         self._text_pieces = divided_text(self._special, described, self._text_ids)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
@@ -67,6 +68,19 @@ class EncoderTokenizer:
             ids.extend(self.closing)
         return list(checked_ids(ids, self.vocabulary_size))
 
+    def bare(self, prompt: Prompt) -> list[int]:
+        """The prompt's ids without `opening` and `closing`: long texts come as ids that have them."""
+        ids = self.tokens(prompt)
+        return ids[len(self.opening) : len(ids) - len(self.closing)]
+
+    def pair(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], int]:
+        """The ids of two texts that the model reads together, and where those begin that are of the second type: at
+        their end if it has one type.
+        """
+        opening, divider, closing, has_types = self._around_pairs
+        ids = [*opening, *first, *divider, *second, *closing]
+        return ids, len(opening) + len(first) + len(divider) if has_types else len(ids)
+
     def shortened(self, ids: list[int], limit: int) -> list[int]:
         """At most `limit` ids: the end of the text is cut, but the closing tokens are kept."""
         if len(ids) <= limit:
@@ -86,3 +100,14 @@ class EncoderTokenizer:
             if bare and whole[start : start + len(bare)] == bare:
                 return whole[:start], whole[start + len(bare) :]
         return [], []
+
+    def _surroundings_of_pairs(self) -> tuple[list[int], list[int], list[int], bool]:
+        """What stands in front of two texts, between them and behind them, and whether the second has its own type."""
+        bare = self._special.encode("a", add_special_tokens=False).ids
+        pair = self._special.encode("a", "a")
+        places = [at for at in range(len(pair.ids) - len(bare) + 1) if bare and pair.ids[at : at + len(bare)] == bare]
+        if len(places) < 2:
+            return self.opening, self.closing, self.closing, False
+        first, second = places[0], places[-1]
+        divider = pair.ids[first + len(bare) : second]
+        return pair.ids[:first], divider, pair.ids[second + len(bare) :], pair.type_ids[second] == 1

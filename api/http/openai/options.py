@@ -70,14 +70,18 @@ def think_of(*efforts: Any, param: str = "reasoning_effort") -> bool | str | Non
     return _EFFORTS[stated]
 
 
-def format_of(given: Mapping[str, Any] | None, param: str = "response_format") -> Constraint | None:
+def format_of(given: Any, param: str = "response_format") -> Constraint | None:
     """What the answer must follow: OpenAI's formats, and Corral's grammars in the form of Ollama's `format`.
 
     The schema is in ``json_schema``, or as in responses beside the type. Raises `ApiError` 400 and what `read_format`
     raises.
     """
-    kind = (given or {}).get("type", "text")
-    if given is None or kind == "text":
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise ApiError(400, f"{param} must be an object", param=param)
+    kind = given.get("type", "text")
+    if kind == "text":
         return None
     if kind == "json_object":
         return read_format("json")
