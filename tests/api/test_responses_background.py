@@ -12,15 +12,19 @@ import pytest
 
 from corral.adapters.engines.fake.options import FakeLoadOptions
 from corral.adapters.engines.fake.spec import SPEC
+from corral.api.http import body_memory
+from corral.core.ports.authenticators import Credentials
 from corral.core.ports.runners import OnLoadProgress
+from corral.core.requests.principal import Principal, RequestLimits
 from corral.core.specs.engines import LoadRequest
 from tests.api.conftest import LiveServer, running_server
 from tests.api.scripted_engine import Script, ScriptedEngine
-from tests.api.test_openai_responses import TOOL, connected
+from tests.api.test_openai_responses import TOOL, connected, retrieved
 from tests.api.test_responses_search import WEIGHTS
 from tests.api.test_tools import CALL
 
 MODEL = "scripted"
+BODY_BYTES = 1 << 20
 BREAKS = "a\u2028b\u0085c"
 
 
@@ -36,10 +40,19 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> _Engine:
     return _Engine(msgspec.convert(request.load_options, FakeLoadOptions))
 
 
+class _Keys:
+    """Whoever has the key ``one`` may have one request at once."""
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        parallel = 1 if credentials.secret == "one" else None
+        return Principal(name=credentials.secret or "none", limits=RequestLimits(parallel=parallel))
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
     spec = msgspec.structs.replace(SPEC, load=f"{__name__}:load", runners=("thread",))
-    with running_server(engine={"step_delay_s": 0.005}, engines=(spec,)) as server:
+    options: Any = {"authenticator": _Keys(), "max_body_bytes": BODY_BYTES}
+    with running_server(engine={"step_delay_s": 0.005}, engines=(spec,), **options) as server:
         server.call(lambda runtime: server.world.add(MODEL, data=WEIGHTS))
         yield server
 
@@ -74,5 +87,44 @@ def test_an_ended_response_as_events(server: LiveServer, client: openai.OpenAI) 
     assert b"\\u2028" in events
     assert BREAKS[1].encode() not in events
     assert BREAKS[3].encode() not in events
-    [event] = client.responses.retrieve(ended.id, stream=True)
-    assert getattr(event, "response").output_text == BREAKS
+    [event] = retrieved(client, ended.id, stream=True)
+    assert event.response.output_text == BREAKS
+
+
+def test_a_limit_of_one_request(server: LiveServer, client: openai.OpenAI, within: Any) -> None:
+    """One response in the background is begun, waits for its turn, and has the place of any other answer; asking for
+    it, following and cancelling it needs none."""
+    one = client.with_options(api_key="one")
+    with respond(one, "endless", background=True, stream=True) as stream:
+        id = next(iter(stream)).response.id
+        assert within(30, lambda: retrieved(one, id).status == "in_progress")
+        for ask in (respond, _chat):
+            with pytest.raises(openai.RateLimitError, match="'one' may have 1 requests at once") as caught:
+                ask(one, "go on")
+            assert int(caught.value.response.headers["retry-after"]) > 0
+        assert _chat(client, "go on") == "Fine."
+    with pytest.raises(openai.RateLimitError, match="in the background") as caught:
+        respond(one, "go on", background=True)
+    assert int(caught.value.response.headers["retry-after"]) > 0
+    assert one.responses.cancel(id).status == "cancelled"
+    assert respond(one, "go on").output_text == "Fine."
+    assert server.active() == 0
+
+
+def test_what_it_was_made_from_takes_memory(
+    server: LiveServer, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it has ended, as the body of a request does until that is answered."""
+    monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.1)
+    large = "endless " + "x" * (BODY_BYTES * 2 // 3)
+    begun = respond(client, large, background=True, truncation="auto")
+    with pytest.raises(openai.InternalServerError, match="other requests fill the memory"):
+        respond(client, f"go on {large}", truncation="auto")
+    client.responses.cancel(begun.id)
+    assert respond(client, f"go on {large}", truncation="auto", max_output_tokens=1).status == "incomplete"
+    assert server.active() == 0
+
+
+def _chat(client: openai.OpenAI, text: str) -> Any:
+    messages: Any = [{"role": "user", "content": text}]
+    return client.chat.completions.create(model=MODEL, messages=messages).choices[0].message.content

@@ -105,7 +105,7 @@ def test_a_slow_follower_sees_the_end() -> None:
         pass
 
     async def follow(live: LiveResponse) -> list[bytes]:
-        return [event.split(b"\n")[0] async for event in live.follow(0)]
+        return [event.split(b"\n")[0] async for event in live.events.follow(0)]
 
     async def main() -> list[bytes]:
         writer = _writer(stream=True)

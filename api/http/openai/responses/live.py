@@ -11,49 +11,23 @@ from corral.api.http.openai.responses.run import Keep
 from corral.api.http.openai.responses.writer import ResponseWriter
 from corral.core.errors import EngineError
 
-__all__ = ("LiveResponse",)
+__all__ = ("LiveEvents", "LiveResponse")
 
 
-class LiveResponse:
-    """The response of `writer`, whose answer `open` begins. It is kept when it begins and when it has ended."""
+class LiveEvents:
+    """The events of the response of `writer`, for those who follow it. They outlive what the response was made from."""
 
-    def __init__(self, writer: ResponseWriter, open: Callable[[], Awaitable[AnswerSource]], keep: Keep) -> None:
-        self.writer = writer
-        self._open = open
-        self._keep = keep
+    def __init__(self, writer: ResponseWriter) -> None:
+        self._writer = writer
         self._events: list[bytes] = []
         self._changed = asyncio.Event()
         self._has_told_end = False
 
-    async def begin(self) -> None:
-        """Keeps the response before anything is computed, so that a restart does not lose it."""
-        self.writer.queue()
-        self._tell()
-        await self._keep(self.writer)
-
-    async def run(self) -> None:
-        """Computes it to its end. An error ends it as well."""
-        writer = self.writer
-        try:
-            async with await self._open() as answer:
-                async for _ in answer:
-                    self._tell()
-            if not writer.has_ended:
-                raise EngineError("the answer was cut off", "see the server's log")
-        except Exception as error:
-            if not writer.has_ended:
-                writer.fail(OPENAI.problem(error))
-                await self._conclude()
-        finally:
-            self._tell()
-
-    async def cancelled(self) -> None:
-        """Ends the response once `run` has been cancelled, unless it had ended before."""
-        if not self.writer.has_ended:
-            self.writer.cancel()
-        if not self.writer.has_concluded:
-            await self._conclude()
-        self._tell()
+    def tell(self) -> None:
+        """There may be new ones."""
+        self._events += self._writer.take()
+        self._has_told_end = self._writer.has_concluded
+        self._changed.set()
 
     async def follow(self, first: int) -> AsyncIterator[bytes]:
         """The events from the number `first` on, as they come."""
@@ -66,11 +40,46 @@ class LiveResponse:
                 return
             await self._changed.wait()
 
+
+class LiveResponse:
+    """The response of `writer`, whose answer `open` begins. It is kept when it begins and when it has ended."""
+
+    def __init__(self, writer: ResponseWriter, open: Callable[[], Awaitable[AnswerSource]], keep: Keep) -> None:
+        self.writer = writer
+        self._open = open
+        self._keep = keep
+        self.events = LiveEvents(writer)
+
+    async def begin(self) -> None:
+        """Keeps the response before anything is computed, so that a restart does not lose it."""
+        self.writer.queue()
+        self.events.tell()
+        await self._keep(self.writer)
+
+    async def run(self) -> None:
+        """Computes it to its end. An error ends it as well."""
+        writer = self.writer
+        try:
+            async with await self._open() as answer:
+                async for _ in answer:
+                    self.events.tell()
+            if not writer.has_ended:
+                raise EngineError("the answer was cut off", "see the server's log")
+        except Exception as error:
+            if not writer.has_ended:
+                writer.fail(OPENAI.problem(error))
+                await self._conclude()
+        finally:
+            self.events.tell()
+
+    async def cancelled(self) -> None:
+        """Ends the response once `run` has been cancelled, unless it had ended before."""
+        if not self.writer.has_ended:
+            self.writer.cancel()
+        if not self.writer.has_concluded:
+            await self._conclude()
+        self.events.tell()
+
     async def _conclude(self) -> None:
         await self._keep(self.writer)
         self.writer.conclude()
-
-    def _tell(self) -> None:
-        self._events += self.writer.take()
-        self._has_told_end = self.writer.has_concluded
-        self._changed.set()

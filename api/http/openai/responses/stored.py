@@ -61,7 +61,7 @@ async def get_response(request: Request[Any, Any, Any]) -> ASGIApp:
         return ASGIResponse(body=unbroken(body), media_type=EVENT_STREAM.decode())
     if not live.writer.streams:
         raise ApiError(400, "the response has no events: it was created without stream: true", param="stream")
-    return FollowedResponse(live, int(after) + 1, [])
+    return FollowedResponse(live.events, int(after) + 1, [])
 
 
 @delete(
