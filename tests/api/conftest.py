@@ -53,6 +53,7 @@ from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.quantizing import WeightsQuantizer
 from corral.core.conversion.tuning import ModelTuner
+from corral.core.generation.background import BackgroundWork
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
@@ -154,6 +155,7 @@ class World:
             keys=self.keys,
             responses=MemoryResponses(max_count=1000, max_bytes=1 << 26, ttl_s=3600),
             limits=limits,
+            background=BackgroundWork(limits),
             version="9.9.9",
         )
 

@@ -11,7 +11,34 @@ from corral.api.http.openai.responses.run import Keep
 from corral.api.http.openai.responses.writer import ResponseWriter
 from corral.core.errors import EngineError
 
-__all__ = ("LiveResponse",)
+__all__ = ("LiveEvents", "LiveResponse")
+
+
+class LiveEvents:
+    """The events of the response of `writer`, for those who follow it. They outlive what the response was made from."""
+
+    def __init__(self, writer: ResponseWriter) -> None:
+        self._writer = writer
+        self._events: list[bytes] = []
+        self._changed = asyncio.Event()
+        self._has_told_end = False
+
+    def tell(self) -> None:
+        """There may be new ones."""
+        self._events += self._writer.take()
+        self._has_told_end = self._writer.has_concluded
+        self._changed.set()
+
+    async def follow(self, first: int) -> AsyncIterator[bytes]:
+        """The events from the number `first` on, as they come."""
+        while True:
+            self._changed.clear()
+            while first < len(self._events):
+                yield self._events[first]
+                first += 1
+            if self._has_told_end:
+                return
+            await self._changed.wait()
 
 
 class LiveResponse:
@@ -21,13 +48,12 @@ class LiveResponse:
         self.writer = writer
         self._open = open
         self._keep = keep
-        self._events: list[bytes] = []
-        self._changed = asyncio.Event()
+        self.events = LiveEvents(writer)
 
     async def begin(self) -> None:
         """Keeps the response before anything is computed, so that a restart does not lose it."""
         self.writer.queue()
-        self._tell()
+        self.events.tell()
         await self._keep(self.writer)
 
     async def run(self) -> None:
@@ -36,14 +62,15 @@ class LiveResponse:
         try:
             async with await self._open() as answer:
                 async for _ in answer:
-                    self._tell()
+                    self.events.tell()
             if not writer.has_ended:
                 raise EngineError("the answer was cut off", "see the server's log")
         except Exception as error:
             if not writer.has_ended:
                 writer.fail(OPENAI.problem(error))
                 await self._conclude()
-        self._tell()
+        finally:
+            self.events.tell()
 
     async def cancelled(self) -> None:
         """Ends the response once `run` has been cancelled, unless it had ended before."""
@@ -51,23 +78,8 @@ class LiveResponse:
             self.writer.cancel()
         if not self.writer.has_concluded:
             await self._conclude()
-        self._tell()
-
-    async def follow(self, first: int) -> AsyncIterator[bytes]:
-        """The events from the number `first` on, as they come."""
-        while True:
-            self._changed.clear()
-            while first < len(self._events):
-                yield self._events[first]
-                first += 1
-            if self.writer.has_concluded:
-                return
-            await self._changed.wait()
+        self.events.tell()
 
     async def _conclude(self) -> None:
         await self._keep(self.writer)
         self.writer.conclude()
-
-    def _tell(self) -> None:
-        self._events += self.writer.take()
-        self._changed.set()
