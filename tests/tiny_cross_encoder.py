@@ -85,13 +85,15 @@ _LAYER_PARTS = {
 def write_tiny_cross_encoder(
     path: Path, *, seed: int = 0, labels: int = 1, says_so: bool = True, eos: bool = False
 ) -> Path:
-    """A BERT with a classifier of so many `labels`, at `path`. Its tokens are whole words.
+    """A BERT with a classifier of so many `labels`, or none, at `path`. Its tokens are whole words.
 
     Without `says_so`, the file does not say how it pools, as conversions of 2024 do not. With `eos`, its vocabulary
     ends a text with EOS, which is ``[SEP]``, as conversions of 2025 do.
     """
     tensors, data = [], []
     for name, values in cross_encoder_weights(seed, labels).items():
+        if not labels and name.startswith(("pooler", "classifier")):
+            continue
         raw = values.astype("<f4").tobytes()
         tensors.append(NewTensor(_gguf_name(name), "F32", values.shape[::-1], len(raw)))
         data.append(raw + bytes(padding(len(raw))))
