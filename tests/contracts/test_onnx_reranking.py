@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +11,12 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from corral import Corral
 from corral.adapters.engines.onnx_embeddings.spec import SPEC
+from corral.core.catalog.new_models import folder_model
 from corral.core.errors import InvalidModelFile, InvalidRequest
+from corral.core.models.folders import scan_folder
+from corral.core.models.onnx_outputs import onnx_outputs
 from corral.core.ports.engines import StepEngine
 from corral.core.requests.caller import Caller
 from corral.core.requests.outputs import EngineRanked
@@ -34,8 +39,11 @@ from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer  
 
 def request_for(folder: Path, **options: object) -> LoadRequest:
     files = tuple(
-        LocalFile(role="weights" if path.suffix == ".onnx" else "config", path=str(path), name=path.name)
-        for path in sorted(folder.iterdir())
+        LocalFile(
+            role="weights" if path.suffix == ".onnx" else "config", path=str(path), name=str(path.relative_to(folder))
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     )
     return LoadRequest(model="tiny:latest", files=files, load_options={"num_thread": 1, **options})
 
@@ -142,6 +150,54 @@ def test_documents_are_computed_together_and_callers_take_turns(engine: StepEngi
         engine.step()
         steps += 1
     assert steps < len(DOCUMENTS) / 3
+
+
+def test_a_graph_with_one_logit_ranks_if_no_file_says_so(tmp_path: Path) -> None:
+    """It is recognised when it is imported, also after its manifest was read again; a copy is one as well."""
+    folder = write_onnx_cross_encoder(tmp_path / "folder", config={})
+    with Corral(models=tmp_path / "store", config="") as corral:
+        corral.import_model(folder, name="plain")
+        corral.copy("plain", "copy")
+    with Corral(models=tmp_path / "store", config="") as corral:
+        for name in ("plain", "copy"):
+            assert corral.show(name).capabilities == ("rerank",)
+        found = corral.rerank("copy", QUERY, DOCUMENTS[:5])
+    expected = onnx_reference_scores(QUERY, DOCUMENTS[:5])
+    assert {one.index: one.score for one in found.documents} == pytest.approx(dict(enumerate(expected)), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "files", "complaint"),
+    [
+        (2, {}, "neither sentence_embedding nor token vectors"),
+        (1, {"modules.json": "[]", "1_Pooling/config.json": '{"pooling_mode_cls_token": true}'}, "token vectors"),
+    ],
+)
+def test_other_logits_are_no_scores(tmp_path: Path, labels: int, files: dict[str, str], complaint: str) -> None:
+    """Those of several labels, and those of a folder that says how vectors are pooled."""
+    folder = write_onnx_cross_encoder(tmp_path / "folder", labels=labels, config={})
+    for path, text in files.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+    assert folder_model(folder, scan_folder(folder)).capabilities == ()
+    with pytest.raises(InvalidModelFile, match=complaint):
+        loaded(folder)
+
+
+def test_outputs_of_a_graph_are_read_from_its_file(folder: Path, tmp_path: Path) -> None:
+    """Names and shapes, without its weights; a file that was cut has none, and none that was changed is an error."""
+    data = (folder / "model.onnx").read_bytes()
+    assert onnx_outputs(folder / "model.onnx") == {"logits": (None, 1)}
+    broken = tmp_path / "broken.onnx"
+    source = random.Random(7)
+    for _ in range(40):
+        broken.write_bytes(data[: source.randrange(len(data) - 40)])
+        assert onnx_outputs(broken) == {}
+        changed = bytearray(data)
+        for place in (source.randrange(40), -source.randrange(1, 200)):
+            changed[place] = source.randrange(256)
+        broken.write_bytes(changed)
+        assert all(isinstance(shape, tuple) for shape in onnx_outputs(broken).values())
 
 
 def test_a_tokenizer_that_cannot_join_texts(tmp_path: Path) -> None:

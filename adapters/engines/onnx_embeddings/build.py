@@ -59,23 +59,23 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbed
         folder, threads=threads_for(options.num_thread) if options.num_thread > 0 else 0, provider=options.provider
     )
     on_progress(0.9)
-    pooling = "a classifier" if folder.ranks else " + ".join(session.poolings) or "the graph's own"
+    pooling = "a classifier" if session.ranks else " + ".join(session.poolings) or "the graph's own"
     if session.poolings and not folder.poolings:
         pooling += " (assumed)"
         _log.warning("%s: no file states the pooling mode; using the mean of all tokens", request.model)
     try:
-        probe = _probe(session, tokenizer, context_length, pairs=folder.ranks)
+        probe = _probe(session, tokenizer, context_length, pairs=session.ranks)
     except OutOfMemory:
         raise
     except EngineError as error:
         raise InvalidModelFile(f"model {request.model!r} failed a test computation: {error}") from error
-    if folder.ranks and probe.dimensions != 1:
+    if session.ranks and probe.dimensions != 1:
         raise InvalidModelFile(
             f"model {request.model!r} has {probe.dimensions} labels, but a reranker gives one score",
             "use a model that was made for reranking",
         )
     on_progress(1.0)
-    task: Task = "rerank" if folder.ranks else "embedding"
+    task: Task = "rerank" if session.ranks else "embedding"
     return OnnxEmbeddingsEngine(
         session=session,
         tokenizer=tokenizer,
