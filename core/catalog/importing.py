@@ -24,6 +24,7 @@ from corral.core.models.folders import scan_folder
 from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import ModelName, name_from_file
 from corral.core.models.split_names import whole_name
+from corral.core.models.unread_weights import refuse_file
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import FetchProgress, OnProgress
@@ -66,6 +67,7 @@ class ModelImporter:
                 return _checkpoint_name(path, quantize)
             files = await asyncio.to_thread(scan_folder, path)
             return folder_name(path, await asyncio.to_thread(folder_model, path, files))
+        refuse_file(path)
         metadata = await self._inspector.inspect(path)
         return name_from_file(path.name, self._inspector.known(metadata, str(path), self._left_out).file_type)
 
@@ -90,6 +92,7 @@ class ModelImporter:
             return await self._import_folder(path, name, on_progress)
         if not await asyncio.to_thread(path.is_file):
             raise NotFound(f"no such file: {path}")
+        refuse_file(path)
         metadata = self._inspector.known(await self._inspector.inspect(path), str(path), self._left_out)
         weights_among([(str(path), metadata)])
         on_progress(FetchProgress(status=f"importing {path.name}"))
