@@ -97,6 +97,10 @@ class OnnxEmbeddingsEngine:
                     )
                 document = document[: limit - around]
             ids, second = self._tokenizer.pair(query, document)
+            if not ids:
+                raise InvalidRequest(
+                    "query and document are empty, and this model adds no tokens of its own", "omit them"
+                )
             texts.append(ids)
             seconds.append(second)
         return EmbeddingJob(request_id, texts, request.caller.principal.name, seconds)
