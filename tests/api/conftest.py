@@ -26,6 +26,7 @@ from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZER
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.formats.gguf import GgufReader
+from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.registries.oci.own_logins import OwnLogins
 from corral.adapters.registries.oci.settings import OciRegistrySettings
@@ -101,7 +102,7 @@ class World:
             manifests=self.manifests,
             blobs=self.blobs,
             local=self.blobs,
-            formats=[self.format],
+            formats=[self.format, ModelPackFormat()],
             readers=[GgufReader()],
             registries=[self.registry],
             default_registry=self.registry.schemes[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -103,6 +104,12 @@ def test_a_limit_of_one_request(server: LiveServer, client: openai.OpenAI, withi
                 ask(one, "go on")
             assert int(caught.value.response.headers["retry-after"]) > 0
         assert _chat(client, "go on") == "Fine."
+        with ExitStack() as others:
+            for _ in range(15):
+                next(iter(others.enter_context(retrieved(one, id, stream=True))))
+            with pytest.raises(openai.RateLimitError, match="followed by 16 requests already") as caught:
+                retrieved(one, id, stream=True)
+            assert int(caught.value.response.headers["retry-after"]) > 0
     with pytest.raises(openai.RateLimitError, match="in the background") as caught:
         respond(one, "go on", background=True)
     assert int(caught.value.response.headers["retry-after"]) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any, Self, cast
 
 import pytest
@@ -18,6 +19,7 @@ from corral.api.http.openai.responses.tools import ResponseTools
 from corral.api.http.openai.responses.web_search import cited
 from corral.api.http.openai.responses.writer import ResponseWriter
 from corral.api.http.remarks import Remarks
+from corral.core.access_errors import TooManyRequests
 from corral.core.errors import EngineError
 from corral.core.requests.outputs import Delta, Output, Started
 
@@ -125,6 +127,18 @@ def test_a_slow_follower_sees_the_end() -> None:
         return await asyncio.wait_for(following, 10)
 
     assert asyncio.run(main())[-2:] == [b"event: error", b"event: response.failed"]
+
+
+def test_followers_are_counted() -> None:
+    """As they take no place among a key's requests, so many follow a response at once, and no more."""
+    live = LiveResponse(_writer(stream=True), cast("Any", None), cast("Any", None))
+    with ExitStack() as followers:
+        for _ in range(16):
+            followers.enter_context(live.events.followed())
+        with pytest.raises(TooManyRequests, match="is followed by 16"), live.events.followed():
+            pass
+    with live.events.followed():
+        pass
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ async def go_on(request: Request[Any, Any, Any], begun: InferenceRequest[Respons
 class FollowedResponse:
     """An ASGI response: the events of a response in the background, from a number on. It may be left at any time.
 
-    It takes no place among the requests that its client may have at once: the response does.
+    It takes no place among the requests that its client may have at once: the response does. So its own number is
+    limited.
     """
 
     def __init__(self, events: LiveEvents, first: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -62,7 +63,12 @@ class FollowedResponse:
         self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        give_up_place(scope)
+        """Raises `TooManyRequests` if many follow the response already."""
+        with self._events.followed():
+            give_up_place(scope)
+            await self._send(scope, send)
+
+    async def _send(self, scope: Scope, send: Send) -> None:
         headers = [(b"content-type", EVENT_STREAM), *self._headers]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 

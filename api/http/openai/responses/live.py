@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from corral.api.http.answers import AnswerSource
 from corral.api.http.openai.dialect import OPENAI
 from corral.api.http.openai.responses.run import Keep
 from corral.api.http.openai.responses.writer import ResponseWriter
+from corral.core.access_errors import TooManyRequests
 from corral.core.errors import EngineError
 
 __all__ = ("LiveEvents", "LiveResponse")
+
+_MOST_FOLLOWERS = 16
+_RETRY_S = 5.0
 
 
 class LiveEvents:
@@ -22,6 +27,19 @@ class LiveEvents:
         self._events: list[bytes] = []
         self._changed = asyncio.Event()
         self._has_told_end = False
+        self._followers = 0
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Somebody follows them within the block. Raises `TooManyRequests` if many do already."""
+        if self._followers >= _MOST_FOLLOWERS:
+            text = f"the response is followed by {_MOST_FOLLOWERS} requests already"
+            raise TooManyRequests(text, "wait until one has ended", retry_after_s=_RETRY_S)
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
 
     def tell(self) -> None:
         """There may be new ones."""
