@@ -21,6 +21,7 @@ from corral.core.models.file_addresses import FILE_SCHEME, path_of_address
 from corral.core.models.folders import scan_folder
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
+from corral.core.ports.blobs import BlobInfo
 from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.wording.suggestions import nearest
 
@@ -64,7 +65,7 @@ def import_named(
         before = _holder(corral, default)
         if before is not None:
             show(FetchProgress(status=f"comparing {path.name} with {default.short}"))
-            if not _is_of(path, before):
+            if not _is_of(corral, path, before):
                 raise _taken(path, before, quantize)
     record = corral.import_model(path, name=name, quantize=quantize, on_progress=show)
     return record, None if before is None or before.digest == record.digest else before
@@ -90,7 +91,7 @@ def _import(corral: Corral, path: Path, show: OnProgress) -> StoredModel:
     if holder is None:
         return corral.import_model(path, on_progress=show)
     show(FetchProgress(status=f"comparing {path.name} with {name.short}"))
-    if not _is_of(path, holder):
+    if not _is_of(corral, path, holder):
         raise _taken(path, holder)
     known = FetchedModels().seal(_key(path), holder.name.short, holder.digest)
     if known and known.rpartition(" ")[2] != _settings(path):
@@ -118,11 +119,11 @@ def _taken(path: Path, holder: StoredModel, quantize: str = "") -> Conflict:
     )
 
 
-def _is_of(path: Path, record: StoredModel) -> bool:
+def _is_of(corral: Corral, path: Path, record: StoredModel) -> bool:
     """Whether `record` has the weights in `path`, or was made from them."""
     checkpoint = _checkpoint(path)
     if not checkpoint:
-        return _same_files(path, record)
+        return _same_files(path, record) or _is_split(corral, path, record)
     if record.converted_from is None:
         return False
     weights = {name: _digest(file) for name, file in checkpoint.items() if _is_weights(name)}
@@ -136,6 +137,14 @@ def _same_files(path: Path, record: StoredModel) -> bool:
     if any(file.stat().st_size not in sizes for file in files):
         return False
     return {_digest(file) for file in files} <= {file.digest for file in record.files}
+
+
+def _is_split(corral: Corral, path: Path, record: StoredModel) -> bool:
+    if record.weights is None:
+        return False
+    weights = BlobInfo(digest=record.weights.digest, size_bytes=record.weights.size_bytes)
+    importer = corral.runtime().catalog.importer
+    return corral.call(lambda _: importer.is_split(path, weights))
 
 
 def _checkpoint(path: Path) -> Mapping[str, Path]:

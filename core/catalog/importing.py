@@ -25,7 +25,7 @@ from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import ModelName, name_from_file
 from corral.core.models.split_names import whole_name
 from corral.core.models.unread_weights import refuse_file
-from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import FetchProgress, OnProgress
 
@@ -70,6 +70,11 @@ class ModelImporter:
         refuse_file(path)
         metadata = await self._inspector.inspect(path)
         return name_from_file(path.name, self._inspector.known(metadata, str(path), self._left_out).file_type)
+
+    async def is_split(self, path: Path, weights: BlobInfo) -> bool:
+        """Whether `path` is a part, or the folder, of split weights that become these. Raises as `import_file`."""
+        parts = await self._parts(path)
+        return bool(parts) and await self._joiner.are_parts_of(parts, weights)
 
     async def import_file(
         self, path: Path, name: ModelName | None, on_progress: OnProgress, quantize: str = ""

@@ -19,6 +19,8 @@ from corral.core.wording.suggestions import nearest
 from corral.plugins.settings.schema import ServerSettings
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 from tests.checkpoints.tiny import write_tiny_checkpoint
+from tests.split_gguf import split_gguf
+from tests.tiny_llama import write_tiny_llama
 
 Corral = Callable[..., "subprocess.CompletedProcess[str]"]
 ASKED = ("hello", "--engine", "fake", "-o", "num_predict=3")
@@ -153,6 +155,21 @@ def test_import_over_another_model(corral: Corral, tmp_path: Path) -> None:
     assert replaced.stderr.startswith("replaced the model that was called small:q4_1 (ID ")
     again = corral("import", str(other), "--name", "small:q4_1")
     assert (again.returncode, again.stderr) == (0, "")
+
+
+def test_parts_that_are_imported_again(corral: Corral, tmp_path: Path) -> None:
+    """Split weights are known by what they become, also after they have been written again."""
+    small = write_tiny_llama(tmp_path / "small.gguf")
+    first, *others = split_gguf(small, 2, folder=tmp_path)
+    for _ in range(2):
+        ended = corral("import", str(first))
+        assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+        os.utime(others[0], (1, 1))
+    ended = corral("run", str(first), *ASKED)
+    assert (ended.returncode, "another model" in ended.stderr) == (0, False), ended.stderr
+    split_gguf(write_tiny_llama(small, seed=1), 2, folder=tmp_path)
+    ended = corral("import", str(first))
+    assert (ended.returncode, "another model called small:" in ended.stderr) == (1, True), ended.stderr
 
 
 def test_run_of_a_checkpoint_that_was_touched(corral: Corral, tmp_path: Path) -> None:
