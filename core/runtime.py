@@ -97,8 +97,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     keys: AccessKeys
     prefixes: PrefixDisk
     version: str
+    background: BackgroundWork[Any]
     responses: ResponseStore | None = None
-    background: BackgroundWork[Any] = msgspec.field(default_factory=BackgroundWork)
     web: WebAccess = msgspec.field(default_factory=WebAccess)
     limits: RateLimits = msgspec.field(default_factory=RateLimits)
     registries: tuple[Registry, ...] = ()

@@ -26,6 +26,7 @@ from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.quantizing import WeightsQuantizer
 from corral.core.conversion.tuning import ModelTuner
+from corral.core.generation.background import BackgroundWork
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.ports.authenticators import Authenticator
@@ -243,6 +244,7 @@ async def assemble(
         responses=response_store(settings.responses),
         keys=own_keys(settings.parts[AUTHENTICATORS.plural].get("keys")),
         limits=limits,
+        background=BackgroundWork(limits),
         prefixes=FolderPrefixDisk(stores.cache_folder),
         version=version("corral"),
         registries=tuple(parts.of(REGISTRIES).values()),

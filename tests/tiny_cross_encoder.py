@@ -1,4 +1,7 @@
-"""Writes tiny cross-encoders with random weights as GGUF, and computes their scores with NumPy alone."""
+"""Writes tiny cross-encoders with random weights as GGUF, and computes their scores with NumPy alone.
+
+The same models in ONNX: `tests.tiny_onnx_cross_encoder`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,18 @@ from tests.checkpoints.families import bert_weights
 from tests.checkpoints.files import Floats
 from tests.reference_models.bert import relevance
 
-__all__ = ("CONTEXT", "DOCUMENTS", "QUERY", "pair_ids", "reference_scores", "write_tiny_cross_encoder")
+__all__ = (
+    "CONFIG",
+    "CONTEXT",
+    "DOCUMENTS",
+    "QUERY",
+    "SPECIAL",
+    "WORDS",
+    "cross_encoder_weights",
+    "pair_ids",
+    "reference_scores",
+    "write_tiny_cross_encoder",
+)
 
 CONTEXT = 128
 """The most tokens of a query and a document together."""
@@ -25,19 +39,19 @@ _TEXT = """
     paris people river rome sea seine small south spain sun that the there to town two water what where which with
     world year
 """
-_WORDS = _TEXT.split()
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = _TEXT.split()
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CLS, _SEP, _UNKNOWN = 2, 3, 1
-_TOKENS = (*_SPECIAL, *(f"▁{word}" for word in _WORDS))
-_IDS = {word: len(_SPECIAL) + number for number, word in enumerate(_WORDS)}
+_TOKENS = (*SPECIAL, *(f"▁{word}" for word in WORDS))
+_IDS = {word: len(SPECIAL) + number for number, word in enumerate(WORDS)}
 
 DOCUMENTS = tuple(
-    " ".join(_WORDS[(7 * number + step * (number % 5 + 1)) % len(_WORDS)] for step in range(3 + number % 17))
+    " ".join(WORDS[(7 * number + step * (number % 5 + 1)) % len(WORDS)] for step in range(3 + number % 17))
     for number in range(100)
 )
 """A hundred texts of 3 to 19 words, no two alike."""
 
-_CONFIG: dict[str, Any] = {
+CONFIG: dict[str, Any] = {
     "vocab_size": len(_TOKENS),
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -77,19 +91,19 @@ def write_tiny_cross_encoder(
     ends a text with EOS, which is ``[SEP]``, as conversions of 2025 do.
     """
     tensors, data = [], []
-    for name, values in _weights(seed, labels).items():
+    for name, values in cross_encoder_weights(seed, labels).items():
         if not labels and name.startswith(("pooler", "classifier")):
             continue
         raw = values.astype("<f4").tobytes()
         tensors.append(NewTensor(_gguf_name(name), "F32", values.shape[::-1], len(raw)))
         data.append(raw + bytes(padding(len(raw))))
     own = {
-        "block_count": _CONFIG["num_hidden_layers"],
+        "block_count": CONFIG["num_hidden_layers"],
         "context_length": CONTEXT,
-        "embedding_length": _CONFIG["hidden_size"],
-        "feed_forward_length": _CONFIG["intermediate_size"],
-        "attention.head_count": _CONFIG["num_attention_heads"],
-        "attention.layer_norm_epsilon": _CONFIG["layer_norm_eps"],
+        "embedding_length": CONFIG["hidden_size"],
+        "feed_forward_length": CONFIG["intermediate_size"],
+        "attention.head_count": CONFIG["num_attention_heads"],
+        "attention.layer_norm_epsilon": CONFIG["layer_norm_eps"],
         "attention.causal": False,
         **({"pooling_type": 4} if says_so else {}),
         **({"classifier.output_labels": [f"label {number}" for number in range(labels)]} if labels > 1 else {}),
@@ -102,7 +116,7 @@ def write_tiny_cross_encoder(
         "tokenizer.ggml.model": "bert",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": list(_TOKENS),
-        "tokenizer.ggml.token_type": [3] * len(_SPECIAL) + [1] * len(_WORDS),
+        "tokenizer.ggml.token_type": [3] * len(SPECIAL) + [1] * len(WORDS),
         "tokenizer.ggml.token_type_count": 2,
         "tokenizer.ggml.bos_token_id": _CLS,
         "tokenizer.ggml.cls_token_id": _CLS,
@@ -127,15 +141,15 @@ def pair_ids(query: str, document: str) -> list[int]:
 
 def reference_scores(query: str, documents: Sequence[str], *, seed: int = 0) -> list[float]:
     """The scores of the model with this seed, from the same weights, in float64."""
-    weights = _weights(seed, 1)
-    return [float(relevance(_CONFIG, weights, pair_ids(query, document))[0]) for document in documents]
+    weights = cross_encoder_weights(seed, 1)
+    return [float(relevance(CONFIG, weights, pair_ids(query, document))[0]) for document in documents]
 
 
-def _weights(seed: int, labels: int) -> dict[str, Floats]:
+def cross_encoder_weights(seed: int, labels: int) -> dict[str, Floats]:
     """By the names of ``BertForSequenceClassification``. The classifier's are larger, so that scores differ."""
     random = np.random.default_rng(1000 + seed)
-    width = _CONFIG["hidden_size"]
-    return bert_weights(_CONFIG, seed) | {
+    width = CONFIG["hidden_size"]
+    return bert_weights(CONFIG, seed) | {
         "classifier.weight": random.normal(0, 0.5, (labels, width)).astype(np.float32),
         "classifier.bias": random.normal(0, 0.5, labels).astype(np.float32),
     }

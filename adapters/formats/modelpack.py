@@ -90,10 +90,11 @@ class _Kind(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _Corral(msgspec.Struct, frozen=True, rename="camel"):
-    """What Corral adds, under a key of its own."""
+    """What Corral adds, under a key of its own. `ranks`: a reranker by its graph, though no file of it says so."""
 
     converted_from: Word | None = None
     joined_from: list[Word] = []
+    ranks: bool = False
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -164,7 +165,7 @@ class ModelPackFormat:
             licenses=tuple(
                 files[layer.path or ""].decode("utf-8", "replace") for layer in found.layers if layer.role == "license"
             ),
-            capabilities=facts.capabilities,
+            capabilities=("rerank",) if config.corral.ranks else facts.capabilities,
             converted_from=digest_or_none(config.corral.converted_from),
             joined_from=digests_among(config.corral.joined_from),
         )
@@ -263,7 +264,11 @@ def _config(name: ModelName, model: Model, diff_ids: list[str]) -> dict[str, Any
         "quantization": model.quantization,
     }
     about = {"name": name.model, "family": model.family}
-    own = {"convertedFrom": model.converted_from, "joinedFrom": list(model.joined_from)}
+    own = {
+        "convertedFrom": model.converted_from,
+        "joinedFrom": list(model.joined_from),
+        "ranks": "rerank" in model.capabilities,
+    }
     kept = {key: value for key, value in own.items() if value}
     return ({"corral": kept} if kept else {}) | {
         "descriptor": {key: text for key, text in about.items() if text},

@@ -101,11 +101,15 @@ class ServerClient:
     def exists(self, path: str) -> bool:
         """Whether the server answers HEAD with something other than 404. Raises the error that it reports."""
         with closing(self._connection()) as connection, self._translated():
-            try:
-                self._send(connection, "HEAD", path, None).read()
-            except NotFound:
-                return False
-            return True
+            connection.request("HEAD", self._path(path), headers=self._authorization)
+            status = connection.getresponse().status
+        if status >= 400 and status != 404:
+            # Nothing answers HEAD with a text. An empty upload is refused for the same reason, and says so.
+            with closing(self._connection()) as connection, self._translated():
+                connection.request("POST", self._path(path), b"", self._authorization)
+                response = connection.getresponse()
+                raise _error(status, response.read(65536) if response.status == status else b"")
+        return status != 404
 
     def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
         """Sends bytes as they come. Raises the error that the server reports."""
@@ -185,6 +189,7 @@ def _error(status: int, body: bytes) -> CorralError:
     try:
         message = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        message = f"the server answered {status}: {body[:200].decode(errors='replace')}"
+        text = body[:200].decode(errors="replace") or http.client.responses.get(status, "without a text")
+        message = f"the server answered {status}: {text}"
     remedy = "set CORRAL_API_KEY to a key of this server" if status == 401 else None
     return _ERRORS.get(status, EngineError)(message, remedy)

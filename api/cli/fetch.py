@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from corral.api.cli.fetched import FetchedModels
+from corral.api.cli.imports import import_named, remember_import
 from corral.api.cli.model_names import suggesting
-from corral.api.cli.output import echo, print_json, print_record
+from corral.api.cli.output import echo, human_bytes, print_json, print_record
 from corral.api.cli.parameters import ModelText, NewName
 from corral.api.cli.progress import transfer_progress
 from corral.api.cli.server_choice import running_server
 from corral.api.cli.server_records import record_on_server
 from corral.api.cli.session import Session
-from corral.api.cli.targets import remember_import
 from corral.api.cli.transfers import LocalTransfers, ServerTransfers, Transfers
 from corral.core.models.digests import Digest, short_digest
 from corral.core.models.file_addresses import FILE_SCHEME
@@ -91,7 +91,8 @@ def push(
 @click.option(
     "--name",
     type=NewName(),
-    help="The model's name; by default that of PATH without its last extension, tagged with the quantization.",
+    help="The model's name; by default that of PATH without its last extension, tagged with the quantization of its "
+    "weights; of a checkpoint, with --quantize, or latest. Another model of that name is replaced only if you give it.",
 )
 @click.option("-q", "--quantize", default="", metavar="TYPE", help="Quantize a checkpoint, such as q4_K_M.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
@@ -106,9 +107,12 @@ def import_(session: Session, path: str, name: str | None, quantize: str, as_jso
     model*.safetensors is a checkpoint, which is converted to GGUF.
     """
     with session.library() as corral, transfer_progress() as show:
-        record = corral.import_model(path, name=name, quantize=quantize, on_progress=show)
+        record, replaced = import_named(corral, Path(path), name, quantize, show)
     remember_import(Path(path), record)
     if as_json:
         print_record(record)
     else:
         echo(f"imported {record.name.short}")
+    if replaced is not None:
+        what = f"ID {short_digest(replaced.digest)}, {human_bytes(replaced.size_bytes)}"
+        echo(f"replaced the model that was called {replaced.name.short} ({what})", err=True)

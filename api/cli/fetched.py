@@ -39,6 +39,11 @@ class FetchedModels:
             return None
         return entry.name if models.get(entry.name) == entry.digest else None
 
+    def seal(self, reference: str, name: str, digest: str) -> str:
+        """The seal that was remembered for this model; empty if the reference stands for none, or another one."""
+        entry = self._read().get(reference)
+        return entry.seal if entry is not None and (entry.name, entry.digest) == (name, digest) else ""
+
     def remember(self, reference: str, name: str, digest: str, seal: str = "") -> None:
         entries = self._read() | {reference: _Entry(name, digest, seal)}
         with suppress(OSError, UnicodeEncodeError):  # a path may contain bytes that are not text

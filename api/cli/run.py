@@ -15,6 +15,7 @@ from corral.api.cli.attachments import Attached, attach, names_files
 from corral.api.cli.backends import Backend, LocalBackend, RunOptions, ServerBackend
 from corral.api.cli.chat_saving import save_chat
 from corral.api.cli.history import History
+from corral.api.cli.imports import imported
 from corral.api.cli.logs import set_up_logging
 from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.optional_values import OptionalValues, Switch, Think
@@ -31,7 +32,7 @@ from corral.api.cli.progress import load_progress
 from corral.api.cli.repl import Repl
 from corral.api.cli.server_choice import running_server
 from corral.api.cli.session import Session
-from corral.api.cli.targets import find_model, imported, is_path, is_reference, pulled, pulled_or
+from corral.api.cli.targets import find_model, is_path, is_reference, pulled, pulled_or
 from corral.api.cli.terminal import Interrupts, no_echo, open_terminal
 from corral.api.cli.transfers import LocalTransfers, ServerTransfers, Transfers
 from corral.api.library import Corral

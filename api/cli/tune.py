@@ -87,6 +87,8 @@ def _cells(kind: str, figures: ModelFigures, kl: str, gain: str) -> tuple[str, .
 
 
 def _conclusion(model: str, report: TuneReport) -> str:
+    if report.original is None and report.rows:
+        return f"{model} stays as it is ({report.original_kind}): nothing could be measured"
     if report.recommended is None:
         return f"{model} is best as it is ({report.original_kind})"
     if not report.kept:

@@ -10,10 +10,11 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from corral.api.http.admission import Door, refusal_headers
+from corral.api.http.admission import Door, give_up_place
 from corral.api.http.callers import keep_caller
 from corral.api.http.dialects import Dialects
 from corral.api.http.errors import ApiError, ErrorReply, Headers, asked_of
+from corral.api.http.limit_headers import refusal_headers
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
@@ -67,11 +68,13 @@ class AccessControl:
         try:
             if is_foreign and not self._origins.allows(origin):
                 extra = []
+                log.error = f"server.origins does not allow {origin}"
                 await _fail(watched, self._dialects.forbidden(*asked_of(scope)))
             elif is_foreign and scope["method"] == "OPTIONS":
                 extra += _PREFLIGHT_HEADERS
                 await _answer(watched, 204, [])
             elif self._guards_hosts and not host_is_local(host):
+                log.error = f"{host} does not name this machine, and only local names are answered on loopback"
                 await _fail(watched, self._dialects.forbidden(*asked_of(scope)))
             elif scope["method"] == "OPTIONS":
                 await _answer(watched, 204, [])
@@ -101,13 +104,13 @@ class AccessControl:
         `extra` gets the headers that say what is left of them.
         """
         try:
-            self._admission.enter(principal)
+            self._admission.enter(principal, scope)
         finally:
             extra += self._admission.headers(scope, principal)
         try:
             await self._app(scope, receive, send)
         finally:
-            self._admission.leave(principal)
+            give_up_place(scope)
 
 
 _PREFLIGHT_HEADERS = [

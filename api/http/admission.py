@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from litestar import Litestar
@@ -12,16 +14,15 @@ from litestar.routes import HTTPRoute
 from litestar.types import Scope
 
 from corral.api.http.callers import caller_of
-from corral.api.http.limit_headers import limit_headers, retry_after
+from corral.api.http.limit_headers import limit_headers
 from corral.core.access.limits import RateLimits
 from corral.core.access.rules import require_scope
 from corral.core.access.wrong_tries import WrongTries
 from corral.core.access_errors import TooManyRequests, Unauthenticated
-from corral.core.errors import CorralError
 from corral.core.ports.authenticators import Authenticator, Credentials
 from corral.core.requests.principal import EVERYONE, Principal
 
-__all__ = ("OPEN", "Door", "refusal_headers", "require_route_scope", "scope_of")
+__all__ = ("OPEN", "Door", "give_up_place", "require_route_scope", "scope_of")
 
 _log = logging.getLogger("corral.http")
 
@@ -30,6 +31,8 @@ OPEN = "open"
 
 _NOBODY = Principal(name="nobody", scopes=frozenset(), models=())
 """Whoever asks an open route of a server that otherwise asks who they are."""
+
+_PLACE = "corral.place"
 
 _HOW = "send a key as Authorization: Bearer KEY, or as x-api-key"
 
@@ -47,11 +50,11 @@ async def require_route_scope(connection: ASGIConnection[Any, Any, Any, Any], ha
         require_scope(caller_of(connection.scope).principal, wanted)  # type: ignore[arg-type]
 
 
-def refusal_headers(error: CorralError) -> dict[str, str]:
-    """What the refusal of a request says beside its body, in any dialect."""
-    if isinstance(error, TooManyRequests):
-        return {"retry-after": retry_after(error.retry_after_s)}
-    return {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+def give_up_place(scope: Scope) -> None:
+    """The request counts no more among those that its sender may have at once, because what it waits for counts."""
+    leave: Callable[[], None] | None = scope["state"].pop(_PLACE, None)
+    if leave is not None:
+        leave()
 
 
 class Door:
@@ -99,13 +102,10 @@ class Door:
             raise Unauthenticated("the key is not valid", "it may be mistyped, revoked or expired")
         return found
 
-    def enter(self, principal: Principal) -> None:
-        """A request of theirs begins, until `leave`. Raises `TooManyRequests`; then it has not begun."""
+    def enter(self, principal: Principal, scope: Scope) -> None:
+        """A request of theirs begins, until `give_up_place`. Raises `TooManyRequests`; then it has not begun."""
         self._limits.enter(principal)
-
-    def leave(self, principal: Principal) -> None:
-        """The request that had entered has been answered."""
-        self._limits.leave(principal)
+        scope["state"][_PLACE] = partial(self._limits.leave, principal)
 
     def headers(self, scope: Scope, principal: Principal) -> list[tuple[bytes, bytes]]:
         """What is left of their limits, as this client reads it."""

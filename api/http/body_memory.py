@@ -152,6 +152,7 @@ class BodyMemory:
         # One body at a time: decoding holds the interpreter lock, so more threads would only delay everything else.
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="bodies")
         self._trim: asyncio.TimerHandle | None = None
+        self._is_closed = False
         map_big_blocks()
 
     def wrapped(self, app: ASGIApp) -> ASGIApp:
@@ -196,14 +197,23 @@ class BodyMemory:
 
     def give(self, scope: Scope) -> None:
         """Gives back what was taken for the request of `scope`, if anything was."""
-        size_bytes = scope.get("state", {}).pop(_KEY, 0)
+        self._give(scope.get("state", {}).pop(_KEY, 0))
+
+    def _give(self, size_bytes: int) -> None:
         if size_bytes:
             self.decoded.give(size_bytes)
-        if size_bytes >= _TRIM_FROM_BYTES and self._trim is None:
+        if size_bytes >= _TRIM_FROM_BYTES and self._trim is None and not self._is_closed:
             self._trim = asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim_now)
 
+    def hand_over(self, scope: Scope) -> Callable[[], None]:
+        """What was taken for the request of `scope` is not given back when that ends, but by the function returned,
+        which is to be called once."""
+        size_bytes = scope["state"].pop(_KEY, 0)
+        return lambda: self._give(size_bytes)
+
     def close(self) -> None:
-        """Ends the thread, without waiting. To be called when no request is running."""
+        """Ends the thread, without waiting. To be called when no request is running; memory may still be given back."""
+        self._is_closed = True
         if self._trim is not None:
             self._trim.cancel()
         self._decoder.shutdown(wait=False)

@@ -86,7 +86,11 @@ class Dialect:
 
     def forbidden(self) -> ErrorReply:
         """The response to a browser origin or host name that the server does not answer."""
-        return self.reply(ApiError(403, "the server does not answer this origin or host name", code="forbidden"))
+        text = (
+            "the server does not answer this origin or host name; server.origins (CORRAL_ORIGINS) allows the origins "
+            "of pages, and a server that listens on more than loopback (server.host) answers all host names"
+        )
+        return self.reply(ApiError(403, text, code="forbidden"))
 
 
 class Dialects:

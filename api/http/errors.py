@@ -9,6 +9,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.types import Scope
 
+from corral.api.http.limit_headers import refusal_headers
 from corral.core.access_errors import Forbidden, TooManyRequests, Unauthenticated
 from corral.core.errors import (
     Cancelled,
@@ -138,7 +139,7 @@ def dialects_of(request: Request[Any, Any, Any]) -> Dialects:
 
 
 def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    return _response(dialects_of(request).reply(*asked_of(request.scope), error))
+    return _response(dialects_of(request).reply(*asked_of(request.scope), error), refusal_headers(error))
 
 
 def _framework_answer(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from litestar.types import Scope
 
 from corral.core.access.limits import Allowance, Allowances
+from corral.core.access_errors import TooManyRequests, Unauthenticated
 
-__all__ = ("limit_headers", "retry_after")
+__all__ = ("limit_headers", "refusal_headers")
 
 _ANTHROPIC = b"anthropic-version"
 """All of Anthropic's clients send it."""
@@ -29,9 +30,12 @@ def limit_headers(scope: Scope, left: Allowances) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for unit, one in rows for name, value in form(unit, one)]
 
 
-def retry_after(seconds: float) -> str:
-    """The value of ``Retry-After``: whole seconds, at least one."""
-    return str(max(1, math.ceil(seconds)))
+def refusal_headers(error: Exception) -> dict[str, str]:
+    """What the refusal of a request says beside its body, in any dialect. ``Retry-After`` is whole seconds, at least
+    one."""
+    if isinstance(error, TooManyRequests):
+        return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
+    return {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
 
 
 def _openai(unit: str, left: Allowance) -> Iterator[tuple[str, str]]:

@@ -37,6 +37,11 @@ class ModelBody(LimitedBody, frozen=True, kw_only=True):
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     keep_alive: Any = None
 
+    @property
+    def in_background(self) -> bool:
+        """Whether the answer goes on without the request, and waits for its own turn."""
+        return False
+
 
 def require_few(field: str, values: Sized, limit: int) -> None:
     """Raises `ApiError` if `values` has more entries than that."""

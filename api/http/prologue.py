@@ -70,6 +70,8 @@ async def begin(
     if default_model is not None and not body.model.strip():
         body = msgspec.structs.replace(body, model=await default_model(request))
     begun = InferenceRequest(request, body, not_found)
+    if not body.in_background:
+        begun.runtime.limits.require_place(begun.caller.principal)
     begun.log.model = body.model
     begun.keep_alive_s = parse_keep_alive_s(body.keep_alive)
     check(body)

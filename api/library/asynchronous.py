@@ -25,6 +25,7 @@ from corral.api.library.arguments import (
 from corral.api.library.creation import AsyncCreation
 from corral.api.library.housekeeping import AsyncHousekeeping
 from corral.api.library.messages import Messages, images_read, spoken
+from corral.api.library.method_names import names_its_methods
 from corral.api.library.options import (
     ELSEWHERE,
     AnswerOptions,
@@ -61,6 +62,7 @@ from corral.core.scheduling.load_progress import LoadListener
 __all__ = ("AsyncCorral",)
 
 
+@names_its_methods
 class AsyncCorral(AsyncCreation, AsyncHousekeeping, AsyncReranking, AsyncTokens, AsyncTransfers):
     """Runs models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 

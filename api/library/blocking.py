@@ -15,6 +15,7 @@ from corral.api.library.blocking_tokens import BlockingTokens
 from corral.api.library.blocking_weights import BlockingWeights
 from corral.api.library.creation import CreateOptions
 from corral.api.library.messages import Messages
+from corral.api.library.method_names import names_its_methods
 from corral.api.library.options import ChatOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.portal import Portal
 from corral.api.library.reranking import Reranked
@@ -41,6 +42,7 @@ class _Behind(AsyncCorral):
     _name = "Corral"
 
 
+@names_its_methods
 class Corral(BlockingTokens, BlockingWeights):
     """`AsyncCorral` for blocking code: methods run on an event loop in a separate thread, and wait for the result.
 

@@ -57,8 +57,14 @@ def adapter_files_at(path: Path) -> list[Path]:
     folder = path if path.is_dir() else path.parent
     settings = folder / _ADAPTER_SETTINGS
     weights = matching(path, _ADAPTER_WEIGHTS) if path.is_dir() else [path] * path.name.endswith(".safetensors")
-    if weights and path.exists() and settings.is_file():
-        return [*weights, settings]
+    if weights and path.exists():
+        if settings.is_file():
+            return [*weights, settings]
+        if not matching(path, "*.gguf"):
+            raise InvalidRequest(
+                f"{settings} is missing, without which {weights[0].name} is no adapter",
+                "PEFT saves both in one folder: copy it from there",
+            )
     return files_at(path)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 
 from corral.core.access_errors import TooManyRequests
 from corral.core.requests.outputs import Delta, Finished, Output, Started
@@ -64,6 +65,12 @@ class _Account:
 
     def __init__(self) -> None:
         self.running = 0
+        self.background = 0
+        """How many answers go on without a request that is in progress."""
+        self.has_less = asyncio.Event()
+        """Set when something has ended."""
+        self.turn = asyncio.Lock()
+        """Of those that wait to go on in the background: the first is the first."""
         self.requests: _Bucket | None = None
         self.tokens: _Bucket | None = None
 
@@ -72,12 +79,17 @@ class _Account:
         self.requests = _filled(self.requests, limits.requests_per_minute, now_s)
         self.tokens = _filled(self.tokens, limits.tokens_per_minute, now_s)
 
+    def has_room(self, parallel: int | None) -> bool:
+        """Whether there may be one more answer."""
+        return parallel is None or self.running + self.background < parallel
+
     def idle(self, now_s: float) -> bool:
         """Whether forgetting it changes nothing."""
         buckets = [one for one in (self.requests, self.tokens) if one is not None]
         for one in buckets:
             one.fill(one.limit, now_s)
-        return not self.running and not any(one.allowance().reset_s for one in buckets)
+        is_busy = self.running or self.background or self.turn.locked()
+        return not is_busy and not any(one.allowance().reset_s for one in buckets)
 
 
 class RateLimits:
@@ -94,11 +106,7 @@ class RateLimits:
             return
         limits = principal.limits
         if limits.parallel is not None and account.running >= limits.parallel:
-            raise TooManyRequests(
-                f"{principal.name!r} may have {limits.parallel} requests at once",
-                "wait until one has ended",
-                retry_after_s=_BUSY_RETRY_S,
-            )
+            raise _too_many(principal, "wait until one has ended")
         if account.tokens is not None and (wait_s := account.tokens.wait_s(1)):
             raise TooManyRequests(
                 f"{principal.name!r} has used its {account.tokens.limit} tokens per minute",
@@ -119,12 +127,40 @@ class RateLimits:
         """One more answer begins, beside the one that a request has entered for: it counts as in progress until
         `leave`. False if the principal may not have more at once; then it does not count.
         """
-        account, parallel = self._account(principal), principal.limits.parallel
+        account = self._account(principal)
         if account is not None:
-            if parallel is not None and account.running >= parallel:
+            if not account.has_room(principal.limits.parallel):
                 return False
             account.running += 1
         return True
+
+    def require_place(self, principal: Principal) -> None:
+        """The request that has entered is about to ask a model. Raises `TooManyRequests` if answers in the background
+        have all the places of the principal; requests that ask no model, such as for those answers, need none.
+        """
+        account, parallel = self._account(principal), principal.limits.parallel
+        if account is not None and parallel is not None and account.running + account.background > parallel:
+            raise _too_many(principal, "wait until the responses in the background have ended, or cancel one")
+
+    @asynccontextmanager
+    async def turn_in_background(self, principal: Principal) -> AsyncIterator[None]:
+        """For an answer without a request in progress. Waits, in order, until the principal may have one more at once;
+        it counts until the block ends.
+        """
+        account = self._account(principal)
+        if account is None:
+            yield
+            return
+        async with account.turn:
+            while not account.has_room(principal.limits.parallel):
+                account.has_less.clear()
+                await account.has_less.wait()
+            account.background += 1
+        try:
+            yield
+        finally:
+            account.background -= 1
+            account.has_less.set()
 
     def charge_requests(self, principal: Principal, count: int) -> None:
         """Counts further answers of one request as requests. As with `charge`, more than are left may be used."""
@@ -136,6 +172,7 @@ class RateLimits:
         """A request that had entered has ended."""
         if (account := self._accounts.get(principal.name)) is not None:
             account.running = max(0, account.running - 1)
+            account.has_less.set()
 
     def charge(self, principal: Principal, tokens: int) -> None:
         """Counts tokens that were computed. More than are left may be used: later requests wait for them."""
@@ -186,6 +223,11 @@ class RateLimits:
             account = self._accounts[principal.name] = _Account()
         account.update(principal, now_s)
         return account
+
+
+def _too_many(principal: Principal, remedy: str) -> TooManyRequests:
+    text = f"{principal.name!r} may have {principal.limits.parallel} requests at once"
+    return TooManyRequests(text, remedy, retry_after_s=_BUSY_RETRY_S)
 
 
 def _allowance(bucket: _Bucket | None) -> Allowance | None:

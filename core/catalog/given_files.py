@@ -16,6 +16,7 @@ from corral.core.errors import BlobNotFound, InvalidModelFile, InvalidRequest, U
 from corral.core.models.digests import Digest
 from corral.core.models.model import FileRole, ModelFile
 from corral.core.models.split_names import whole_name
+from corral.core.models.unread_weights import refuse_pickles
 from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
 from corral.core.ports.sources import FetchProgress, OnProgress
 
@@ -40,11 +41,7 @@ def refuse_unconverted(files: GivenFiles | None) -> None:
                 f"{name}: this part of a model cannot be created from safetensors",
                 "convert it to GGUF first, with the scripts of llama.cpp, and create it from that file",
             )
-        if name.endswith(".pth"):
-            raise Unsupported(
-                f"{name} is one of PyTorch's own files, which are not read: they may contain any program",
-                "save the model as safetensors",
-            )
+    refuse_pickles(files or ())
 
 
 def model_files(parts: Sequence[Part], role: FileRole | None = None) -> tuple[ModelFile, ...]:

@@ -24,7 +24,8 @@ from corral.core.models.folders import scan_folder
 from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import ModelName, name_from_file
 from corral.core.models.split_names import whole_name
-from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.models.unread_weights import refuse_file
+from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import FetchProgress, OnProgress
 
@@ -66,8 +67,14 @@ class ModelImporter:
                 return _checkpoint_name(path, quantize)
             files = await asyncio.to_thread(scan_folder, path)
             return folder_name(path, await asyncio.to_thread(folder_model, path, files))
+        refuse_file(path)
         metadata = await self._inspector.inspect(path)
         return name_from_file(path.name, self._inspector.known(metadata, str(path), self._left_out).file_type)
+
+    async def is_split(self, path: Path, weights: BlobInfo) -> bool:
+        """Whether `path` is a part, or the folder, of split weights that become these. Raises as `import_file`."""
+        parts = await self._parts(path)
+        return bool(parts) and await self._joiner.are_parts_of(parts, weights)
 
     async def import_file(
         self, path: Path, name: ModelName | None, on_progress: OnProgress, quantize: str = ""
@@ -90,6 +97,7 @@ class ModelImporter:
             return await self._import_folder(path, name, on_progress)
         if not await asyncio.to_thread(path.is_file):
             raise NotFound(f"no such file: {path}")
+        refuse_file(path)
         metadata = self._inspector.known(await self._inspector.inspect(path), str(path), self._left_out)
         weights_among([(str(path), metadata)])
         on_progress(FetchProgress(status=f"importing {path.name}"))

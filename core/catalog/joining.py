@@ -6,6 +6,7 @@ Manifests, Ollama's among them, have one file of weights; so has a model whose w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -67,23 +68,38 @@ class PartJoiner:
         finally:
             await writer.close()
 
+    async def are_parts_of(self, parts: Sequence[PartFile], weights: BlobInfo) -> bool:
+        """Whether `join` would give these weights. Nothing is written. Raises as `join`."""
+        plan = await self._inspector.joined(parts)
+        if plan.size_bytes != weights.size_bytes:
+            return False
+        found = hashlib.sha256()
+        async with aclosing(self._content(parts, plan)) as chunks:
+            async for chunk in chunks:
+                await asyncio.to_thread(found.update, chunk)
+        return weights.digest == f"sha256:{found.hexdigest()}"
+
     async def _write(self, writer: BlobWriter, parts: Sequence[PartFile], plan: JoinedWeights, tell: OnBytes) -> None:
-        await writer.write(0, plan.header)
-        done = len(plan.header)
-        tell(done, plan.size_bytes)
+        done = 0
+        async with aclosing(self._content(parts, plan)) as chunks:
+            async for chunk in chunks:
+                await writer.write(done, chunk)
+                done += len(chunk)
+                tell(done, plan.size_bytes)
+
+    async def _content(self, parts: Sequence[PartFile], plan: JoinedWeights) -> AsyncGenerator[bytes, None]:
+        """The bytes of the whole."""
+        yield plan.header
         for piece in plan.ranges:
-            end = done + piece.end - piece.start
+            left = piece.end - piece.start
             async with aclosing(self._read(parts[piece.number], piece)) as chunks:
                 async for chunk in chunks:
-                    await writer.write(done, chunk)
-                    done += len(chunk)
-                    tell(done, plan.size_bytes)
-            if done != end:
-                raise InvalidModelFile(f"{parts[piece.number].name} changed while it was being joined", "try again")
+                    yield chunk
+                    left -= len(chunk)
+            if left:
+                raise InvalidModelFile(f"{parts[piece.number].name} changed while it was being read", "try again")
             if piece.padding_bytes:
-                await writer.write(done, bytes(piece.padding_bytes))
-                done += piece.padding_bytes
-        tell(done, plan.size_bytes)
+                yield bytes(piece.padding_bytes)
 
     async def _read(self, part: PartFile, piece: JoinedRange) -> AsyncGenerator[bytes, None]:
         if isinstance(part.place, Path):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from corral.core.errors import InvalidModelFile, StorageError
 from corral.core.models.digests import Digest
-from corral.core.models.folder_facts import FACT_FILES, folder_facts
+from corral.core.models.folder_facts import FACT_FILES, FolderFacts, folder_facts
 from corral.core.models.folders import FolderFile
 from corral.core.models.model import FileRole, Model, ModelFile, ModelMetadata, parameter_size_text
 from corral.core.models.names import ModelName, name_from_file, split_quantization
+from corral.core.models.onnx_outputs import onnx_outputs
 from corral.core.ports.blobs import BlobInfo
 from corral.core.values import Value
 
@@ -75,7 +76,25 @@ def folder_model(folder: Path, files: Sequence[FolderFile]) -> Model:
     model = next(file.path for file in files if file.path.endswith(".onnx"))
     _, in_file = split_quantization(Path(model).stem)
     _, in_folder = split_quantization(folder.resolve().name)
-    return Model(format="onnx", family=folder_facts(texts).family, quantization=(in_file or in_folder).upper())
+    facts = folder_facts(texts)
+    return Model(
+        format="onnx",
+        family=facts.family,
+        quantization=(in_file or in_folder).upper(),
+        capabilities=("rerank",) if _scores(folder, model, files, facts) else (),
+    )
+
+
+def _scores(folder: Path, model: str, files: Sequence[FolderFile], facts: FolderFacts) -> bool:
+    """Whether only the graph says that a model is a reranker: it returns one logit, and nothing speaks of pooling."""
+    pools = any(file.path == "modules.json" or file.path.endswith("Pooling/config.json") for file in files)
+    if pools or not {"rerank", "completion"}.isdisjoint(facts.capabilities):
+        return False
+    try:
+        outputs = onnx_outputs(folder / model)
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}: {error}") from error
+    return "sentence_embedding" not in outputs and outputs.get("logits", ())[1:] == (1,)
 
 
 def folder_name(folder: Path, model: Model) -> ModelName:

@@ -14,6 +14,7 @@ from corral.core.models.quantization_types import QuantizationType, quantization
 __all__ = ("UNQUANTIZED", "Quantizer", "check_quantization", "known_quantization")
 
 _OLLAMAS_TYPES = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
+_ONLY_FLOATS = "quantization is only supported for F16, BF16 and F32 models"
 UNQUANTIZED = ("F16", "BF16", "F32")
 """Types whose weights can be quantized without losing quality twice, and which converters make."""
 
@@ -59,13 +60,16 @@ def known_quantization(wanted: str) -> QuantizationType:
 
 
 def check_quantization(wanted: str, metadata: ModelMetadata | None, *, requantize: bool) -> QuantizationType | None:
-    """The type to quantize to; None if the weights have it already. Raises `InvalidRequest` with Ollama's texts."""
+    """The type to quantize to; None if the weights have it already. `metadata` is None for weights without a
+    header, such as those of a folder. Raises `InvalidRequest` with Ollama's texts."""
     kind = known_quantization(wanted)
     if metadata is not None and metadata.file_type == kind:
         return None
-    if metadata is None or not (metadata.file_type in UNQUANTIZED or requantize):
+    if metadata is None:
+        raise InvalidRequest(_ONLY_FLOATS, "these weights are in another format: only weights in GGUF can be quantized")
+    if not (metadata.file_type in UNQUANTIZED or requantize):
         raise InvalidRequest(
-            "quantization is only supported for F16, BF16 and F32 models",
+            _ONLY_FLOATS,
             "weights that are quantized already lose quality once more; corral quantize --requantize does it",
         )
     return kind

@@ -25,7 +25,8 @@ from corral.core.errors import (
     Unsupported,
 )
 from corral.core.malformed import MALFORMED
-from corral.core.models.digests import Digest, digest_of
+from corral.core.models.checkpoint_folders import checkpoint_digest
+from corral.core.models.digests import Digest
 from corral.core.models.model import FileRole, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.quantization_types import QuantizationType
@@ -214,11 +215,7 @@ async def _hashed(name: str, path: Path, report: Callable[[int], None]) -> Diges
 
 
 def _source(weights: Mapping[str, ModelFile]) -> Digest:
-    """The digest of a checkpoint's weights: of its file, or of what ``sha256sum`` prints of its files."""
-    if len(weights) == 1:
-        return next(iter(weights.values())).digest
-    lines = (f"{file.digest.removeprefix('sha256:')}  {name}\n" for name, file in weights.items())
-    return digest_of("".join(lines).encode())
+    return checkpoint_digest({name: file.digest for name, file in weights.items()})
 
 
 def _record(name: ModelName, weights: Mapping[str, ModelFile], architecture: str) -> StoredModel:

@@ -99,12 +99,18 @@ class ModelTuner:
         """Tries `types` (by default those that the engine suggests), and keeps the best whose divergence from the
         original is at most `most_kl`; with `keep` False, or if none could be measured, what was kept before stays.
 
-        Cancelling it leaves nothing behind. Raises `Unsupported` for a model that cannot be re-encoded.
+        Cancelling it leaves nothing behind. Raises `Unsupported` for a model that cannot be re-encoded, or that
+        generates no text.
         """
         spec = next(iter(self._engines), None)
         metadata = await self._models.metadata(record)
         if spec is None or record.weights is None or metadata is None or metadata.format != "gguf":
             raise Unsupported(f"{record.name.short} has no weights that can be re-encoded")
+        if metadata.pooling is not None:
+            raise Unsupported(
+                f"{record.name.short} generates no text, so that there is nothing to compare other types by",
+                f"corral quantize {record.name.short} TYPE gives it another type",
+            )
         # All models with these weights share the result, whichever adapters they have.
         alone = msgspec.structs.replace(record, files=record.files_of("weights"))
         tried = [kind for kind in (types or spec.reencodings) if kind != metadata.file_type]

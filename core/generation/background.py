@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
+from corral.core.access.limits import RateLimits
 from corral.core.access_errors import TooManyRequests
 from corral.core.errors import ServerBusy
 from corral.core.requests.principal import Principal
@@ -14,6 +17,10 @@ from corral.core.requests.principal import Principal
 __all__ = ("BackgroundWork",)
 
 SubjectT = TypeVar("SubjectT")
+
+Start = Callable[[str, SubjectT, Callable[[], Awaitable[None]], Callable[[], None]], None]
+"""Runs work by its id, which should handle its own errors: `(id, subject, work, ended)`. `subject` is what `find` gives
+until it has ended; then `ended` is called, also if it was cancelled before its turn."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,34 +32,57 @@ _RETRY_S = 5.0
 class BackgroundWork(Generic[SubjectT]):
     """What runs in the background, by the name of its owner and its id. For one event loop.
 
-    A principal has as much at once as its limit of parallel requests says, at most 16; a server, at most 64.
+    A principal has as much at once as its limit of parallel requests says, at most 16; a server, at most 64. What runs
+    counts for that limit together with the principal's requests: it waits for its turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: RateLimits) -> None:
+        self._limits = limits
         self._running: dict[tuple[str, str], tuple[SubjectT, asyncio.Task[None]]] = {}
+        self._reserved: list[str] = []
+        """The owners of what is about to start."""
 
-    def start(self, principal: Principal, id: str, subject: SubjectT, work: Callable[[], Awaitable[None]]) -> None:
-        """Runs `work`, which should handle its own errors. `subject` is what `find` gives until it has ended.
+    @contextmanager
+    def place(self, principal: Principal) -> Iterator[Start[SubjectT]]:
+        """Keeps a place for the block, in which what it gives may be called once, to run something.
 
-        Raises what `require_room` raises; then nothing runs.
+        Raises `TooManyRequests` if the principal has too much in the background, and `ServerBusy` if all have.
         """
-        self.require_room(principal)
+        self._require_room(principal)
+        self._reserved.append(principal.name)
+        try:
+            yield partial(self._start, principal)
+        finally:
+            self._reserved.remove(principal.name)
+
+    def _start(
+        self,
+        principal: Principal,
+        id: str,
+        subject: SubjectT,
+        work: Callable[[], Awaitable[None]],
+        ended: Callable[[], None],
+    ) -> None:
         key = (principal.name, id)
-        task = asyncio.create_task(_run(work))
-        task.add_done_callback(lambda done: self._running.pop(key, None))
+
+        def forget(done: asyncio.Task[None]) -> None:
+            self._running.pop(key, None)
+            ended()
+
+        task = asyncio.create_task(self._run(principal, work))
+        task.add_done_callback(forget)
         self._running[key] = (subject, task)
 
-    def require_room(self, principal: Principal) -> None:
-        """Raises `TooManyRequests` if the principal has too much in the background, and `ServerBusy` if all have."""
-        own = sum(owner == principal.name for owner, _ in self._running)
+    def _require_room(self, principal: Principal) -> None:
+        owners = [*self._reserved, *(owner for owner, _ in self._running)]
         most = min(_MOST_EACH, principal.limits.parallel or _MOST_EACH)
-        if own >= most:
+        if owners.count(principal.name) >= most:
             raise TooManyRequests(
                 f"{principal.name!r} may have {most} requests in the background at once",
                 "wait until one has ended, or cancel one",
                 retry_after_s=_RETRY_S,
             )
-        if len(self._running) >= _MOST:
+        if len(owners) >= _MOST:
             raise ServerBusy(f"{_MOST} requests are running in the background", "wait until one has ended")
 
     def find(self, owner: str, id: str) -> SubjectT | None:
@@ -75,9 +105,9 @@ class BackgroundWork(Generic[SubjectT]):
         if tasks:
             await asyncio.wait(tasks)
 
-
-async def _run(work: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await work()
-    except Exception:
-        _log.exception("work in the background has failed")
+    async def _run(self, principal: Principal, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with self._limits.turn_in_background(principal):
+                await work()
+        except Exception:
+            _log.exception("work in the background has failed")

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-__all__ = ("COMPANIONS", "WEIGHTS", "checkpoint_in", "checkpoint_paths", "matching")
+from corral.core.models.digests import Digest, digest_of
+
+__all__ = ("COMPANIONS", "WEIGHTS", "checkpoint_digest", "checkpoint_in", "checkpoint_paths", "matching")
 
 WEIGHTS = "model*.safetensors"
 """The pattern of the files with its tensors, in the folder and below it, as in Ollama."""
@@ -33,6 +35,14 @@ def checkpoint_in(folder: Path) -> Mapping[str, Path]:
     found = [*matching(folder, "*"), *matching(folder, "*/*")]
     files = {file.relative_to(folder).as_posix(): file for file in found}
     return {path: files[path] for path in checkpoint_paths(files)}
+
+
+def checkpoint_digest(weights: Mapping[str, Digest]) -> Digest:
+    """The digest of a checkpoint's weights, by their names: of its file, or of what ``sha256sum`` prints of
+    its files."""
+    if len(weights) == 1:
+        return next(iter(weights.values()))
+    return digest_of("".join(f"{weights[name][7:]}  {name}\n" for name in sorted(weights)).encode())
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:

@@ -43,6 +43,7 @@ class _Fields(msgspec.Struct, frozen=True):
     model_type: msgspec.Raw = _EMPTY
     architectures: msgspec.Raw = _EMPTY
     id2label: msgspec.Raw = _EMPTY
+    num_labels: msgspec.Raw = _EMPTY
     max_position_embeddings: msgspec.Raw = _EMPTY
     max_seq_length: msgspec.Raw = _EMPTY
     model_max_length: msgspec.Raw = _EMPTY
@@ -102,7 +103,8 @@ def folder_facts(texts: Mapping[str, bytes]) -> FolderFacts:
 def _has_one_label(model: _Fields, kinds: Sequence[str]) -> bool:
     """Whether a classifier gives one score, as a cross-encoder does; transformers states labels unless they are two."""
     classifies = any(kind.endswith("ForSequenceClassification") for kind in kinds)
-    return classifies and len(_value(model.id2label, dict[str, msgspec.Raw], {})) == 1
+    labels = len(_value(model.id2label, dict[str, msgspec.Raw], {})) or _count(model.num_labels)
+    return classifies and labels == 1
 
 
 def _template(texts: Mapping[str, bytes], tokenizer: _Fields) -> TemplateText | None:

@@ -14,6 +14,7 @@ from corral.core.malformed import MALFORMED
 from corral.core.models.folder_facts import FACT_FILES
 from corral.core.models.model import FileRole
 from corral.core.models.paths import check_together
+from corral.core.models.unread_weights import refuse_folder
 from corral.core.values import Value
 
 __all__ = ("FolderFile", "is_left_out", "model_paths", "scan_folder")
@@ -76,7 +77,7 @@ def scan_folder(folder: Path, *, own_links: bool = False) -> tuple[FolderFile, .
     With ``genai_config.json``, every ONNX file is part of the model. Without it, one ONNX file is the encoder
     (``model.onnx`` or ``onnx/model.onnx`` if there are several), and ``tokenizer.json`` is required. Hidden files and
     weights of other frameworks are left out. Raises `NotFound`, and `InvalidModelFile` for a folder that is not a
-    model, or has links that lead out of it, unless they are our `own_links`.
+    model, or has links that lead out of it, unless they are our `own_links`, and `Unsupported` for PyTorch's own files.
     """
     if not folder.is_dir():
         raise NotFound(f"no such folder: {folder}")
@@ -85,6 +86,8 @@ def scan_folder(folder: Path, *, own_links: bool = False) -> tuple[FolderFile, .
         for path, size_bytes in found.items():
             _check_size(folder / path, path, size_bytes)
         paths = sorted(found)
+        if not any(path == _GENAI or path.endswith(_ONNX) for path in paths):
+            refuse_folder(folder)
         if _GENAI in found:
             _check_generator(folder, paths)
         kept = model_paths(paths, str(folder))
@@ -154,7 +157,8 @@ def _encoder_paths(folder: str, paths: Sequence[str]) -> list[str]:
     models = [path for path in paths if path.endswith(_ONNX)]
     if not models:
         raise InvalidModelFile(
-            f"{folder}: not a known kind of model folder: it contains neither genai_config.json nor an .onnx file",
+            f"{folder}: not a known kind of model folder: it contains neither genai_config.json nor an .onnx file, nor "
+            "a checkpoint (config.json and model*.safetensors)",
             "to import a GGUF file, give the path of the file itself",
         )
     usual = [path for path in ("model.onnx", "onnx/model.onnx") if path in models]

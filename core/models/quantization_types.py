@@ -79,5 +79,6 @@ def missing_matrix(kind: QuantizationType) -> InvalidRequest:
     """The error for weights that cannot be quantized to this type without a matrix."""
     return InvalidRequest(
         f"{kind} needs an importance matrix, without which the model would be useless",
-        "make one with llama-imatrix, and give it with --imatrix FILE, or choose another type",
+        f"make one with llama-imatrix, and give it for a model that the store has: corral quantize MODEL {kind} "
+        "--imatrix FILE; or choose another type",
     )

@@ -26,6 +26,7 @@ from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.llama_cpp.quantizing.spec import CONVERTER as QUANTIZER
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.formats.gguf import GgufReader
+from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.registries.oci.own_logins import OwnLogins
 from corral.adapters.registries.oci.settings import OciRegistrySettings
@@ -53,6 +54,7 @@ from corral.core.conversion.converting import Converting
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.conversion.quantizing import WeightsQuantizer
 from corral.core.conversion.tuning import ModelTuner
+from corral.core.generation.background import BackgroundWork
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
@@ -100,7 +102,7 @@ class World:
             manifests=self.manifests,
             blobs=self.blobs,
             local=self.blobs,
-            formats=[self.format],
+            formats=[self.format, ModelPackFormat()],
             readers=[GgufReader()],
             registries=[self.registry],
             default_registry=self.registry.schemes[0],
@@ -154,6 +156,7 @@ class World:
             keys=self.keys,
             responses=MemoryResponses(max_count=1000, max_bytes=1 << 26, ttl_s=3600),
             limits=limits,
+            background=BackgroundWork(limits),
             version="9.9.9",
         )
 

@@ -29,9 +29,14 @@ from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.fake.engine import FakeEngine
 from corral.adapters.engines.fake.options import FakeLoadOptions
 from corral.api.cli import main
+from corral.api.cli.client import ServerClient
+from corral.api.cli.create_on_server import create_on_server
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError
 from corral.core.access import wrong_tries
+from corral.core.access_errors import Forbidden
+from corral.core.catalog.create_calls import CreateCall
+from corral.core.models.names import parse_name
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled
@@ -39,6 +44,8 @@ from corral.core.requests.principal import SCOPES, Principal, RequestLimits, Sco
 from corral.core.requests.requests import Request
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import LoadRequest
+from corral.plugins.assembly import Address
+from corral.plugins.testing.gguf import gguf_bytes
 
 MODEL = "smol:q4"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": False}
@@ -474,6 +481,22 @@ def test_the_command_line_sends_its_key(keyed: Keyed, tmp_path: Path) -> None:
         assert (status, "CORRAL_API_KEY" in err) == (1, True), err
     status, _, err = corral("ps", key=keyed.key("commands-manager", "manage"))
     assert (status, "infer" in err) == (1, True), err
+
+
+def test_the_command_line_says_why_an_upload_is_refused(keyed: Keyed, tmp_path: Path) -> None:
+    """The server answers the question whether it has a file without a text; the command shows it nevertheless, as for a
+    model that is made from another."""
+    (tmp_path / "small.gguf").write_bytes(gguf_bytes())
+    client = ServerClient(Address(keyed.url), api_key=keyed.key("uploader", "infer"))
+    calls = [CreateCall(name=parse_name("x"), base=MODEL)]
+    calls.append(CreateCall(name=parse_name("x"), files={"small.gguf": tmp_path / "small.gguf"}))
+    told = []
+    for call in calls:
+        with pytest.raises(Forbidden) as refused:
+            create_on_server(client, call, lambda progress: None)
+        told.append(str(refused.value))
+    assert told[0] == told[1]
+    assert "lacks the scope 'manage'" in told[0]
 
 
 class WatchedEngine(FakeEngine):

@@ -408,7 +408,7 @@ def test_what_has_no_effect_is_named(client: openai.OpenAI) -> None:
         ({"tool_choice": "maybe"}, "invalid tool_choice"),
         ({"text": {"format": {"type": "poem"}}}, 'text.format: the type "poem" is not supported'),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "json_schema has no schema"),
-        ({"text": {"format": ["text"]}}, "text.format is not an object"),
+        ({"text": {"format": ["text"]}}, "text.format must be an object"),
         ({"truncation": "some"}, 'truncation is "some"'),
         ({"max_output_tokens": 0}, "max_output_tokens must be at least 1"),
         ({"top_logprobs": 30}, "top_logprobs must be between 0 and 20"),

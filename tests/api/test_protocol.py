@@ -185,3 +185,23 @@ def test_an_error_before_the_first_line_has_its_status(start_server: Callable[..
 def test_the_app_needs_no_settings(shared_server: Any) -> None:
     """The application can be created with default settings."""
     assert create_app(shared_server.world.runtime).state.runtime is shared_server.world.runtime
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"origin": "http://evil.example.com"}, "server.origins does not allow http://evil.example.com"),
+        ({"host": "evil.example.com"}, "evil.example.com does not name this machine"),
+    ],
+)
+def test_who_is_not_answered_learns_how_to_be(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, within: Callable[..., bool], headers: Any, said: str
+) -> None:
+    """The log says why; so does the error of APIs that have one, while Ollama's is empty."""
+    with caplog.at_level(logging.INFO, "corral.http"):
+        ollamas = client.get("/api/tags", headers=headers)
+        openais = client.get("/v1/models", headers=headers)
+        assert within(30, lambda: caplog.text.count(said) == 2)
+    assert (ollamas.status_code, ollamas.content) == (403, b"")
+    assert openais.status_code == 403
+    assert "server.origins" in openais.json()["error"]["message"]

@@ -6,6 +6,7 @@ import json
 import math
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +15,10 @@ import pytest
 
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
+from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX
+from corral.core.models.names import parse_name
 from tests.tiny_cross_encoder import CONTEXT, DOCUMENTS, QUERY, pair_ids, reference_scores, write_tiny_cross_encoder
+from tests.tiny_onnx_cross_encoder import onnx_reference_scores, write_onnx_cross_encoder
 
 pytest.importorskip("llama_cpp")
 
@@ -188,6 +192,25 @@ def test_without_a_model_there_must_be_one_reranker(server: Any, client: httpx.C
     assert RERANKER in message(response)
     assert client.post("/rerank", json={"model": "other-reranker", "query": "q", "texts": ["a"]}).status_code == 200
     client.request("DELETE", "/api/delete", json={"model": "other-reranker"})
+
+
+def test_a_cross_encoder_in_onnx(start_server: Callable[..., Any], tmp_path: Path) -> None:
+    """A folder that was imported ranks as well: the best of a hundred documents, with NumPy's scores."""
+    for module in ("onnx", "onnxruntime", "tokenizers"):
+        pytest.importorskip(module)
+    folder = write_onnx_cross_encoder(tmp_path / "folder")
+    with start_server(engines=(ONNX,), root=tmp_path / "store") as server:
+        server.call(lambda runtime: runtime.catalog.import_file(folder, parse_name("tiny-onnx")))
+        body = {"model": "tiny-onnx", "query": QUERY, "documents": DOCUMENTS, "top_n": 5, "raw_scores": True}
+        response = httpx.post(f"{server.url}/v1/rerank", json=body, timeout=60)
+        shown = httpx.post(f"{server.url}/api/show", json={"model": "tiny-onnx"}, timeout=60)
+    assert response.status_code == 200, response.text
+    expected = np.array(onnx_reference_scores(QUERY, DOCUMENTS))
+    best = np.argsort(-expected)[:5]
+    results = response.json()["results"]
+    assert [one["index"] for one in results] == best.tolist()
+    assert [one["relevance_score"] for one in results] == pytest.approx(expected[best], abs=1e-4)
+    assert shown.json()["capabilities"] == ["rerank"]
 
 
 def test_a_client_that_goes_away(

@@ -27,19 +27,23 @@ def sentence_vectors(
     return found
 
 
-def relevance(config: Mapping[str, Any], tensors: Tensors, tokens: Sequence[int]) -> Array:
+def relevance(
+    config: Mapping[str, Any], tensors: Tensors, tokens: Sequence[int], types: Sequence[int] | None = None
+) -> Array:
     """The logits of a pair of texts, from the tensors of ``BertForSequenceClassification``: of the first position, what
-    pooler and classifier make. All tokens are of type 0, as in llama.cpp.
+    pooler and classifier make. Without `types`, all tokens are of type 0, as in llama.cpp.
     """
-    [rows] = _encoded(config, tensors, [tokens])
+    [rows] = _encoded(config, tensors, [tokens], types)
     pooled = np.tanh(rows[0] @ tensors["pooler.dense.weight"].T + tensors["pooler.dense.bias"])
     found: Array = pooled @ tensors["classifier.weight"].T + tensors["classifier.bias"]
     return found
 
 
-def _encoded(config: Mapping[str, Any], tensors: Tensors, texts: Sequence[Sequence[int]]) -> list[Array]:
+def _encoded(
+    config: Mapping[str, Any], tensors: Tensors, texts: Sequence[Sequence[int]], types: Sequence[int] | None = None
+) -> list[Array]:
     """What the last layer says of each position of each text. The rows of all texts are computed together; only
-    attention keeps them apart.
+    attention keeps them apart. `types` are those of all tokens of all texts; None is 0 for each.
     """
     weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     heads, eps = config["num_attention_heads"], config["layer_norm_eps"]
@@ -62,7 +66,7 @@ def _encoded(config: Mapping[str, Any], tensors: Tensors, texts: Sequence[Sequen
 
     table = weights["embeddings.position_embeddings.weight"]
     x = weights["embeddings.word_embeddings.weight"][np.concatenate(texts)]
-    x = x + weights["embeddings.token_type_embeddings.weight"][0]
+    x = x + weights["embeddings.token_type_embeddings.weight"][0 if types is None else list(types)]
     x = normed(x + np.concatenate([table[: len(tokens)] for tokens in texts]), "embeddings.LayerNorm")
     for layer in range(config["num_hidden_layers"]):
         at = f"encoder.layer.{layer}"

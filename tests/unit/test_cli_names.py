@@ -18,6 +18,9 @@ from corral import Corral as Library
 from corral.core.wording.suggestions import nearest
 from corral.plugins.settings.schema import ServerSettings
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
+from tests.checkpoints.tiny import write_tiny_checkpoint
+from tests.split_gguf import split_gguf
+from tests.tiny_llama import write_tiny_llama
 
 Corral = Callable[..., "subprocess.CompletedProcess[str]"]
 ASKED = ("hello", "--engine", "fake", "-o", "num_predict=3")
@@ -129,6 +132,65 @@ def test_run_of_a_file_that_was_imported(corral: Corral, tmp_path: Path) -> None
     corral("rm", "mine")
     assert corral("run", str(file), *ASKED).stderr == f"imported {file} as small:q4_1\n"
     assert len(corral("list").stdout.splitlines()) == 2
+
+
+def test_import_over_another_model(corral: Corral, tmp_path: Path) -> None:
+    """A name by default is refused if another model has it; a name that is given replaces that, and says so. The same
+    file again replaces nothing."""
+    file, other = tmp_path / "small.gguf", tmp_path / "other" / "small.gguf"
+    other.parent.mkdir()
+    file.write_bytes(gguf_bytes())
+    other.write_bytes(gguf_bytes({**SMALL_MODEL, "general.name": "another"}))
+    for _ in range(2):
+        again = corral("import", str(file))
+        assert (again.returncode, again.stdout, again.stderr) == (0, "imported small:q4_1\n", "")
+    before = corral("list").stdout.split()
+    refused = corral("import", str(other))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "already has another model called small:q4_1" in refused.stderr
+    assert "--name NAME" in refused.stderr
+    assert corral("list").stdout.split()[:8] == before[:8]
+    replaced = corral("import", str(other), "--name", "small:q4_1")
+    assert (replaced.returncode, replaced.stdout) == (0, "imported small:q4_1\n")
+    assert replaced.stderr.startswith("replaced the model that was called small:q4_1 (ID ")
+    again = corral("import", str(other), "--name", "small:q4_1")
+    assert (again.returncode, again.stderr) == (0, "")
+
+
+def test_parts_that_are_imported_again(corral: Corral, tmp_path: Path) -> None:
+    """Split weights are known by what they become, also after they have been written again."""
+    small = write_tiny_llama(tmp_path / "small.gguf")
+    first, *others = split_gguf(small, 2, folder=tmp_path)
+    for _ in range(2):
+        ended = corral("import", str(first))
+        assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+        os.utime(others[0], (1, 1))
+    ended = corral("run", str(first), *ASKED)
+    assert (ended.returncode, "another model" in ended.stderr) == (0, False), ended.stderr
+    split_gguf(write_tiny_llama(small, seed=1), 2, folder=tmp_path)
+    ended = corral("import", str(first))
+    assert (ended.returncode, "another model called small:" in ended.stderr) == (1, True), ended.stderr
+
+
+def test_run_of_a_checkpoint_that_was_touched(corral: Corral, tmp_path: Path) -> None:
+    """Its model is known by the digest of its weights, and settings that are written again by their content; settings
+    that have changed, and other weights, are another model."""
+    folder = write_tiny_checkpoint(tmp_path / "Fresh")
+    assert corral("import", str(folder)).stdout == "imported fresh:latest\n"
+    for name in ("config.json", "model.safetensors"):
+        os.utime(folder / name, (1, 1))
+        ended = corral("run", str(folder), *ASKED)
+        assert (ended.returncode, "fresh:latest" in ended.stderr) == (0, True), ended.stderr
+        assert "another model" not in ended.stderr
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config + "\n")
+    ended = corral("run", str(folder), *ASKED)
+    assert (ended.returncode, "other files in" in ended.stderr) == (1, True), ended.stderr
+    (folder / "config.json").write_text(config)
+    write_tiny_checkpoint(folder, seed=1)
+    for command in (("run", str(folder), *ASKED), ("import", str(folder))):
+        ended = corral(*command)
+        assert (ended.returncode, "another model called fresh:latest" in ended.stderr) == (1, True), ended.stderr
 
 
 def test_run_of_a_folder_that_is_no_model(corral: Corral, tmp_path: Path) -> None:

@@ -312,6 +312,29 @@ def test_create_refuses_what_it_cannot_do(run: Run, folder: Path) -> None:
     assert run("create", "a b").status == 2
 
 
+def test_weights_that_only_other_programs_read(run: Run, folder: Path) -> None:
+    """Import and create say that PyTorch's own files are not read, and what a part of a checkpoint or of an adapter
+    lacks."""
+    for name, told in {"pytorch_model.bin": "one of PyTorch's own files", "config.json": "nor a checkpoint"}.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text("{}")
+        (folder / name / name).write_bytes(b"PK")
+        assert told in run("import", name).err
+    assert "one of PyTorch's own files" in run("create", "x", "-f", "-", input="FROM ./pytorch_model.bin").err
+    assert "one of PyTorch's own files" in run("import", "pytorch_model.bin/pytorch_model.bin").err
+    (folder / "a part").mkdir()
+    (folder / "a part" / "model.safetensors").write_bytes(b"x")
+    part = "./a part/model.safetensors"
+    for command in (("import", part), ("run", part, "hello")):
+        assert "import its folder: corral import 'a part'" in run(*command).err
+    (folder / "style").mkdir()
+    (folder / "style" / "adapter_model.safetensors").write_bytes(b"x")
+    for place in ("style", "style/adapter_model.safetensors"):
+        ended = run("create", "x", "-f", "-", input=f"FROM weights/small.gguf\nADAPTER ./{place}")
+        assert "adapter_config.json is missing" in ended.err
+    assert "is an adapter, not a model" in run("import", "style/adapter_model.safetensors").err
+
+
 def test_a_draft_in_safetensors_is_unsupported(corral: Corral, folder: Path, tmp_path: Path) -> None:
     """The library says so as well."""
     (tmp_path / "model.safetensors").write_bytes(b"x")

@@ -232,6 +232,9 @@ def _without(*paths: str) -> dict[str, bytes]:
     [
         ({}, "not a known kind of model folder"),
         ({"README.md": b"words"}, "not a known kind of model folder"),
+        ({"model.safetensors": b""}, "weights of a checkpoint, but config.json is missing"),
+        ({"config.json": b"{}", "weights.safetensors": b""}, r"are named model\*\.safetensors, and here is weights"),
+        ({"adapter_config.json": b"{}", "adapter_model.safetensors": b""}, "is an adapter, not a model"),
         (_without("tokenizer.json"), "tokenizer.json is missing"),
         ({**_without("model.onnx"), "a.onnx": ONNX, "b.onnx": ONNX}, r"several ONNX files \(a.onnx, b.onnx\)"),
         ({**ENCODER, "model.onnx": b"version https://git-lfs"}, "not an ONNX model"),

@@ -202,3 +202,11 @@ def test_messages_as_other_clients_write_them(client: Corral) -> None:
         assert client.chat(
             MODEL, [{"role": "user", "content": "hello"}, message, {"role": "tool", "content": "x"}]
         ).text
+
+
+def test_a_wrong_call_names_the_class_that_was_used() -> None:
+    """Python's own error for a call with too many arguments does so, also for methods of a base."""
+    for client in (Corral, AsyncCorral):
+        for method in ("quantize", "compare", "tokenize"):
+            with pytest.raises(TypeError, match=rf"^{client.__name__}\.{method}\(\) "):
+                getattr(client, method)(1, 2, 3, 4, 5, 6)

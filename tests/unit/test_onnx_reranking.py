@@ -165,6 +165,8 @@ def test_graphs_that_give_no_score(make: Maker, graph: dict[str, Any], complaint
     ("config", "capabilities"),
     [
         (CONFIG, ("rerank",)),
+        ('{"architectures": ["BertForSequenceClassification"], "num_labels": 1}', ("rerank",)),
+        ('{"architectures": ["BertForSequenceClassification"], "num_labels": 3}', ()),
         ('{"architectures": ["BertForSequenceClassification"]}', ()),  # two labels
         ('{"architectures": ["BertForSequenceClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}}', ()),
         ('{"architectures": ["BertForTokenClassification"], "id2label": {"0": "a"}}', ()),

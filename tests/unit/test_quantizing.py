@@ -33,6 +33,7 @@ from corral.core.random_access import RandomAccessFile
 from corral.core.specs.converters import ConvertRequest
 from corral.core.specs.engines import LocalFile
 from corral.plugins.testing.gguf import TensorEntry, gguf_bytes
+from tests.checkpoints.tiny import write_tiny_checkpoint
 from tests.tiny_llama import write_tiny_llama
 
 LONG = bool(os.environ.get("CORRAL_ALL_TYPES"))
@@ -153,6 +154,7 @@ def test_a_new_model(corral: Corral, tiny: Path) -> None:
     corral.import_model(tiny, name="tiny:f16")
     source = corral.create("tiny:f16", "tiny:f16", system="Be brief.", parameters={"temperature": 0})
     seen: list[str] = []
+    assert corral.quantize("tiny:f16", "q8_0", "tiny:named").name.short == "tiny:named"
     record = corral.quantize("tiny:f16", "q8_0", on_progress=lambda progress: seen.append(progress.status))
     assert (record.name.short, record.quantization, record.system) == ("tiny:q8_0", "Q8_0", "Be brief.")
     assert source.weights is not None
@@ -187,6 +189,26 @@ def test_what_a_new_model_is_refused_for(corral: Corral, tiny: Path, tmp_path: P
         corral.quantize("absent", "q4_0")
     assert set((tmp_path / "store" / "blobs").iterdir()) == blobs
     assert corral.quantize("small", "q4_k", requantize=True).quantization == "Q4_K_M"
+
+
+def test_a_folder_is_not_quantized(corral: Corral, tmp_path: Path) -> None:
+    """Only weights in GGUF are: that is said, and not what to do with quantized weights."""
+    (tmp_path / "minilm").mkdir()
+    (tmp_path / "minilm" / "model.onnx").write_bytes(b"\x08\x08")
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / "minilm" / name).write_text("{}")
+    corral.import_model(tmp_path / "minilm")
+    for requantize in (False, True):
+        with pytest.raises(InvalidRequest) as refused:
+            corral.quantize("minilm", "q8_0", requantize=requantize)
+        assert refused.value.remedy == "these weights are in another format: only weights in GGUF can be quantized"
+
+
+def test_a_checkpoint_and_a_type_that_needs_a_matrix(corral: Corral, tmp_path: Path) -> None:
+    """The error names the command that takes a matrix, for the type that was asked for."""
+    with pytest.raises(InvalidRequest) as refused:
+        corral.import_model(write_tiny_checkpoint(tmp_path / "tiny"), quantize="iq2_xxs")
+    assert "corral quantize MODEL IQ2_XXS --imatrix FILE" in str(refused.value.remedy)
 
 
 def test_a_damaged_file_is_refused_before_native_code_sees_it(tiny: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from corral.core.errors import InvalidRequest, OutOfSpace, Unsupported
 from corral.core.models.model import StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.comparisons import Comparison, ModelFigures
+from corral.plugins.testing.gguf import gguf_bytes
 from tests.tiny_llama import write_tiny_llama
 
 
@@ -214,6 +215,20 @@ def test_what_cannot_be_tuned(tmp_path: Path, results: dict[str, Comparison]) ->
             report = await corral.tune("tiny:f16", types=["iq1_s"])
             assert "importance matrix" in report.rows[0].refused
             assert report.original is None
+
+    asyncio.run(check())
+
+
+def test_an_encoder_is_not_tuned(tmp_path: Path) -> None:
+    """It generates no text that types could be compared by: that is said before any is tried."""
+
+    async def check() -> None:
+        async with opened(tmp_path) as corral:
+            pooled = {"general.architecture": "bert", "bert.block_count": 1, "bert.pooling_type": 1}
+            (tmp_path / "encoder.gguf").write_bytes(gguf_bytes(pooled))
+            await corral.import_model(tmp_path / "encoder.gguf", name="encoder")
+            with pytest.raises(Unsupported, match="encoder:latest generates no text"):
+                await corral.tune("encoder", on_progress=lambda share: pytest.fail("a type was tried"))
 
     asyncio.run(check())
 

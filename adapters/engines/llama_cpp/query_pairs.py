@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from corral.adapters.engine_kit.pair_errors import empty_pair, pair_too_long, query_too_long
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.core.errors import InvalidRequest, PromptTooLong
 from corral.core.requests.control_tokens import control_tokens
 from corral.core.requests.prompts import Prompt, TextPart, TokensPart, prompt_text
 from corral.core.requests.requests import RerankRequest
@@ -35,22 +35,16 @@ class QueryPairs(ABC, Generic[TextT]):
         query = self._read(request.query)
         needed = len(self._joined(query, self._read(())))
         if needed >= limit:
-            raise PromptTooLong(
-                f"the query takes {needed} tokens, which leaves no room for a document in a context of {limit}",
-                "shorten it, or raise num_ctx",
-            )
+            raise query_too_long(needed, limit)
         documents = map(self._read, request.documents)
         return [self._fitting(query, document, limit, cut=request.truncate) for document in documents]
 
     def _fitting(self, query: TextT, document: TextT, limit: int, *, cut: bool) -> list[int]:
         pair = self._joined(query, document)
         if not pair:
-            raise InvalidRequest("query and document are empty, and this model adds no tokens of its own", "omit them")
+            raise empty_pair()
         if len(pair) > limit and not cut:
-            raise PromptTooLong(
-                f"query and document have {len(pair)} tokens, but the context holds {limit}",
-                "shorten the document, raise num_ctx, or let it be cut (truncate)",
-            )
+            raise pair_too_long(len(pair), limit)
         if len(pair) > limit:
             ids = self._ids(document)
             while len(pair) > limit:  # a text that is divided anew may still be too long

@@ -59,23 +59,23 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbed
         folder, threads=threads_for(options.num_thread) if options.num_thread > 0 else 0, provider=options.provider
     )
     on_progress(0.9)
-    pooling = "a classifier" if folder.ranks else " + ".join(session.poolings) or "the graph's own"
+    pooling = "a classifier" if session.ranks else " + ".join(session.poolings) or "the graph's own"
     if session.poolings and not folder.poolings:
         pooling += " (assumed)"
         _log.warning("%s: no file states the pooling mode; using the mean of all tokens", request.model)
     try:
-        probe = _probe(session, tokenizer, context_length)
+        probe = _probe(session, tokenizer, context_length, pairs=session.ranks)
     except OutOfMemory:
         raise
     except EngineError as error:
         raise InvalidModelFile(f"model {request.model!r} failed a test computation: {error}") from error
-    if folder.ranks and probe.dimensions != 1:
+    if session.ranks and probe.dimensions != 1:
         raise InvalidModelFile(
             f"model {request.model!r} has {probe.dimensions} labels, but a reranker gives one score",
             "use a model that was made for reranking",
         )
     on_progress(1.0)
-    task: Task = "rerank" if folder.ranks else "embedding"
+    task: Task = "rerank" if session.ranks else "embedding"
     return OnnxEmbeddingsEngine(
         session=session,
         tokenizer=tokenizer,
@@ -108,12 +108,18 @@ def _resident_bytes() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _probe(session: EncoderSession, tokenizer: EncoderTokenizer, limit: int) -> _Probe:
-    """Compute a few texts alone and together. Raises `InvalidModelFile` if the vectors are invalid."""
+def _probe(session: EncoderSession, tokenizer: EncoderTokenizer, limit: int, *, pairs: bool) -> _Probe:
+    """Compute a few texts, or `pairs` of them, alone and together. Raises `InvalidModelFile` if the vectors are
+    invalid.
+    """
     texts = [_text(tokenizer, min(length, limit)) for length in _PROBE_LENGTHS]
-    together = session.vectors(texts)  # the first run is slow, since it allocates memory
+    borders: list[int] | None = None
+    if pairs:
+        made = [tokenizer.pair(text[: len(text) // 2], text[len(text) // 2 :]) for text in texts]
+        texts, borders = [ids[:limit] for ids, _ in made], [second for _, second in made]
+    together = session.vectors(texts, borders)  # the first run is slow, since it allocates memory
     began = time.perf_counter()
-    alone = [session.vectors([text])[0] for text in texts]
+    alone = [session.vectors([text], borders and [borders[place]])[0] for place, text in enumerate(texts)]
     seconds = time.perf_counter() - began
     if any(vector.ndim != 1 or vector.shape != alone[0].shape or not vector.size for vector in alone):
         raise InvalidModelFile("the model does not return one vector of numbers per text")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from corral.adapters.engine_kit.pair_errors import empty_pair, pair_too_long, query_too_long
 from corral.adapters.engines.onnx_embeddings.batching import Batcher, EmbeddingJob
 from corral.adapters.engines.onnx_embeddings.session import EncoderSession
 from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
@@ -83,20 +84,16 @@ class OnnxEmbeddingsEngine:
         query = self._tokenizer.bare(request.query)
         around = len(self._tokenizer.pair(query, ())[0])
         if limit is not None and around >= limit:
-            raise PromptTooLong(
-                f"the query takes {around} tokens, which leaves no room for a document in a context of {limit}",
-                "shorten it, or raise num_ctx",
-            )
+            raise query_too_long(around, limit)
         texts, seconds = [], []
         for document in map(self._tokenizer.bare, request.documents):
             if limit is not None and around + len(document) > limit:
                 if not request.truncate:
-                    raise PromptTooLong(
-                        f"query and document have {around + len(document)} tokens, but the context holds {limit}",
-                        "shorten the document, raise num_ctx, or let it be cut (truncate)",
-                    )
+                    raise pair_too_long(around + len(document), limit)
                 document = document[: limit - around]
             ids, second = self._tokenizer.pair(query, document)
+            if not ids:
+                raise empty_pair()
             texts.append(ids)
             seconds.append(second)
         return EmbeddingJob(request_id, texts, request.caller.principal.name, seconds)

@@ -42,7 +42,7 @@ class EncoderFolder(msgspec.Struct, frozen=True, kw_only=True):
     None if unknown.
 
     `more_modules` are steps after the transformer that are neither pooling nor normalisation. If it `ranks`, it is a
-    cross-encoder, and its graph gives a score.
+    cross-encoder, and its graph gives a score. If it `may_rank`, no file says that it makes vectors.
     """
 
     model: str
@@ -55,6 +55,7 @@ class EncoderFolder(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary_size: int | None
     more_modules: tuple[str, ...]
     ranks: bool
+    may_rank: bool
 
 
 def open_folder(request: LoadRequest) -> EncoderFolder:
@@ -81,6 +82,7 @@ def open_folder(request: LoadRequest) -> EncoderFolder:
         vocabulary_size=_count(config.get("vocab_size")),
         more_modules=tuple(kind for kind, _ in modules if kind not in ("Transformer", "Pooling", "Normalize")),
         ranks=not modules and _classifies(config),
+        may_rank=not (modules or pooling),
     )
 
 

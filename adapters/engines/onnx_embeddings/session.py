@@ -33,7 +33,7 @@ def providers() -> Sequence[str]:
 
 
 class EncoderSession:
-    """One thread owns it. `poolings` is empty if the graph does the pooling."""
+    """One thread owns it. `poolings` is empty if the graph does the pooling. If it `ranks`, it scores pairs."""
 
     def __init__(self, folder: EncoderFolder, *, threads: int, provider: str) -> None:
         """`threads` 0 is ONNX Runtime's choice.
@@ -52,6 +52,7 @@ class EncoderSession:
         self._inputs = _checked_inputs(self._session.get_inputs(), folder.model)
         self._output, rank = _chosen_output(self._session.get_outputs(), folder)
         self.poolings = (folder.poolings or ("mean",)) if rank == 3 else ()
+        self.ranks = self._output == _SCORES
         self._normalise = folder.normalise
 
     def vectors(
@@ -109,7 +110,9 @@ def _checked_inputs(inputs: Sequence[Any], model: str) -> dict[str, type[Any]]:
 
 
 def _chosen_output(outputs: Sequence[Any], folder: EncoderFolder) -> tuple[str, int]:
-    """The name and rank of the output: finished vectors if the graph has them, otherwise those of the tokens."""
+    """The name and rank of the output: scores of a reranker, otherwise finished vectors if the graph has them, or
+    those of the tokens.
+    """
     ranks = {one.name: len(one.shape) for one in outputs}
     if folder.ranks:
         if ranks.get(_SCORES) != 2:
@@ -117,6 +120,8 @@ def _chosen_output(outputs: Sequence[Any], folder: EncoderFolder) -> tuple[str, 
         return _SCORES, 2
     if ranks.get(_SENTENCES) == 2:
         return _SENTENCES, 2
+    if folder.may_rank and any(one.name == _SCORES and one.shape[1:] == [1] for one in outputs):
+        return _SCORES, 2
     tokens = [name for name, rank in ranks.items() if rank == 3]
     if not tokens:
         raise InvalidModelFile(

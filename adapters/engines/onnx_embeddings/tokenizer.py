@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -75,8 +76,13 @@ class EncoderTokenizer:
 
     def pair(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], int]:
         """The ids of two texts that the model reads together, and where those begin that are of the second type: at
-        their end if it has one type.
+        their end if it has one type. Raises `InvalidModelFile` if the tokenizer does not join texts.
         """
+        if self._around_pairs is None:
+            raise InvalidModelFile(
+                "tokenizer.json does not say how a query and a document are joined",
+                "use the one that was published with the model",
+            )
         opening, divider, closing, has_types = self._around_pairs
         ids = [*opening, *first, *divider, *second, *closing]
         return ids, len(opening) + len(first) + len(divider) if has_types else len(ids)
@@ -101,13 +107,14 @@ class EncoderTokenizer:
                 return whole[:start], whole[start + len(bare) :]
         return [], []
 
-    def _surroundings_of_pairs(self) -> tuple[list[int], list[int], list[int], bool]:
-        """What stands in front of two texts, between them and behind them, and whether the second has its own type."""
-        bare = self._special.encode("a", add_special_tokens=False).ids
+    def _surroundings_of_pairs(self) -> tuple[list[int], list[int], list[int], bool] | None:
+        """What stands in front of two texts, between them and behind them, and whether the second has its own type.
+        None if the tokenizer does not join two texts in their order.
+        """
         pair = self._special.encode("a", "a")
-        places = [at for at in range(len(pair.ids) - len(bare) + 1) if bare and pair.ids[at : at + len(bare)] == bare]
-        if len(places) < 2:
-            return self.opening, self.closing, self.closing, False
-        first, second = places[0], places[-1]
-        divider = pair.ids[first + len(bare) : second]
-        return pair.ids[:first], divider, pair.ids[second + len(bare) :], pair.type_ids[second] == 1
+        texts = "".join("-" if text is None else str(text) for text in pair.sequence_ids)
+        parts = re.fullmatch("(-*)0+(-*)(1+)(-*)", texts)
+        if parts is None:
+            return None
+        opening, divider, closing = (pair.ids[slice(*parts.span(number))] for number in (1, 2, 4))
+        return opening, divider, closing, pair.type_ids[parts.start(3)] == 1

@@ -65,6 +65,7 @@ async def web_search(request: Request[Any, Any, Any]) -> Response[bytes]:
     try:
         found = await received.unless_client_leaves(web.search(body.query, body.max_results, caller=received.caller))
     except WebDisabled as fault:
+        received.log.error = f"{fault}; {fault.remedy}"
         raise ApiError(403, "ollama cloud is disabled: web search is unavailable", code=fault.code) from fault
     results = tuple(FoundReply(title=one.title, url=one.url, content=one.content) for one in found)
     return Response(msgspec.json.encode(WebSearchReply(results=results)), media_type=JSON)
@@ -83,6 +84,7 @@ async def web_fetch(request: Request[Any, Any, Any]) -> Response[bytes]:
     try:
         page = await received.unless_client_leaves(web.fetch(received.body.url, caller=received.caller))
     except WebDisabled as fault:
+        received.log.error = f"{fault}; {fault.remedy}"
         raise ApiError(403, "ollama cloud is disabled: web fetch is unavailable", code=fault.code) from fault
     reply = WebFetchReply(title=page.title, content=page.content, links=page.links)
     return Response(msgspec.json.encode(reply), media_type=JSON)

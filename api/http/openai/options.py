@@ -79,7 +79,7 @@ def format_of(given: Any, param: str = "response_format") -> Constraint | None:
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise ApiError(400, f"{param} is not an object", param=param)
+        raise ApiError(400, f"{param} must be an object", param=param)
     kind = given.get("type", "text")
     if kind == "text":
         return None

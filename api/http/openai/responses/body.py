@@ -78,6 +78,10 @@ class ResponseBody(OpenAIBody, frozen=True, kw_only=True):
                 raise ApiError(400, text, param="metadata")
 
     @property
+    def in_background(self) -> bool:
+        return self.background
+
+    @property
     def logprobs(self) -> int | None:
         """How many alternatives to report beside each token; None for no log-probabilities at all."""
         return (self.top_logprobs or 0) if self.top_logprobs or LOGPROBS in self.include else None

@@ -57,7 +57,7 @@ async def create_response(request: Request[Any, Any, Any]) -> ASGIApp:
     if body.background:
         with begun:
             await begun.models.get(begun.name)
-        return await go_on(begun, LiveResponse(writer, open, keep))
+        return await go_on(request, begun, LiveResponse(writer, open, keep))
     return AnswerResponse(open, ResponseForm(writer), stream=body.stream)
 
 

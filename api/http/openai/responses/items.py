@@ -90,7 +90,10 @@ def messages_of(items: Sequence[Item], own: int) -> tuple[Message, ...]:
         if kind == "reasoning":
             messages += turn.think(_thinking(item))
         elif kind == "function_call":
-            turn.call(_call(item, len(turn.calls), at))
+            if _is_cut(item):
+                turn.cut(item)
+            else:
+                turn.call(_call(item, len(turn.calls), at))
         elif kind == "message" and str(item.get("role")).lower() == "assistant":
             messages += turn.say(read_parts(item.get("content"), at))
         elif kind == "web_search_call":
@@ -124,6 +127,14 @@ class _Turn:
 
     def call(self, call: ToolCall) -> None:
         self.calls.append(call)
+
+    def cut(self, item: Item) -> None:
+        """A call that the model did not get to make. As text, it neither waits for a result nor is it lost: the model
+        may go on with it, and the turns still alternate, as some templates demand.
+        """
+        text = f"The call of {_name(item) or 'a function'} was cut off and not made: {item['arguments']}"
+        said = self._content or Content()
+        self._content = Content(f"{said.text}\n\n{text}" if said.text else text, said.images)
 
     def search(self, item: Item) -> None:
         """A search with what it has found; without that, only the text of the answer tells."""
@@ -170,6 +181,17 @@ def _result(item: Item, place: str) -> Message:
         tool_name=_name(item),
         tool_call_id=call_id if _is_text(call_id) else None,
     )
+
+
+def _is_cut(item: Item) -> bool:
+    """Whether the answer ended within the arguments of a call, so that they are no JSON."""
+    if item.get("status") != "incomplete" or not isinstance(item.get("arguments"), str):
+        return False
+    try:
+        arguments_of(item["arguments"])
+    except ApiError:
+        return True
+    return False
 
 
 def _call(item: Item, index: int, place: str) -> ToolCall:

@@ -63,7 +63,8 @@ class ResponseRun:
                 yield output
         except Exception as error:
             problem = OPENAI.problem(error)
-            if writer.has_begun and not writer.has_ended:
+            tells_id = writer.streams or writer.reply.background  # else the error is the answer
+            if tells_id and writer.has_begun and not writer.has_ended:
                 writer.fail(problem)
                 await self._keep(writer)
                 writer.conclude()

@@ -9,6 +9,7 @@ from litestar import Request, Response, delete, get
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
+from corral.api.http.answers import unbroken
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.media_decoding import beside_the_loop
 from corral.api.http.openai.responses.background import FollowedResponse
@@ -57,10 +58,10 @@ async def get_response(request: Request[Any, Any, Any]) -> ASGIApp:
         last = b'{"type":"response.%s","sequence_number":%d,"response":%s}'
         status = _status(kept.reply).status.replace("cancelled", "incomplete").encode()
         body = event(last % (status, int(after) + 1, kept.reply), b"response." + status)
-        return ASGIResponse(body=body, media_type=EVENT_STREAM.decode())
+        return ASGIResponse(body=unbroken(body), media_type=EVENT_STREAM.decode())
     if not live.writer.streams:
         raise ApiError(400, "the response has no events: it was created without stream: true", param="stream")
-    return FollowedResponse(live, int(after) + 1, [])
+    return FollowedResponse(live.events, int(after) + 1, [])
 
 
 @delete(

@@ -83,10 +83,11 @@ def cited(text: str, results: Iterable[WebSearchResult]) -> tuple[UrlCitation, .
 
 def _places(text: str, results: Iterable[WebSearchResult]) -> Iterator[UrlCitation]:
     for result in {one.url: one for one in results}.values():
-        at = text.find(result.url) if result.url else -1
+        at, end = (text.find(result.url) if result.url else -1), 0
         while at >= 0:
-            start, end = at, at + len(result.url)
-            if text[:at].endswith("](") and text[end : end + 1] == ")":
-                start, end = max(0, text.rfind("[", 0, at)), end + 1
+            seen, start, end = end, at, at + len(result.url)
+            if at >= 2 and text.startswith("](", at - 2) and text.startswith(")", end):
+                opening = text.rfind("[", seen, at)  # not before the last place: the whole text is read but once
+                start, end = (at, end) if opening < 0 else (opening, end + 1)
             yield UrlCitation(start_index=start, end_index=end, title=result.title, url=result.url)
             at = text.find(result.url, end)
