@@ -21,6 +21,8 @@ _FEW = 64
 _LONGEST = 8
 _TOKENS_BEFORE_THEY_ARE_JOINED = 4
 """The way to the end is looked for in single characters where the model chooses; tokens have about as many."""
+_A_CHOICE = 256
+"""Tokens at most that go on with one of several given texts, such as keys, which may lead anywhere."""
 _LETTERS_TRIED = 8
 _MOST_OF_A_CHARACTER = 8
 """Tokens that complete a character once its first token is chosen: ``\\ud83`` needs ``d\\ude00``, in single letters."""
@@ -120,7 +122,7 @@ class JsonEndings:
         """
         if not place.in_string:
             return allowed & self._digits if room >= _MOST_OF_A_NUMBER else 0
-        if room < _MOST_OF_A_CHARACTER and not self.is_free_string(allowed):
+        if not self.is_free_string(allowed) and (room < _MOST_OF_A_CHARACTER or allowed.bit_count() <= _A_CHOICE):
             return 0
         found = 0
         for cost, tokens in self._costs.items():
