@@ -63,6 +63,8 @@ class CallSource:
         self.text = ""
         self.at = 0
         self.ended = False
+        self.called = False
+        """Whether a call has been read."""
         self._end = 0
         self._recorded: list[str] = []
         self._recorded_chars = 0
@@ -132,7 +134,10 @@ class CallSource:
         return self.text[self.at : min(self.at + 1, self._end)]
 
     def accept(self, *marks: str) -> Step[str]:
-        """Reads the first of `marks` that comes next. Returns it, or nothing if none of them does."""
+        """Reads the first of `marks` that comes next. Returns it, or nothing if none of them does.
+
+        If the answer ends inside a mark after a call, what there is of it is read as well.
+        """
         longest = max(map(len, marks))
         while True:
             ahead = self.text[self.at : min(self.at + longest, self._end)]
@@ -140,8 +145,12 @@ class CallSource:
                 if ahead.startswith(mark):
                     self.at += len(mark)
                     return mark
-                if mark.startswith(ahead) and not self.ended:
-                    break
+                if mark.startswith(ahead):
+                    if not self.ended:
+                        break
+                    if self.called and self._end == len(self.text):
+                        self.at = self._end
+                        return ""
             else:
                 return ""
             yield from self._missing()

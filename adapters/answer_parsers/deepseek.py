@@ -50,13 +50,16 @@ class DeepSeekCalls(MarkedCallFormat):
                 yield from source.accept(_BLOCK)
             name = name.strip()
             arguments = yield from read_arguments(source, name, tools)
-            yield from source.space()
-            yield from source.accept("```")
-            yield from source.accept(_DONE)
+            problem: ValueError | None = None
             try:
                 yield new_call(name, arguments, tools)
             except ValueError as error:
-                yield error
+                problem = error
+            yield from source.space()
+            yield from source.accept("```")
+            yield from source.accept(_DONE)
+            if problem is not None:
+                yield problem
             yield from source.space()
             if (yield from source.accept(_CALL, _ALL_DONE)) != _CALL:
                 return

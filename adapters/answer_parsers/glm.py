@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
-from corral.adapters.answer_parsers.call_source import CallSource
+from corral.adapters.answer_parsers.call_source import CallSource, CutOff
 from corral.adapters.answer_parsers.json_calls import known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.adapters.answer_parsers.tagged_values import ArgumentWriter, tagged_value
@@ -41,7 +41,10 @@ class GlmCalls(MarkedCallFormat):
     def read(self, tools: Tools, source: CallSource) -> Calls:
         yield from source.expect(_OPENING)
         yield from source.space()
-        tool = tools[known_name((yield from source.run(_NAME)), tools)]
+        name = yield from source.run(_NAME)
+        if not (yield from source.peek()):
+            raise CutOff
+        tool = tools[known_name(name, tools)]
         written = ArgumentWriter(source.sink, tool.name)
         arguments: dict[str, Any] = {}
         while True:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from corral.adapters.answer_parsers.call_source import CallSource, Step
+from corral.adapters.answer_parsers.call_source import CallSource, CutOff, Step
 
 __all__ = ("LooseValues",)
 
@@ -70,6 +70,8 @@ class LooseValues:
             quote = yield from source.accept(*self._quotes)
             name = (yield from self._text(quote)) if quote else (yield from source.run(_WORD))
             if not name and not quote:
+                if not (yield from source.peek()):
+                    raise CutOff
                 raise ValueError("a name is missing in its arguments")
             yield from source.space()
             yield from source.expect(sign)

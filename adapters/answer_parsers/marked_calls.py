@@ -119,7 +119,11 @@ class MarkedCallParser:
             held = kept_length(text, 0, len(text), self._marks) if self._marks and found is None else 0
             if self._begins and self._leading and found is None:
                 held = max(held, self._held_for_leading(text))
-            spoken = text if source.ended and found is None else _without_last_space(text, len(text) - held)
+            left_out = held if self._called and source.ended and found is None else 0
+            if source.ended and found is None and not left_out:
+                spoken = text
+            else:
+                spoken = _without_last_space(text, len(text) - held)
             if source.ended and found is None and self._after_call and not spoken.strip():
                 spoken = ""
             source.at += len(spoken)
@@ -128,7 +132,7 @@ class MarkedCallParser:
                 return True
             if source.ended:
                 if is_begun(text[len(text) - held :]):
-                    self._warn(CutOff())
+                    self._warn(CutOff(), "out" if left_out else "in the text")
                 return False
             yield None
 
@@ -195,10 +199,13 @@ class MarkedCallParser:
 
     def _call(self, call: ToolCall) -> None:
         self._begins, self._called, self._after_call, self._begun = False, True, True, False
+        self._source.called = True
         self._last_part().calls.append(call)
 
     def _refuse(self, error: ValueError) -> None:
-        """What was read of a call is text, unless pieces of the call have come out."""
+        """What was read of a call is text, unless pieces of the call have come out, or the answer ended inside a call
+        that follows another one.
+        """
         self._begins = False
         if self._begun:
             self._begun = False
@@ -207,15 +214,17 @@ class MarkedCallParser:
                 self._source.at = len(self._source.text)
             self._source.record()
             return
-        self._say(self._source.taken())
+        left_out = self._called and isinstance(error, CutOff)
+        if not left_out:
+            self._say(self._source.taken())
         self._source.record()
         if not isinstance(error, NoCall):
-            self._warn(error)
+            self._warn(error, "out" if left_out else "in the text")
 
-    def _warn(self, error: ValueError) -> None:
+    def _warn(self, error: ValueError, where: str) -> None:
         if self._warned < _MOST_WARNINGS:
             self._warned += 1
-            self._last_part().warnings.append(f"a tool call was left in the text: {error}")
+            self._last_part().warnings.append(f"a tool call was left {where}: {error}")
 
     def _last_part(self) -> _Part:
         if not self._parts:

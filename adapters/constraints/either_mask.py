@@ -20,6 +20,10 @@ class EitherMask:
     def ignored(self) -> tuple[str, ...]:
         return self._ignored
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one for mask in self._masks for one in mask.warnings))
+
     def limit(self, tokens: int) -> None:
         for mask in self._masks:
             mask.limit(tokens)

@@ -16,10 +16,16 @@ class GrammarMask:
 
     def __init__(self, constraint: Constraint, matcher: Any, vocabulary_size: int) -> None:
         self._constraint = constraint
+        self.subject = constraint.subject
         self.matcher = matcher
         self._size_bytes = (vocabulary_size + 7) // 8
         self._check()
         self.ignored = tuple(f"{constraint.subject}: {warning}" for warning in matcher.get_grammar_warnings())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Nothing is shortened."""
+        return ()
 
     def allowed(self) -> bytes:
         bits: bytes = self.matcher.compute_bitmask()[: self._size_bytes]

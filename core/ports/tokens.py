@@ -80,3 +80,8 @@ class RequestMask(TokenMask, Protocol):
     def ignored(self) -> tuple[str, ...]:
         """Descriptions of what the request asks for but the mask does not enforce."""
         ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the caller should know about the finished answer, such as that its JSON had to be completed early."""
+        ...

@@ -152,7 +152,8 @@ class Ranked(Output, frozen=True, kw_only=True):
 
 
 class Finished(Output, frozen=True, kw_only=True):
-    """The last output. `token_ids` are those of prompt and answer, if requested. `warnings` are those of all deltas.
+    """The last output. `token_ids` are those of prompt and answer, if requested. `warnings` are those of all deltas,
+    and what else the caller should know about the answer.
     `stop` is the stop string that ended the answer, empty if none did, or if it is not known, as of remote models.
 
     `dropped_messages` is how many messages of a chat were left out because it did not fit into the context, and

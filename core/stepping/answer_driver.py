@@ -242,7 +242,16 @@ class SequenceDriver:
         ids: tuple[int, ...] = ()
         if self._ids is not None:
             ids = (*(prefilled.prompt_ids if prefilled else ()), *self._ids)
-        outputs.append(Finished(reason=reason, usage=usage, stop=stop, token_ids=ids, dropped_tokens=self._dropped))
+        outputs.append(
+            Finished(
+                reason=reason,
+                usage=usage,
+                stop=stop,
+                token_ids=ids,
+                dropped_tokens=self._dropped,
+                warnings=self.mask.warnings if self.mask is not None else (),
+            )
+        )
         return outputs, True
 
 

@@ -113,6 +113,10 @@ class ThinkingMask:
     def ignored(self) -> tuple[str, ...]:
         return () if self._answer is None else self._answer.ignored
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return () if self._answer is None else self._answer.warnings
+
     def limit(self, tokens: int) -> None:
         if self._answer is not None:
             self._answer.limit(tokens)

@@ -85,3 +85,39 @@ def test_answers_fit_random_schemas(engine: StepEngine) -> None:
                 wrong.append((seed, check.problem, schemas[seed], texts[seed]))
     assert not wrong
     assert len(unfinished) <= len(SEEDS) // 20, unfinished
+
+
+def test_a_limit_changes_only_answers_that_are_longer(engine: StepEngine) -> None:
+    """From the length of the answer on, it is the same, token for token; below, it is whole JSON, and this is told."""
+    masks, loop = RequestMasks(engine), StepLoop(engine)
+    names = {"type": "string", "maxLength": 16}
+    schema = json.dumps({"type": "object", "properties": {"city": names, "land": names}, "required": ["city", "land"]})
+
+    def answer(num_predict: int) -> tuple[str, Finished]:
+        request = CompletionRequest(
+            prompt=(TextPart(text=QUESTION, parse_special=True),),
+            sampling=SamplingParams(temperature=0.0, num_predict=num_predict),
+            constraint=Constraint(kind="json_schema", source=schema),
+            return_token_ids=True,
+        )
+        loop.add(0, request, masks.mask(request))
+        text = ""
+        while True:
+            for _, item in loop.step():
+                text += item.text if isinstance(item, Delta) else ""
+                assert not isinstance(item, ErrorInfo), item
+                if isinstance(item, Finished):
+                    return text, item
+
+    whole, free = answer(MOST_TOKENS)
+    count = free.usage.generated_tokens
+    assert free.warnings == ()
+    for limit in (count, count + 1, count + 30):
+        text, finished = answer(limit)
+        assert (text, finished.token_ids, finished.reason) == (whole, free.token_ids, "stop")
+    for limit in (count - 1, count - 4):
+        text, finished = answer(limit)
+        assert set(json.loads(text)) == {"city", "land"}
+        assert finished.reason == "stop"
+        assert finished.usage.generated_tokens <= limit
+        assert text == whole or "cut short" in finished.warnings[0]

@@ -264,6 +264,7 @@ class Mask:
     """A mask that enforces part of what was requested."""
 
     ignored = ("format: one thing",)
+    warnings = ("format: cut short",)
 
     def allowed(self) -> bytes | None:
         return None
@@ -291,6 +292,17 @@ def test_what_a_mask_does_not_hold_to_is_told() -> None:
     outputs, _ = driver.feed(Prefilled(prompt_tokens=3, ignored_options=("mirostat",)))
     assert isinstance(outputs[0], Started)
     assert outputs[0].ignored_options == ("mirostat", "format: one thing")
+
+
+def test_what_a_mask_says_at_the_end_is_told() -> None:
+    """A text that had to be completed early is known by a warning."""
+    constrained = CompletionRequest(prompt=(), constraint=Constraint(kind="regex", source="a"))
+    driver = SequenceDriver(constrained, mask=Mask())
+    driver.feed(Prefilled(prompt_tokens=3))
+    outputs, over = driver.feed(EngineFinished(reason="stop"))
+    assert over
+    assert isinstance(outputs[-1], Finished)
+    assert outputs[-1].warnings == ("format: cut short",)
 
 
 def test_a_foreign_output() -> None:

@@ -81,6 +81,7 @@ class Number:
     """A mask of an answer that consists of the number 42."""
 
     ignored = ("format: something",)
+    warnings = ("format: cut short",)
 
     def __init__(self) -> None:
         self.said = b""
@@ -159,6 +160,7 @@ def test_the_model_decides_whether_it_thinks_before_a_constrained_answer() -> No
     answer = Number()
     mask = thinking(None, start="<think>", answer=answer)
     assert mask.ignored == answer.ignored
+    assert mask.warnings == answer.warnings
     assert pieces_of(mask) == {b"<think>", b"42"}
     mask.accept(PIECES.index(b"42"))
     assert pieces_of(mask) == {b""}

@@ -13,7 +13,7 @@ import pytest
 
 from corral.adapters.constraints.masks import GrammarMasks
 from corral.adapters.constraints.schema_checks import SchemaChecker
-from corral.core.ports.tokens import Vocabulary
+from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.requests import Constraint
 from tests.contracts.random_schemas import random_schema
 
@@ -45,6 +45,34 @@ def written(masks: GrammarMasks, source: str, draw: random.Random) -> str | None
         mask.accept(token_id)
         text += WORDS[token_id - END - 1].encode() if token_id > END else bytes([token_id])
     return None
+
+
+def tokens_to_the_end(mask: RequestMask, limit: int, draw: random.Random | None) -> int | None:
+    """How many tokens a text takes that is drawn at random and ends as late as it may, or of the lowest tokens; None if
+    it does not end within `limit`.
+    """
+    for count in range(1, limit + 1):
+        bits = mask.allowed() or b""
+        allowed = [id for id in range(END + 1 + len(WORDS)) if bits[id >> 3] >> (id & 7) & 1]
+        more = [id for id in allowed if id != END]
+        if not more or (draw is None and END in allowed):
+            return count
+        mask.accept(min(more) if draw is None else draw.choice(more))
+    return None
+
+
+def test_whatever_is_written_ends_in_time(masks: GrammarMasks) -> None:
+    """If the limit has room for a text that takes the quickest way, every text ends within it."""
+    for seed in range(COUNT):
+        constraint = Constraint(kind="json_schema", source=json.dumps(random_schema(seed)))
+        quickest = masks(constraint)
+        quickest.limit(1)
+        shortest = tokens_to_the_end(quickest, LIMIT, None)
+        assert shortest is not None
+        for limit in (shortest, shortest + 10):
+            mask = masks(constraint)
+            mask.limit(limit)
+            assert tokens_to_the_end(mask, limit, random.Random(seed)) is not None, (seed, limit)
 
 
 def test_what_is_written_fits(masks: GrammarMasks) -> None:
