@@ -134,7 +134,8 @@ class FilesystemBlobs:
         return await in_thread(lambda _: self._holds.all())
 
     async def adopt(self, file: Path) -> BlobInfo:
-        return await in_thread(lambda stop: self._adopt(file, stop))
+        blob, _ = await in_thread(lambda stop: self._adopt(file, stop), undo=self._drop_new)
+        return blob
 
     async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         for path, digest in files.items():
@@ -202,7 +203,15 @@ class FilesystemBlobs:
         known = self._stat(digest, threading.Event())
         return known or BlobInfo(digest=digest, size_bytes=size_bytes, modified_at=time.time())
 
-    def _adopt(self, file: Path, stop: threading.Event) -> BlobInfo:
+    def _drop_new(self, adopted: tuple[BlobInfo, bool]) -> None:
+        """Whoever is cancelled never learns the digest, so nobody else would remove the blob."""
+        blob, is_new = adopted
+        if is_new:
+            self._files.delete(blob.digest)
+            self._notes.remove(blob.digest)
+
+    def _adopt(self, file: Path, stop: threading.Event) -> tuple[BlobInfo, bool]:
+        """The blob, and whether the store did not have it before."""
         with storage_errors(f"cannot add {file} to the store"):
             source = file.resolve(strict=True)
             if not source.is_file():
@@ -220,13 +229,14 @@ class FilesystemBlobs:
                 scratch.unlink(missing_ok=True)
                 lock.release()
 
-    def _take(self, source: Path, scratch: Path, stop: threading.Event) -> BlobInfo:
+    def _take(self, source: Path, scratch: Path, stop: threading.Event) -> tuple[BlobInfo, bool]:
         linked = bring(source, scratch, stop)
         before = fingerprint_of(scratch.stat())
         digest = hash_file(scratch, stop)
         if fingerprint_of(scratch.stat()) != before:
             raise StorageError(f"{source} changed while it was being read", "import it again")
-        if self._stat(digest, stop) is None:
+        is_new = self._stat(digest, stop) is None
+        if is_new:
             if linked:
                 self._notes.put(
                     digest, before, intact=True
@@ -237,7 +247,7 @@ class FilesystemBlobs:
             sync_folder(self._files.folder)
         else:
             self._renew(digest)
-        return self._stored(digest, before.size_bytes)
+        return self._stored(digest, before.size_bytes), is_new
 
 
 def _not_found(digest: Digest) -> BlobNotFound:

@@ -85,9 +85,15 @@ class Converting:
         Raises `OutOfSpace`, `OutOfMemory`, `PluginError` for an invalid result, `JobFailed`, and whatever else the
         conversion raises.
         """
-        async with self._local.scratch() as folder:
-            result = await self.into(folder, spec, record, metadata, files, parameters, on_progress)
-            return await self.stored(folder, result)
+        converted: Converted | None = None
+        try:
+            async with self._local.scratch() as folder:
+                result = await self.into(folder, spec, record, metadata, files, parameters, on_progress)
+                converted = await self.stored(folder, result)
+        except BaseException:  # cancelled while the scratch folder is removed, for example
+            await self.discard(() if converted is None else converted.digests)
+            raise
+        return converted
 
     async def stored(self, folder: Path, result: ConvertResult) -> Converted:
         """Puts what a converter wrote into a scratch folder into the store."""

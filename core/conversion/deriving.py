@@ -233,7 +233,7 @@ class ModelDeriver:
         async with self._models.loadable_files(record) as files:
             weights = [file for file in files if file.role == "weights"]
             converted = await self._converting.run(spec, record, metadata, weights, parameters, on_progress)
-        published = await self._publish(name, record, metadata, converted)
+            published = await self._publish(name, record, metadata, converted)
         _log.info("converted %s in %.1f s", record.name.short, time.monotonic() - began_s)
         return published
 

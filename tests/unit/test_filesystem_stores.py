@@ -514,6 +514,39 @@ def test_a_link_is_adopted_as_what_it_points_to(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("had", [False, True])
+def test_an_adoption_that_is_cancelled_at_its_end_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, had: bool
+) -> None:
+    """Its caller never learns that the blob was stored already, so it is removed unless the store had it before."""
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"weights")
+    store = FilesystemBlobs(tmp_path / "store")
+    is_stored, may_end = threading.Event(), threading.Event()
+    stored = store._stored
+
+    def slow(digest: Digest, size_bytes: int) -> BlobInfo:
+        is_stored.set()
+        assert may_end.wait(60)
+        return stored(digest, size_bytes)
+
+    async def scenario() -> None:
+        if had:
+            await store.adopt(source)
+        before = _files(tmp_path / "store")
+        monkeypatch.setattr(store, "_stored", slow)
+        task = asyncio.create_task(store.adopt(source))
+        assert await asyncio.to_thread(is_stored.wait, 60)
+        task.cancel()
+        asyncio.get_running_loop().call_soon(may_end.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert _files(tmp_path / "store") == before
+        assert (await store.stat(digest_of(b"weights")) is not None) == had
+
+    asyncio.run(scenario())
+
+
 def test_a_cancelled_adoption_leaves_nothing(tmp_path: Path) -> None:
     """Cancelling while a big file is hashed takes effect at once, and leaves no lock, link or scratch file."""
     file = tmp_path / "big"
