@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -134,7 +135,14 @@ class FilesystemBlobs:
         return await in_thread(lambda _: self._holds.all())
 
     async def adopt(self, file: Path) -> BlobInfo:
-        blob, _ = await in_thread(lambda stop: self._adopt(file, stop), undo=self._drop_new)
+        late: list[tuple[BlobInfo, bool]] = []
+        try:
+            blob, _ = await in_thread(lambda stop: self._adopt(file, stop), undo=late.append)
+        except asyncio.CancelledError:
+            for blob, is_new in late:
+                if is_new:
+                    await asyncio.shield(asyncio.ensure_future(self._drop(blob.digest)))
+            raise
         return blob
 
     async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
@@ -203,12 +211,12 @@ class FilesystemBlobs:
         known = self._stat(digest, threading.Event())
         return known or BlobInfo(digest=digest, size_bytes=size_bytes, modified_at=time.time())
 
-    def _drop_new(self, adopted: tuple[BlobInfo, bool]) -> None:
-        """Whoever is cancelled never learns the digest, so nobody else would remove the blob."""
-        blob, is_new = adopted
-        if is_new:
-            self._files.delete(blob.digest)
-            self._notes.remove(blob.digest)
+    async def _drop(self, digest: Digest) -> None:
+        """Removes what was adopted for somebody who was cancelled, and never learns the digest; unless another process
+        holds it. Errors are left to the garbage collector."""
+        with suppress(StorageError):
+            if digest not in await self.held():
+                await self.delete(digest)
 
     def _adopt(self, file: Path, stop: threading.Event) -> tuple[BlobInfo, bool]:
         """The blob, and whether the store did not have it before."""

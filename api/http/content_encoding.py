@@ -18,6 +18,8 @@ NextChunk = Callable[[], Awaitable[tuple[bytes, bool]]]
 """The next bytes of a body, and whether they are the last."""
 
 _CHUNK_BYTES = 64 * 1024
+_MOST_FRAMES = 1024
+"""Each costs a decoder and a copy of what follows it, even if there is nothing in it."""
 _WINDOW_LOG = 25  # 32 MiB: as much as such a body can use
 
 
@@ -57,6 +59,7 @@ class _Unpacked:
         self._next_chunk = next_chunk
         self._limit_bytes = limit_bytes
         self._read_bytes = 0  # frames that are skipped unpack to nothing
+        self._frames = 0
         self._rest = b""
         self._is_last = False
 
@@ -71,6 +74,9 @@ class _Unpacked:
             if self._decoder is None:
                 if not packed and self._is_last:
                     return b"", True
+                self._frames += 1
+                if self._frames > _MOST_FRAMES:
+                    raise ApiError(400, f"the body has more than {_MOST_FRAMES} zstd frames")
                 self._decoder = self._decoder_of_frame()
             try:
                 data: bytes = self._decoder.decompress(packed, _CHUNK_BYTES)

@@ -94,7 +94,8 @@ class BackgroundWork(Generic[SubjectT]):
         """Cancels it, and returns once it has ended. Does nothing if it does not run."""
         found = self._running.get((owner, id))
         if found is not None:
-            found[1].cancel()
+            if not found[1].cancelling():  # a second time would disturb how it ends
+                found[1].cancel()
             await asyncio.wait([found[1]])
 
     async def aclose(self) -> None:

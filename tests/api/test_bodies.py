@@ -498,6 +498,13 @@ def test_frames_that_say_nothing_without_end() -> None:
         asyncio.run(read(Packed(BodyMemory(64 * MIB), chunks_of(skipped * 24))))
 
 
+def test_frames_without_end() -> None:
+    """Empty ones are cheap to send and not to read: there is a limit."""
+    empty = (0x184D2A50).to_bytes(4, "little") + bytes(4)
+    with pytest.raises(ApiError, match="more than 1024 zstd frames"):
+        asyncio.run(read(Packed(BodyMemory(64 * MIB), chunks_of(empty * 100_000))))
+
+
 def test_a_body_that_grows_without_end() -> None:
     """It is refused once it is too large, having taken no more memory than that."""
     bomb = packed(b'{"model": "' + b"x" * (96 * MIB) + b'"}')

@@ -129,6 +129,34 @@ def test_a_slow_follower_sees_the_end() -> None:
     assert asyncio.run(main())[-2:] == [b"event: error", b"event: response.failed"]
 
 
+def test_a_response_is_cancelled_once() -> None:
+    """However many ask for it at once; it is kept before the work is over, and its last event is told once."""
+    kept: list[str] = []
+
+    async def keep(writer: ResponseWriter) -> None:
+        await asyncio.sleep(0)
+        kept.append("ended" if writer.has_ended else "queued")
+
+    async def never() -> AnswerSource:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def main() -> list[bytes]:
+        live = LiveResponse(_writer(stream=True), never, keep)
+        await live.begin()
+        running = asyncio.create_task(live.run())
+        await asyncio.sleep(0)
+        live.unwanted()
+        running.cancel()
+        await asyncio.gather(running, live.cancelled(), live.cancelled(), return_exceptions=True)
+        assert running.cancelled()
+        return [event.split(b"\n")[0] async for event in live.events.follow(0)]
+
+    events = asyncio.run(main())
+    assert kept == ["queued", "ended"]
+    assert len(events) == len(set(events))
+
+
 def test_followers_are_counted() -> None:
     """As they take no place among a key's requests, so many follow a response at once, and no more."""
     live = LiveResponse(_writer(stream=True), cast("Any", None), cast("Any", None))

@@ -85,6 +85,7 @@ class Conversations:
         that never was there."""
         live = self.live(id)
         if live is not None:
+            live.unwanted()
             await self._background.cancel(self.owner, id)
             await live.cancelled()
         elif not _facts((await self.get(id)).reply).background:

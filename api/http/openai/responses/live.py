@@ -67,6 +67,13 @@ class LiveResponse:
         self._open = open
         self._keep = keep
         self.events = LiveEvents(writer)
+        self._is_unwanted = False
+        self._ending = asyncio.Lock()
+
+    def unwanted(self) -> None:
+        """Its client is about to cancel it, which ends it. A server that stops cancels it as well, but can say more
+        after the restart."""
+        self._is_unwanted = True
 
     async def begin(self) -> None:
         """Keeps the response before anything is computed, so that a restart does not lose it."""
@@ -83,6 +90,10 @@ class LiveResponse:
                     self.events.tell()
             if not writer.has_ended:
                 raise EngineError("the answer was cut off", "see the server's log")
+        except asyncio.CancelledError:
+            if self._is_unwanted:  # kept before it is gone from those in the background
+                await self.cancelled()
+            raise
         except Exception as error:
             if not writer.has_ended:
                 writer.fail(OPENAI.problem(error))
@@ -91,12 +102,13 @@ class LiveResponse:
             self.events.tell()
 
     async def cancelled(self) -> None:
-        """Ends the response once `run` has been cancelled, unless it had ended before."""
-        if not self.writer.has_ended:
-            self.writer.cancel()
-        if not self.writer.has_concluded:
-            await self._conclude()
-        self.events.tell()
+        """Ends the response once `run` has been cancelled, unless it had ended before, also if that never began."""
+        async with self._ending:
+            if not self.writer.has_ended:
+                self.writer.cancel()
+            if not self.writer.has_concluded:
+                await self._conclude()
+            self.events.tell()
 
     async def _conclude(self) -> None:
         await self._keep(self.writer)
