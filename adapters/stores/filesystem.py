@@ -141,7 +141,7 @@ class FilesystemBlobs:
         except asyncio.CancelledError:
             for blob, is_new in late:
                 if is_new:
-                    await asyncio.shield(asyncio.ensure_future(self._drop(blob.digest)))
+                    await asyncio.shield(self._drop(blob.digest))
             raise
         return blob
 

@@ -62,17 +62,29 @@ class WebTool(Protocol):
         ...
 
 
-class WebSearcher:
+class _Limited:
+    """What both tools have: the domains that are allowed, and how many calls are left."""
+
+    def __init__(self, web: WebAccess, asked: WebSearch | WebFetch, caller: Caller) -> None:
+        self._web = web
+        self._caller = caller
+        self._filter = DomainFilter(asked.allowed_domains, asked.blocked_domains)
+        self._left = DEFAULT_USES if asked.max_uses is None else asked.max_uses
+
+    def _may_call(self) -> bool:
+        """Counts every call, whatever becomes of it: a model may repeat the same mistake for ever."""
+        self._left -= 1
+        return self._left >= 0
+
+
+class WebSearcher(_Limited):
     """The `WebTool` that searches."""
 
     name = WEB_SEARCH
 
     def __init__(self, web: WebAccess, search: WebSearch, caller: Caller) -> None:
-        self._web = web
+        super().__init__(web, search, caller)
         self._search = search
-        self._caller = caller
-        self._filter = DomainFilter(search.allowed_domains, search.blocked_domains)
-        self._left = DEFAULT_USES if search.max_uses is None else search.max_uses
 
     def begun(self, call: ToolCall) -> SearchBegun:
         return SearchBegun(id=str(call.id), query=_text(call, "query"))
@@ -83,9 +95,8 @@ class WebSearcher:
         return Made(output=ended, text=text, refused=ended.problem == "too_many_uses")
 
     async def _ended(self, id: str, query: str) -> SearchEnded:
-        if self._left <= 0:
+        if not self._may_call():
             return SearchEnded(id=id, problem="too_many_uses")
-        self._left -= 1  # of calls, whatever becomes of them: a model may repeat the same mistake for ever
         if not query:
             return SearchEnded(id=id, problem="no_query")
         allowed = self._search.allowed_domains
@@ -105,7 +116,7 @@ class WebSearcher:
         return SearchEnded(id=id, problem=problem)
 
 
-class PageReader:
+class PageReader(_Limited):
     """The `WebTool` that fetches pages. It takes addresses only from what the model has read: one that it has made up
     could carry what else it has read to whoever asked for it in a page.
     """
@@ -113,11 +124,8 @@ class PageReader:
     name = WEB_FETCH
 
     def __init__(self, web: WebAccess, fetch: WebFetch, caller: Caller) -> None:
-        self._web = web
+        super().__init__(web, fetch, caller)
         self._fetch = fetch
-        self._caller = caller
-        self._filter = DomainFilter(fetch.allowed_domains, fetch.blocked_domains)
-        self._left = DEFAULT_USES if fetch.max_uses is None else fetch.max_uses
 
     def begun(self, call: ToolCall) -> FetchBegun:
         return FetchBegun(id=str(call.id), url=_text(call, "url"))
@@ -130,9 +138,8 @@ class PageReader:
         return Made(output=ended, text=fetch_problem_text(problem), refused=problem == "too_many_uses")
 
     async def _ended(self, id: str, url: str, seen: Iterable[str]) -> FetchEnded:
-        if self._left <= 0:
+        if not self._may_call():
             return FetchEnded(id=id, problem="too_many_uses")
-        self._left -= 1
         if not url:
             return FetchEnded(id=id, problem="no_url")
         if not any(url in text for text in seen):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from corral.adapters.engines.fake.engine import FakeEngine, _Sequence
 from corral.core.errors import ErrorInfo
 from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, Token
 
-__all__ = ("FAILURE", "Script", "ScriptedEngine")
+__all__ = ("FAILURE", "AnsweringEngine", "Script", "ScriptedEngine")
 
 FAILURE = "the script ends here"
 
@@ -39,3 +39,13 @@ class ScriptedEngine(FakeEngine):
         if said.fails:
             return [EngineFailed(error=ErrorInfo(code="engine_error", message=FAILURE))]
         return [EngineFinished(reason="stop")]
+
+
+class AnsweringEngine(ScriptedEngine):
+    """Answers with the last of its `answers` whose first text is in the prompt, three bytes at a time."""
+
+    answers: ClassVar[Sequence[tuple[str, str]]] = ()
+
+    def script(self, prompt: str) -> Script:
+        data = [answer for text, answer in self.answers if text in prompt][-1].encode()
+        return Script([data[at : at + 3] for at in range(0, len(data), 3)])

@@ -18,7 +18,7 @@ from corral.core.web.access import WebAccess
 from corral.core.web_errors import WebError
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 from tests.api.conftest import running_server
-from tests.api.scripted_engine import Script, ScriptedEngine
+from tests.api.scripted_engine import AnsweringEngine
 from tests.api.test_tools import CALL, PARAMETERS
 from tests.api.test_web_search import asking
 
@@ -44,10 +44,8 @@ SCRIPT = [
 ]
 
 
-class _Engine(ScriptedEngine):
-    def script(self, prompt: str) -> Script:
-        data = [answer for text, answer in SCRIPT if text in prompt][-1].encode()
-        return Script([data[at : at + 3] for at in range(0, len(data), 3)])
+class _Engine(AnsweringEngine):
+    answers = SCRIPT
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> _Engine:
