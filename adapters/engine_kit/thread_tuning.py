@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable
 
 from corral.adapters.engine_kit.step_timing import StepTime
-from corral.adapters.system.processors import IdleProcessors, available_cpus, runnable_threads
+from corral.adapters.system.processors import IdleProcessors, runnable_threads
 
-__all__ = ("ThreadTuner", "threads_for")
+__all__ = ("ThreadTuner",)
 
 _TRIAL_STEPS = 3
 _TRIAL_S = 0.2
@@ -43,15 +43,6 @@ _STEPS_BEFORE = 8  # what a trial is compared with
 _CROWD = 2
 """So many runnable threads of others per processor leave one thread's worth for this process."""
 _PREFILL = -1  # stands for all prompt chunks, which are measured in seconds per token
-
-
-def threads_for(num_thread: int) -> int:
-    """Interpret the option `num_thread`: 0 or less means one per processor. The result is at most 16, or four per
-    processor: threads wait for each other in busy loops, and a hundred threads on two processors would be so slow that
-    they seem to hang.
-    """
-    available = available_cpus()
-    return min(num_thread, max(16, 4 * available)) if num_thread > 0 else available
 
 
 def _median(seconds: list[float]) -> float:
@@ -101,9 +92,9 @@ class _Trial:
 class ThreadTuner:
     """Is given the time of each computation, and returns the number of threads for the next one.
 
-    Only steps with the same number of tokens are compared. `most` is the largest number it tries, and the only one if
-    it is `fixed`. `idle` returns how many processors are idle, `runnable` how many threads of the system want to run;
-    None if that is unknown. Not `on_cpu`: another device computes, so that processor times and crowds say nothing.
+    Only steps with the same number of tokens are compared. `most` is the largest number it returns. `idle` returns how
+    many processors are idle, `runnable` how many threads of the system want to run; None if that is unknown. Not
+    `on_cpu`: another device computes, so that processor times and crowds say nothing.
     """
 
     def __init__(
@@ -111,13 +102,12 @@ class ThreadTuner:
         most: int,
         clock: Callable[[], float] = time.monotonic,
         *,
-        fixed: bool = False,
         on_cpu: bool = True,
         idle: Callable[[], float | None] | None = None,
         runnable: Callable[[], int | None] = runnable_threads,
     ) -> None:
         self.threads = most
-        self._tunes = most > 1 and not fixed
+        self._tunes = most > 1
         self._most = most
         self._on_cpu = on_cpu
         self._clock = clock
@@ -177,10 +167,10 @@ class ThreadTuner:
         Tokens cost more deeper in a prompt, so that only a large change counts.
         """
         per_token = took.wall_s / tokens
-        usual = self._usual.get(_PREFILL)
-        if self.threads == self._most and (usual is None or per_token < usual):
-            self._usual[_PREFILL] = usual = per_token
-        slow = per_token if usual is not None and per_token > usual * _TOO_SLOW else None
+        expected = self._expected(_PREFILL)
+        if self.threads == self._most and (expected is None or per_token < expected):
+            self._usual[_PREFILL] = expected = per_token
+        slow = per_token if expected is not None and per_token > expected * _TOO_SLOW else None
         return self._record(_PREFILL, per_token, took, slow)
 
     def record(self, tokens: int, took: StepTime) -> int:
@@ -188,19 +178,24 @@ class ThreadTuner:
         recent = self._recent.setdefault(tokens, [])
         recent.append(took.wall_s)
         slow = None
-        usual = self._usual.get(tokens)
+        expected = self._expected(tokens)
         # One step of several times the usual length is enough.
-        if len(recent) >= _TRIAL_STEPS or (usual is not None and took.wall_s >= usual * _TOO_SLOW):
+        if len(recent) >= _TRIAL_STEPS or (expected is not None and took.wall_s >= expected * _TOO_SLOW):
             now = _median(recent)
             recent.clear()
-            if self.threads == self._most and self._trial is None and (usual is None or now < usual):
-                self._usual[tokens] = usual = now
-            slow = now if usual is not None and now > usual * _SLOWER else None
+            if self.threads == self._most and self._trial is None and (expected is None or now < expected):
+                self._usual[tokens] = expected = now
+            slow = now if expected is not None and now > expected * _SLOWER else None
         return self._record(tokens, took.wall_s, took, slow)
 
     @property
     def _trying_more(self) -> bool:
         return self._trial is not None and self._trial.instead_of < self.threads
+
+    def _expected(self, kind: int) -> float | None:
+        """The usual time with all threads, times what fewer of them must take longer."""
+        usual = self._usual.get(kind)
+        return None if usual is None else usual * self._most / self.threads
 
     def _crowded(self) -> bool:
         runnable = self._runnable() if self._on_cpu else None

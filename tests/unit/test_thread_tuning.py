@@ -24,10 +24,8 @@ class Machine:
         self._seen_s = 0.0
         self._idle_s = 0.0
 
-    def tuner(self, most: int | None = None, *, fixed: bool = False) -> ThreadTuner:
-        return ThreadTuner(
-            most or self.cpus, lambda: self.now, fixed=fixed, idle=self.idle, runnable=lambda: self.runnable()
-        )
+    def tuner(self, most: int | None = None) -> ThreadTuner:
+        return ThreadTuner(most or self.cpus, lambda: self.now, idle=self.idle, runnable=lambda: self.runnable())
 
     def step(self, threads: int, tokens: int = 1) -> StepTime:
         """All threads are as slow as the one that shares its processor with most others, and then wait for it."""
@@ -118,6 +116,22 @@ def test_processors_that_others_leave_are_used() -> None:
     assert set(decode(machine, tuner, 1000)[-100:]) == {8}
 
 
+def test_fewer_threads_that_take_longer_are_no_sign() -> None:
+    """Half the threads take twice the time, which leads to no further trials: when the others end after long, all are
+    used again within a second, also by a large model.
+    """
+    machine = Machine(cpus=4, work_s=0.4)
+    tuner = machine.tuner()
+    decode(machine, tuner, 50)
+    machine.others = 2
+    assert set(decode(machine, tuner, 500)[1:]) == {2, 4}
+    machine.others = 0
+    began = machine.now
+    while tuner.threads < 4:
+        decode(machine, tuner, 1)
+    assert machine.now - began <= 1.0
+
+
 def test_fewer_threads_that_are_slower_are_refused() -> None:
     """Small pieces of processor time that others take are no reason to compute with half the threads for long."""
     machine = Machine()
@@ -179,15 +193,39 @@ def test_a_busy_machine_is_noticed_at_load() -> None:
     assert machine.tuner().begin(lambda threads: seconds(machine, threads)) == 1
 
 
-def test_a_number_that_was_asked_for_stays() -> None:
-    """A fixed count never changes, however long the steps take; that the machine is busy is seen all the same."""
+def test_a_number_that_was_asked_for_is_the_most() -> None:
+    """With fewer threads than processors, all of them compute beside others that leave enough processors, fewer beside
+    others that do not, and never more, however many processors are idle.
+    """
+    machine = Machine(cpus=8)
+    tuner = machine.tuner(4)
+    assert tuner.begin(lambda threads: seconds(machine, threads)) == 4
+    for others, expected in ((0, 4), (4, 4), (5, 3), (0, 4)):
+        machine.others = others
+        used = decode(machine, tuner, 2000)
+        assert max(used) == 4
+        assert set(used[-100:]) == {expected}
+        assert tuner.contended == (expected < 4)
+
+
+def test_one_thread_that_was_asked_for() -> None:
+    """One thread stays one, on an idle machine and in a crowd; that the machine is busy is seen all the same."""
     machine = Machine(cpus=4)
-    tuner = machine.tuner(3, fixed=True)
-    assert tuner.begin(lambda threads: seconds(machine, threads)) == 3
-    machine.others = 100
-    assert set(decode(machine, tuner, 100)) == {3}
-    assert tuner.record_prefill(64, StepTime(100.0, 10.0)) == 3
-    assert tuner.contended
+    tuner = machine.tuner(1)
+    assert tuner.begin(lambda threads: seconds(machine, threads)) == 1
+    for others, contended in ((0, False), (100, True)):
+        machine.others = others
+        assert set(decode(machine, tuner, 500)) == {1}
+        assert tuner.contended == contended
+
+
+def test_processors_that_are_taken_away() -> None:
+    """If a process has more threads than it is left processors, as many compute as there are, and more hardly ever."""
+    machine = Machine(cpus=8)
+    tuner = machine.tuner()
+    decode(machine, tuner, 100)
+    machine.cpus = 2
+    assert decode(machine, tuner, 2000).count(2) > 1950
 
 
 def test_steps_of_different_sizes_are_not_compared() -> None:
