@@ -24,6 +24,8 @@ _TRIAL_STEPS = 3
 _TRIAL_S = 0.2
 """A trial is over after this many steps, or after this time."""
 _SLOWER = 1.35
+_MUCH_SLOWER = 3.0
+"""Where the system tells processor times, only steps so many times as long are a sign: they vary by themselves."""
 _FASTER = 0.95
 _NOT_SLOWER = 1.05
 _LITTLE_SLOWER = 1.25
@@ -33,7 +35,7 @@ _MISSING, _MUCH_MISSING = 0.3, 0.6
 """If a step did not get this many processors' time, another process wants it."""
 _WINDOW_S = max(0.05, 16 * time.get_clock_info("process_time").resolution)
 _IDLE = 0.7
-_LOOK_S = 0.25
+_FIRST_LOOK_S, _LOOK_S = 0.1, 0.25
 _RETRY_S = 2.0
 _LONGEST_RETRY_S = 60.0
 _BLIND_S = 30.0
@@ -119,13 +121,14 @@ class ThreadTuner:
         self._last: deque[tuple[int, float]] = deque(maxlen=_STEPS_BEFORE)
         self._share = _Share()
         self._missing: float | None = None
+        self._wanted = False  # by others in the last moment: if little is missing, one moment is no sign
         self._refused: float = 0.0  # what was missing when fewer threads turned out slower
         self._trial: _Trial | None = None
-        self._retry_s = _RETRY_S
-        self._next_retry = 0.0
+        self._up_s, self._down_s = _LOOK_S, _RETRY_S  # the pause after the next trial that fails
+        self._next_up = 0.0
         self._next_down = 0.0
         self._next_look = 0.0
-        self._says_idle = False
+        self._says_idle = True
         self._next_blind = 0.0
         self._harmless = False  # the crowd leaves this process its processors: its threads have a lower priority
 
@@ -148,7 +151,7 @@ class ThreadTuner:
             if alone < together < alone * _TOO_SLOW:  # it may be chance
                 together = time_decode(self._most)
             self._set(self._most if together <= alone else 1)
-            self._next_retry = self._clock() + self._retry_s
+            self._next_up = self._clock() + self._up_s
         return self.threads
 
     def next_threads(self) -> int:
@@ -179,13 +182,19 @@ class ThreadTuner:
         recent.append(took.wall_s)
         slow = None
         expected = self._expected(tokens)
-        # One step of several times the usual length is enough.
-        if len(recent) >= _TRIAL_STEPS or (expected is not None and took.wall_s >= expected * _TOO_SLOW):
+        # One step of several times the usual length is enough where the system tells no processor times.
+        blind = took.cpu_s is None
+        if (
+            len(recent) >= (_TRIAL_STEPS if blind else _STEPS_BEFORE)
+            or (blind and expected is not None and took.wall_s >= expected * _TOO_SLOW)
+            or (not blind and sum(recent) >= _TRIAL_S)
+        ):
             now = _median(recent)
             recent.clear()
             if self.threads == self._most and self._trial is None and (expected is None or now < expected):
                 self._usual[tokens] = expected = now
-            slow = now if expected is not None and now > expected * _SLOWER else None
+            limit = _SLOWER if blind else _MUCH_SLOWER
+            slow = now if expected is not None and now > expected * limit else None
         return self._record(tokens, took.wall_s, took, slow)
 
     @property
@@ -224,16 +233,16 @@ class ThreadTuner:
         return self.threads
 
     def _wanted_by_others(self, missing: float, now: float) -> bool:
-        if now >= self._next_down:
-            return missing > _MISSING
-        return missing > max(_MISSING, 1.5 * self._refused)
+        wanted = missing > (_MISSING if now >= self._next_down else max(_MISSING, 1.5 * self._refused))
+        lasts, self._wanted = self._wanted, wanted
+        return wanted and (lasts or missing > _MUCH_MISSING)
 
     def _look_up(self, kind: int, before: float, now: float) -> None:
         """Try more threads if there are idle processors for them."""
         self._next_look = now + _LOOK_S
         idle = self._idle()
         self._says_idle = idle is not None
-        if now < self._next_retry:
+        if now < self._next_up:
             return
         if idle is None or (now >= self._next_blind and not self._crowded()):
             self._try(kind, self._most, before, _FASTER)
@@ -247,7 +256,7 @@ class ThreadTuner:
     def _set(self, threads: int) -> None:
         if threads < self.threads:
             self._idle()  # the time until now was with more threads
-            self._next_look = self._clock() + _LOOK_S
+            self._next_look = self._clock() + _FIRST_LOOK_S
         self._next_blind = self._clock() + _BLIND_S
         self.threads = threads
         self._share.forget()
@@ -270,16 +279,21 @@ class ThreadTuner:
         self._trial = None
         if not hopeless and sum(trial.seconds) / len(trial.seconds) <= trial.before * trial.limit:
             self._harmless = went_up
-            self._retry_s = _RETRY_S
             self._refused = 0.0
-            if not went_up:
-                self._next_retry = self._clock() + (_LOOK_S if self._says_idle else _RETRY_S)
+            if went_up:
+                self._up_s = _LOOK_S
+            else:
+                self._down_s = _RETRY_S
+                self._next_up = self._clock() + (0.0 if self._says_idle else _RETRY_S)
             return
         self._set(trial.instead_of)
-        if not went_up:
-            self._refused = trial.missing
-            if self.threads == self._most and kind != _PREFILL:
-                # Slower with any number of threads: the machine itself has become slower.
-                self._usual[kind] = trial.before
-        self._next_retry = self._next_down = self._clock() + self._retry_s
-        self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)
+        if went_up:
+            self._next_up = self._clock() + (self._up_s if self._says_idle else max(self._up_s, _RETRY_S))
+            self._up_s = min(self._up_s * 2, _LONGEST_RETRY_S)
+            return
+        self._refused = trial.missing
+        self._next_down = self._clock() + self._down_s
+        self._down_s = min(self._down_s * 2, _LONGEST_RETRY_S)
+        if self.threads == self._most and kind != _PREFILL:
+            # Slower with any number of threads: the machine itself has become slower.
+            self._usual[kind] = trial.before

@@ -144,6 +144,43 @@ def test_fewer_threads_that_are_slower_are_refused() -> None:
     assert used.count(1) < 30
 
 
+def test_a_moment_of_other_work_is_no_sign() -> None:
+    """Half a processor that is missing for less than a tenth of a second, again and again, changes nothing."""
+    machine = Machine()
+    tuner = machine.tuner()
+    for number in range(1000):
+        took = machine.step(tuner.next_threads())
+        spared = 0.75 if number % 20 < 5 else 1.0
+        assert tuner.record(1, took._replace(cpu_s=spared * (took.cpu_s or 0.0))) == 2
+
+
+def test_steps_vary_where_nothing_is_missing() -> None:
+    """Steps of twice the usual time in which the process had all its processors change nothing: fewer threads would not
+    help.
+    """
+    machine = Machine()
+    tuner = machine.tuner()
+    decode(machine, tuner, 50)
+    machine.work_s *= 2
+    assert set(decode(machine, tuner, 500)) == {2}
+
+
+def test_idle_processors_are_used_whatever_was_refused() -> None:
+    """Refused trials of fewer threads do not delay the return to all of them after a crowd."""
+    machine = Machine()
+    tuner = machine.tuner()
+    for _ in range(2000):
+        took = machine.step(tuner.next_threads())
+        tuner.record(1, took._replace(cpu_s=0.8 * (took.cpu_s or 0.0)) if tuner.threads == 2 else took)
+    machine.others = 1000
+    assert decode(machine, tuner, 1) == [1]
+    machine.others = 0
+    began = machine.now
+    while tuner.threads == 1:
+        decode(machine, tuner, 1)
+    assert machine.now - began <= 0.5
+
+
 def test_a_crowd_is_noticed_before_the_step() -> None:
     """If far more threads want to run than there are processors, one thread computes the very next step."""
     machine = Machine(cpus=2)
