@@ -20,7 +20,7 @@ from tests.contracts.llama_turns import Turn, answer, prompt
 
 pytestmark = pytest.mark.native
 
-_BY_ROW = {
+_BY_ROW: Mapping[str, Mapping[str, object]] = {
     "Q4_1": {"row_attention": True},
     "Q8_0": {"row_attention": True},
     "F16": {"row_attention": True},
