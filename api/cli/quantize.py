@@ -43,7 +43,7 @@ class WeightsType(Checked[str]):
     "importance_matrix",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="An importance matrix, made by llama-imatrix; types with less than three bits need one.",
+    help="An importance matrix, made by llama-imatrix; most types with about three bits or less need one.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj

@@ -11,7 +11,7 @@ from corral.core.conversion.results import require_able, typed_parameters
 from corral.core.errors import EngineNotInstalled, Unsupported
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.quantization_types import NEEDS_MATRIX, QuantizationType, missing_matrix
+from corral.core.models.quantization_types import QuantizationType, missing_matrix, needs_matrix
 from corral.core.ports.blobs import LocalBlobs
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.converters import ConverterSpec
@@ -44,8 +44,8 @@ class WeightsQuantizer:
         self._spec = next((spec for spec in converters if spec.name == QUANTIZER), None)
         self._installation = installation
 
-    def require(self, wanted: QuantizationType, *, importance_matrix: Path | None) -> None:
-        if wanted in NEEDS_MATRIX and importance_matrix is None:
+    def require(self, wanted: QuantizationType, *, importance_matrix: Path | None, width: int | None = None) -> None:
+        if importance_matrix is None and needs_matrix(wanted, width):
             raise missing_matrix(wanted)
         spec = self._required()
         missing = self._installation.missing(spec)
