@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from corral.core.conversion.converting import Converted, Converting
+from corral.core.conversion.converting import Converting
 from corral.core.conversion.results import require_able, typed_parameters
 from corral.core.errors import EngineNotInstalled, Unsupported
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
@@ -76,17 +76,13 @@ class WeightsQuantizer:
         )
         require_able(spec, record, metadata, self._installation)
         parameters = typed_parameters(spec, {"type": wanted, "requantize": requantize})
-        converted: Converted | None = None
-        try:
-            async with AsyncExitStack() as pins:
-                path = path or await pins.enter_async_context(self._local.local(weights.digest))
-                files = [LocalFile(role="weights", path=str(path))]
-                if importance_matrix is not None:
-                    files.append(LocalFile(role="other", path=str(importance_matrix), name=IMPORTANCE_MATRIX))
-                converted = await self._converting.run(spec, record, metadata, files, parameters, on_progress)
-        except BaseException:
-            await self._converting.discard(() if converted is None else converted.digests)
-            raise
+        async with self._converting.discarding() as made, AsyncExitStack() as pins:
+            path = path or await pins.enter_async_context(self._local.local(weights.digest))
+            files = [LocalFile(role="weights", path=str(path))]
+            if importance_matrix is not None:
+                files.append(LocalFile(role="other", path=str(importance_matrix), name=IMPORTANCE_MATRIX))
+            converted = await self._converting.run(spec, record, metadata, files, parameters, on_progress)
+            made += converted.digests
         return converted.files[0]
 
     def _required(self) -> ConverterSpec:
