@@ -107,7 +107,7 @@ def test_the_estimate_counts_weights_and_cache() -> None:
     assert estimate(num_ctx=8192) - estimate(num_ctx=4096) > 4096 * 1000  # attention grows as well
     assert estimate(num_ctx=1_000_000) == estimate(num_ctx=8192)
     assert estimate(num_parallel=4) - estimate() == 3 * 4096 * 1000
-    assert estimate(kv_cache_type="q8_0") < estimate()
+    assert estimate(kv_cache_type="q8_0") < estimate(row_attention=True) < estimate()
 
 
 @pytest.mark.parametrize(
