@@ -20,9 +20,7 @@ from corral.adapters.system.processors import IdleProcessors, runnable_threads
 
 __all__ = ("ThreadTuner",)
 
-_TRIAL_STEPS = 3
-_TRIAL_S = 0.2
-"""A trial is over after this many steps, or after this time."""
+_TRIAL_STEPS, _TRIAL_S = 3, 0.2  # what ends a trial
 _SLOWER = 1.35
 _MUCH_SLOWER = 3.0
 """Where the system tells processor times, only steps so many times as long are a sign: they vary by themselves."""
@@ -31,8 +29,7 @@ _NOT_SLOWER = 1.05
 _LITTLE_SLOWER = 1.25
 """Fewer threads may be this much slower where a processor and more is wanted by others: their steps never stall."""
 _TOO_SLOW = 4.0
-_MISSING, _MUCH_MISSING = 0.3, 0.6
-"""If a step did not get this many processors' time, another process wants it."""
+_MISSING, _MUCH_MISSING = 0.3, 0.6  # if a step did not get so many processors, another process wants them
 _WINDOW_S = max(0.05, 16 * time.get_clock_info("process_time").resolution)
 _IDLE = 0.7
 _FIRST_LOOK_S, _LOOK_S = 0.1, 0.25
@@ -151,7 +148,6 @@ class ThreadTuner:
             if alone < together < alone * _TOO_SLOW:  # it may be chance
                 together = time_decode(self._most)
             self._set(self._most if together <= alone else 1)
-            self._next_up = self._clock() + self._up_s
         return self.threads
 
     def next_threads(self) -> int:
@@ -239,8 +235,11 @@ class ThreadTuner:
 
     def _look_up(self, kind: int, before: float, now: float) -> None:
         """Try more threads if there are idle processors for them."""
-        self._next_look = now + _LOOK_S
+        paused = now > self._next_look + 1.0
+        self._next_look = now + (_FIRST_LOOK_S if paused else _LOOK_S)
         idle = self._idle()
+        if paused and idle is not None:
+            return  # it says what was idle during the pause
         self._says_idle = idle is not None
         if now < self._next_up:
             return
@@ -265,7 +264,8 @@ class ThreadTuner:
 
     def _judge(self, trial: _Trial, kind: int, seconds: float, took: StepTime, missing: float | None) -> None:
         went_up = self._trying_more
-        if kind != trial.kind:
+        hopeless = went_up and missing is not None and missing > _MISSING
+        if kind != trial.kind and not hopeless:
             trial.others += 1
             if trial.others > _PATIENCE:  # there are no more steps of this kind
                 self._trial = None
@@ -273,7 +273,7 @@ class ThreadTuner:
             return
         trial.seconds.append(seconds)
         trial.wall_s += took.wall_s
-        hopeless = seconds > trial.before * _TOO_SLOW or (went_up and missing is not None and missing > _MISSING)
+        hopeless = hopeless or seconds > trial.before * _TOO_SLOW
         if len(trial.seconds) < _TRIAL_STEPS and trial.wall_s < _TRIAL_S and not hopeless:
             return
         self._trial = None

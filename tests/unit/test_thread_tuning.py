@@ -181,6 +181,35 @@ def test_idle_processors_are_used_whatever_was_refused() -> None:
     assert machine.now - began <= 0.5
 
 
+def test_more_threads_are_given_up_at_once_where_others_came() -> None:
+    """If other processes have come since more threads began to be tried, the first step that shows it ends the trial,
+    whatever its kind.
+    """
+    machine = Machine(work_s=0.2)
+    idle = 1.0
+    tuner = ThreadTuner(2, lambda: machine.now, idle=lambda: idle, runnable=lambda: 1)
+    machine.others = 2
+    idle = 0.0
+    decode(machine, tuner, 50)
+    assert tuner.threads == 1
+    idle = 1.0
+    while tuner.threads == 1:
+        tuner.record_prefill(64, machine.step(1, 1))
+    assert decode(machine, tuner, 2) == [2, 1]
+
+
+def test_processors_that_were_idle_during_a_pause() -> None:
+    """What was idle while nothing was computed is no reason to try more threads."""
+    machine = Machine()
+    tuner = machine.tuner()
+    machine.others = 1
+    decode(machine, tuner, 100)
+    machine.others = 0
+    machine.pause(5.0)
+    machine.others = 1
+    assert set(decode(machine, tuner, 500)) == {1}
+
+
 def test_a_crowd_is_noticed_before_the_step() -> None:
     """If far more threads want to run than there are processors, one thread computes the very next step."""
     machine = Machine(cpus=2)
