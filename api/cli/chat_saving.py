@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from corral.api.cli.chat_state import ChatState
 from corral.api.cli.output import echo
+from corral.api.cli.replacing import digest_of, tell_replaced
 from corral.api.library import Corral
 from corral.core.catalog.create_calls import CreateCall
 from corral.core.errors import ModelNotFound
@@ -19,7 +20,8 @@ SaveModel = Callable[[str, ChatState], None]
 
 
 def save_chat(corral: Corral, name: str, state: ChatState) -> None:
-    """Stores the chat's model as `name`, with its system text, options and messages. A name that is taken is replaced.
+    """Stores the chat's model as `name`, with its system text, options and messages. A name that is taken is replaced,
+    which is said.
 
     The model's own opening messages come first; what was not set stays as it is. Files in messages are left out, which
     is said. Raises `InvalidName`, `ModelNotFound`, and what `ModelCreator.create` raises.
@@ -38,8 +40,9 @@ def save_chat(corral: Corral, name: str, state: ChatState) -> None:
         parameters=state.run_options.options,
         messages=(*record.messages, *_said(state)),
     )
-    creator = corral.runtime().catalog.creator
-    corral.call(lambda _: creator.create(call, ignore_progress))
+    creator, before = corral.runtime().catalog.creator, digest_of(corral, new_name)
+    saved = corral.call(lambda _: creator.create(call, ignore_progress))
+    tell_replaced(saved.name.short, before, saved.digest)
     if any("images" in message for message in state.messages):
         echo("The files in its messages are not saved.", err=True)
 

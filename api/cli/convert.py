@@ -11,8 +11,11 @@ from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo, human_bytes, plain, print_json, print_record, print_table
 from corral.api.cli.parameters import ModelText, NewName, ParameterAssignment, Registered, wrong_value_of
 from corral.api.cli.progress import convert_progress
+from corral.api.cli.replacing import digest_of, require_own, tell_replaced
 from corral.api.cli.session import Session
+from corral.core.conversion.results import converted_name
 from corral.core.errors import InvalidOption
+from corral.core.models.names import parse_name
 from corral.plugins.assembly import CONVERTERS
 
 __all__ = ("convert",)
@@ -26,7 +29,12 @@ __all__ = ("convert",)
     metavar="CONVERTER",
     help="The converter to use: onnx, ctransformers, or one that a plugin adds.",
 )
-@click.option("--name", type=NewName(), help="The new model's name; by default MODEL's, with the converter in its tag.")
+@click.option(
+    "--name",
+    type=NewName(),
+    help="The new model's name; by default MODEL's, with the converter in its tag. Another model of that name is "
+    "replaced only if you give it.",
+)
 @click.option(
     "-p",
     "--parameter",
@@ -66,11 +74,17 @@ def convert(
         wrong_value_of("-p", InvalidOption),
         convert_progress(model) as show,
     ):
+        source = parse_name(model)
+        target = converted_name(source, to) if name is None else parse_name(name)
+        if name is None:
+            require_own(corral, source, target, f"corral convert {model} --to {to} --name")
+        before = digest_of(corral, target)
         record = corral.convert(model, to, name=name, parameters=_values(parameters), on_progress=show)
     if as_json:
         print_record(record)
     else:
         echo(f"converted {model} to {record.name.short} ({human_bytes(record.size_bytes)})")
+    tell_replaced(record.name.short, before, record.digest)
 
 
 def _list(session: Session, *, as_json: bool) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 import msgspec
 
+from corral.api.cli.client import ServerClient
 from corral.api.cli.create_on_server import create_on_server
 from corral.api.cli.output import echo, print_json, print_record
 from corral.api.cli.parameters import NewName
 from corral.api.cli.progress import transfer_progress
+from corral.api.cli.replacing import digest_in, digest_of, tell_replaced
 from corral.api.cli.server_choice import running_server
 from corral.api.cli.server_records import record_on_server
 from corral.api.cli.session import Session
+from corral.api.cli.transfers import ServerTransfers
 from corral.api.modelfile.create_calls import call_of, retired_parameters
 from corral.api.modelfile.parsing import decode_modelfile, parse_modelfile
 from corral.core.catalog.checkpoints import is_checkpoint
 from corral.core.catalog.create_calls import CreateCall
 from corral.core.catalog.given_files import refuse_unconverted
-from corral.core.errors import InvalidRequest, NotFound
+from corral.core.errors import CorralError, InvalidRequest, NotFound
 from corral.core.models.names import parse_name
 from corral.core.ports.sources import FetchProgress
 
@@ -52,21 +56,33 @@ def create(
     for files in (call.draft_files, *(files for files in converted if not is_checkpoint(files))):
         refuse_unconverted(files)
     server = None if local else running_server(session, "creating the model in this process")
+    name = call.name.short
     with transfer_progress() as show:
         show(FetchProgress(status="gathering model components"))
         if server is not None:
+            before: str | None = _digest_on(server, name)
             create_on_server(server, call, show)
+            now: str | None = _digest_on(server, name)
         else:
             with session.library() as corral:
-                creator = corral.runtime().catalog.creator
+                creator, before = corral.runtime().catalog.creator, digest_of(corral, call.name)
                 record = corral.call(lambda _: creator.create(call, show))
+            now = record.digest
     if as_json and server is None:
         print_record(record)
     elif as_json and server is not None:
-        print_json(record_on_server(server, call.name.short) | {"server": server.address.url})
+        print_json(record_on_server(server, name) | {"server": server.address.url})
     else:
         where = f" on the server at {server.address.url}" if server else ""
-        echo(f"created {call.name.short}{where}")
+        echo(f"created {name}{where}")
+    tell_replaced(name, before, now)
+
+
+def _digest_on(server: ServerClient, name: str) -> str | None:
+    """Of the model that the server has under this name; None also if it does not list its models."""
+    with suppress(CorralError):
+        return digest_in(ServerTransfers(server).models(), name)
+    return None
 
 
 def _read(model: str, path: str | None) -> CreateCall:

@@ -9,15 +9,16 @@ import click
 from corral.api.cli.fetched import FetchedModels
 from corral.api.cli.imports import import_named, remember_import
 from corral.api.cli.model_names import suggesting
-from corral.api.cli.output import echo, human_bytes, print_json, print_record
+from corral.api.cli.output import echo, print_json, print_record
 from corral.api.cli.parameters import ModelText, NewName
 from corral.api.cli.progress import transfer_progress
+from corral.api.cli.replacing import digest_in, tell_replaced
 from corral.api.cli.server_choice import running_server
 from corral.api.cli.server_records import record_on_server
 from corral.api.cli.session import Session
 from corral.api.cli.transfers import LocalTransfers, ServerTransfers, Transfers
 from corral.core.models.digests import Digest, short_digest
-from corral.core.models.file_addresses import FILE_SCHEME
+from corral.core.models.file_addresses import FILE_SCHEME, path_of_address
 
 __all__ = ("import_", "pull", "push")
 
@@ -37,19 +38,26 @@ def pull(session: Session, reference: str, name: str | None, insecure: bool, loc
 
     The Corral server at CORRAL_HOST fetches it if one is up, and this process otherwise.
     """
-    local = local or reference.startswith(f"{FILE_SCHEME}://")  # a server reads no files for others
+    if reference.startswith(f"{FILE_SCHEME}://"):  # a server reads no files for others
+        _import(session, path_of_address(reference), name, "", "pulled", as_json=as_json)
+        return
     server = None if local else running_server(session, "pulling the model in this process")
     with session.library() as corral:
         transfers: Transfers = LocalTransfers(corral) if server is None else ServerTransfers(server)
+        before, fetched = transfers.models(), FetchedModels()
+        known = fetched.find(reference, before)
         with transfer_progress() as show:
             pulled = transfers.pull(reference, name, show, insecure=insecure)
-        FetchedModels().remember(reference, pulled, transfers.models().get(pulled, ""))
+        now = transfers.models().get(pulled, "")
+        fetched.remember(reference, pulled, now)
         if not as_json:
             echo(f"pulled {pulled}")
         elif server is None:
             print_record(corral.show(pulled).record)
         else:
             print_json(record_on_server(server, pulled))
+    if known != pulled:  # else it is an update
+        tell_replaced(pulled, digest_in(before, pulled), now)
 
 
 @click.command()
@@ -106,13 +114,15 @@ def import_(session: Session, path: str, name: str | None, quantize: str, as_jso
     (model.onnx, tokenizer.json, and the settings of sentence-transformers). A folder with config.json and
     model*.safetensors is a checkpoint, which is converted to GGUF.
     """
+    _import(session, Path(path), name, quantize, "imported", as_json=as_json)
+
+
+def _import(session: Session, path: Path, name: str | None, quantize: str, done: str, *, as_json: bool) -> None:
     with session.library() as corral, transfer_progress() as show:
-        record, replaced = import_named(corral, Path(path), name, quantize, show)
-    remember_import(Path(path), record)
+        record, before = import_named(corral, path, name, quantize, show)
+    remember_import(path, record)
     if as_json:
         print_record(record)
     else:
-        echo(f"imported {record.name.short}")
-    if replaced is not None:
-        what = f"ID {short_digest(replaced.digest)}, {human_bytes(replaced.size_bytes)}"
-        echo(f"replaced the model that was called {replaced.name.short} ({what})", err=True)
+        echo(f"{done} {record.name.short}")
+    tell_replaced(record.name.short, before, record.digest)

@@ -11,6 +11,7 @@ from pathlib import Path
 from corral.api.cli.fetched import FetchedModels
 from corral.api.cli.output import echo
 from corral.api.cli.progress import transfer_progress
+from corral.api.cli.replacing import holder, taken
 from corral.api.library import Corral
 from corral.core.catalog.checkpoints import CHECKPOINT_SUFFIX
 from corral.core.catalog.joining import parts_in, siblings_of
@@ -51,24 +52,24 @@ def imported(corral: Corral, path: str) -> str:
 
 def import_named(
     corral: Corral, path: Path, name: str | None, quantize: str, show: OnProgress
-) -> tuple[StoredModel, StoredModel | None]:
-    """The model, and the other one of this name that it replaced, if there was one.
+) -> tuple[StoredModel, Digest | None]:
+    """The model, and the digest that the one of this name had before, if there was one.
 
     Raises `Conflict` if no name is given, and another model has the one that it would get by default; and what
     `Corral.import_model` raises.
     """
     before = None
     if name is not None:
-        before = _holder(corral, parse_name(name))
+        before = holder(corral, parse_name(name))
     elif path.exists() and (not quantize or _checkpoint(path)):
         default = _default_name(corral, path, quantize)
-        before = _holder(corral, default)
+        before = holder(corral, default)
         if before is not None:
             show(FetchProgress(status=f"comparing {path.name} with {default.short}"))
             if not _is_of(corral, path, before):
-                raise _taken(path, before, quantize)
+                raise taken(before, _command(path, quantize))
     record = corral.import_model(path, name=name, quantize=quantize, on_progress=show)
-    return record, None if before is None or before.digest == record.digest else before
+    return record, None if before is None else before.digest
 
 
 def remember_import(path: Path, record: StoredModel) -> None:
@@ -87,19 +88,19 @@ def near_path(path: Path) -> str:
 
 def _import(corral: Corral, path: Path, show: OnProgress) -> StoredModel:
     name = _default_name(corral, path)
-    holder = _holder(corral, name)
-    if holder is None:
+    before = holder(corral, name)
+    if before is None:
         return corral.import_model(path, on_progress=show)
     show(FetchProgress(status=f"comparing {path.name} with {name.short}"))
-    if not _is_of(corral, path, holder):
-        raise _taken(path, holder)
-    known = FetchedModels().seal(_key(path), holder.name.short, holder.digest)
+    if not _is_of(corral, path, before):
+        raise taken(before, _command(path))
+    known = FetchedModels().seal(_key(path), before.name.short, before.digest)
     if known and known.rpartition(" ")[2] != _settings(path):
         raise Conflict(
             f"{name.short} in the store was made from these weights, but other files in {path} have changed since",
-            f"corral import {shlex.quote(str(path))} --name {name.short} replaces it",
+            f"{_command(path)} {name.short} replaces it",
         )
-    return holder
+    return before
 
 
 def _default_name(corral: Corral, path: Path, quantize: str = "") -> ModelName:
@@ -107,16 +108,8 @@ def _default_name(corral: Corral, path: Path, quantize: str = "") -> ModelName:
     return corral.call(lambda _: importer.name_of(path, quantize))
 
 
-def _holder(corral: Corral, name: ModelName) -> StoredModel | None:
-    return next((record for record in corral.list() if record.name.key == name.key), None)
-
-
-def _taken(path: Path, holder: StoredModel, quantize: str = "") -> Conflict:
-    command = f"corral import {shlex.quote(str(path))}" + (f" -q {quantize}" if quantize else "")
-    return Conflict(
-        f"the store already has another model called {holder.name.short}",
-        f"{command} --name NAME imports this one under another name; --name {holder.name.short} replaces that model",
-    )
+def _command(path: Path, quantize: str = "") -> str:
+    return f"corral import {shlex.quote(str(path))}" + (f" -q {quantize}" if quantize else "") + " --name"
 
 
 def _is_of(corral: Corral, path: Path, record: StoredModel) -> bool:

@@ -9,10 +9,12 @@ import click
 from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo, human_bytes, human_time, iso_time, print_json, print_table
 from corral.api.cli.parameters import ModelText
+from corral.api.cli.replacing import digest_of, tell_replaced
 from corral.api.cli.session import Session
 from corral.core.errors import CorralError
 from corral.core.models.digests import short_digest
 from corral.core.models.model import StoredModel
+from corral.core.models.names import parse_name
 
 __all__ = ("cp", "list_", "rm")
 
@@ -51,8 +53,12 @@ def list_(session: Session, prefix: str | None, everything: bool, as_json: bool)
 def cp(session: Session, source: str, destination: str) -> None:
     """Add the name DESTINATION for the model SOURCE."""
     with session.library() as corral, suggesting(source, lambda: names_in(corral)):
+        name = parse_name(destination)
+        before = digest_of(corral, name)
         corral.copy(source, destination)
+        now = digest_of(corral, name)
     echo(f"copied '{source}' to '{destination}'")
+    tell_replaced(name.short, before, now)
 
 
 @click.command()

@@ -11,8 +11,11 @@ from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo, human_bytes, print_record
 from corral.api.cli.parameters import Checked, ModelText, NewName
 from corral.api.cli.progress import transfer_progress
+from corral.api.cli.replacing import digest_of, require_own, tell_replaced
 from corral.api.cli.session import Session
+from corral.core.conversion.results import quantized_name
 from corral.core.errors import InvalidRequest
+from corral.core.models.names import parse_name
 from corral.core.models.quantization_types import QuantizationType, quantization_type
 
 __all__ = ("WeightsType", "quantize")
@@ -43,7 +46,7 @@ class WeightsType(Checked[str]):
     "importance_matrix",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="An importance matrix, made by llama-imatrix; types with less than three bits need one.",
+    help="An importance matrix, made by llama-imatrix; most types with about three bits or less need one.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
@@ -58,9 +61,15 @@ def quantize(
 ) -> None:
     """Give the weights of MODEL the TYPE, such as Q8_0 or Q4_K_M, in a new model. MODEL itself is not changed.
 
-    NAME is by default that of MODEL, with the type in its tag. All else is as in MODEL, whose files are shared.
+    NAME is by default that of MODEL, with the type in its tag; another model of that name is replaced only if you give
+    NAME. All else is as in MODEL, whose files are shared.
     """
     with session.library() as corral, suggesting(model, lambda: names_in(corral)), transfer_progress() as show:
+        source = parse_name(model)
+        target = quantized_name(source, type) if name is None else parse_name(name)
+        if name is None:
+            require_own(corral, source, target, f"corral quantize {model} {type}")
+        before = digest_of(corral, target)
         record = corral.quantize(
             model, type, name=name, requantize=requantize, importance_matrix=importance_matrix, on_progress=show
         )
@@ -68,3 +77,4 @@ def quantize(
         print_record(record)
     else:
         echo(f"quantized {model} to {record.name.short} ({human_bytes(record.size_bytes)})")
+    tell_replaced(record.name.short, before, record.digest)

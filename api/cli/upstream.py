@@ -6,6 +6,7 @@ import click
 
 from corral.api.cli.output import echo, print_record
 from corral.api.cli.parameters import Capability, NewName
+from corral.api.cli.replacing import digest_of, tell_replaced
 from corral.api.cli.session import Session
 from corral.core.models.names import parse_name
 
@@ -46,9 +47,11 @@ def upstream(
     """
     with session.library() as corral:
         catalog = corral.runtime().catalog
+        before = digest_of(corral, parse_name(name))
         record = corral.call(
             lambda _: catalog.add_upstream(parse_name(name), urls, model=model, api=api, capabilities=capabilities)
         )
+    tell_replaced(record.name.short, before, record.digest)
     if as_json:
         print_record(record)
         return

@@ -30,6 +30,11 @@ class ConvertedCheckpoint(Value, frozen=True, kw_only=True):
 class CheckpointConverter(Protocol):
     """Makes weights from a checkpoint."""
 
+    async def width(self, files: GivenFiles) -> int | None:
+        """How many weights the rows of its layers have (``hidden_size``); None if its settings are not among the files,
+        or do not say. Raises `InvalidModelFile` and `BlobNotFound`."""
+        ...
+
     def converted(
         self,
         name: ModelName,

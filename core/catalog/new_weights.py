@@ -45,16 +45,18 @@ class WeightsMaker:
         self._inspector = inspector
         self._local = local
 
-    def require(self, call: CreateCall) -> QuantizationType | None:
-        """The type that the call wants of the weights of a checkpoint. Raises what is known to go wrong with it before
-        anything is fetched or converted: `InvalidRequest`, `Unsupported`, `EngineNotInstalled`."""
+    async def require(self, call: CreateCall, files: GivenFiles) -> QuantizationType | None:
+        """The type that the call wants of the weights of a checkpoint, of which there are these files so far. Raises
+        what is known to go wrong with it before more is fetched, or anything converted: `InvalidRequest`,
+        `InvalidModelFile`, `Unsupported`, `EngineNotInstalled`."""
         if self._checkpoints is None:
             raise Unsupported("nothing here converts safetensors")
         if not call.quantize:
             return None
         wanted = known_quantization(call.quantize)
         if wanted not in UNQUANTIZED:
-            self._required().require(wanted, importance_matrix=call.importance_matrix)
+            width = await self._checkpoints.width(files)
+            self._required().require(wanted, importance_matrix=call.importance_matrix, width=width)
         return wanted
 
     async def converted(
@@ -62,7 +64,7 @@ class WeightsMaker:
     ) -> tuple[Model, ModelMetadata]:
         """The model that these files of a checkpoint become, of the type that the call asks for, and what the header of
         its weights says; of a type that it is quantized to, what it said before."""
-        wanted = self.require(call)
+        wanted = await self.require(call, files)
         assert self._checkpoints is not None
         total = 0
         for name, file in files.items():

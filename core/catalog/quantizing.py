@@ -22,9 +22,10 @@ UNQUANTIZED = ("F16", "BF16", "F32")
 class Quantizer(Protocol):
     """Makes weights of another type."""
 
-    def require(self, wanted: QuantizationType, *, importance_matrix: Path | None) -> None:
+    def require(self, wanted: QuantizationType, *, importance_matrix: Path | None, width: int | None = None) -> None:
         """Called before weights are made that are then quantized. Raises `InvalidRequest` if `wanted` needs an
-        importance matrix and there is none, `Unsupported` and `EngineNotInstalled` if nothing here quantizes."""
+        importance matrix for weights of this `width` (`needs_matrix`) and there is none, `Unsupported` and
+        `EngineNotInstalled` if nothing here quantizes."""
         ...
 
     async def quantize(

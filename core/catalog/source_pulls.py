@@ -129,9 +129,12 @@ class SourcePuller:
         """The model that the files become, and its name: what importing their folder would give."""
         name = name or name_from_file(f"{remote.name or 'model'}.gguf", remote.quantize)
         call = CreateCall(name=name, quantize=remote.quantize)
-        self._weights.require(call)
-        blobs = await side_by_side([partial(self._blob, source, file, fresh, on_progress) for file in remote.files])
-        files = {file.path or file.file_name: blob.digest for file, blob in zip(remote.files, blobs, strict=True)}
+        files: dict[str, Digest] = {}
+        for wanted in (False, True):  # the weights, which are large, last
+            await self._weights.require(call, files)
+            some = [file for file in remote.files if _is_of_checkpoint(file) is wanted]
+            blobs = await side_by_side([partial(self._blob, source, file, fresh, on_progress) for file in some])
+            files |= {file.path or file.file_name: blob.digest for file, blob in zip(some, blobs, strict=True)}
         on_progress(FetchProgress(status="verifying sha256 digest"))
         reader = GivenFileReader(blobs=self._blobs, local=self._local, inspector=self._inspector)
         model, _ = await self._weights.converted(call, files, reader, on_progress)

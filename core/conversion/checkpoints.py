@@ -47,8 +47,13 @@ _HASHED = 0.15  # the share of the work, if the files have to be hashed
 _FLOATS = (QuantizationType.F32, QuantizationType.F16, QuantizationType.BF16)
 
 
-class _Config(msgspec.Struct, frozen=True):
+class _Sizes(msgspec.Struct, frozen=True):
+    hidden_size: Any = None
+
+
+class _Config(_Sizes, frozen=True):
     architectures: tuple[str, ...] = ()
+    text_config: _Sizes | None = None
 
 
 class CheckpointConversion:
@@ -68,6 +73,16 @@ class CheckpointConversion:
         self._converters = tuple(converters)
         self._installation = installation
         self._settings = settings
+
+    async def width(self, files: GivenFiles) -> int | None:
+        given = files.get(_CONFIG)
+        if given is None:
+            return None
+        async with AsyncExitStack() as stack:
+            path = given if isinstance(given, Path) else await stack.enter_async_context(self._local.local(given))
+            config = await asyncio.to_thread(_config, path)
+        width = (config.text_config or config).hidden_size
+        return width if isinstance(width, int) else None
 
     @asynccontextmanager
     async def converted(
@@ -154,15 +169,20 @@ def _architecture(paths: Mapping[str, Path]) -> str:
     path = paths.get(_CONFIG)
     if path is None:
         raise InvalidRequest(f"{_CONFIG} is missing", "give the whole folder of the model, with its tokenizer")
+    named = _config(path).architectures
+    if not named:
+        raise InvalidModelFile(f"{_CONFIG} names no architecture", "fetch it again")
+    return named[0]
+
+
+def _config(path: Path) -> _Config:
+    """Blocking."""
     try:
-        named = msgspec.json.decode(read_regular(path, _CONFIG_LIMIT_BYTES), type=_Config).architectures
+        return msgspec.json.decode(read_regular(path, _CONFIG_LIMIT_BYTES), type=_Config)
     except MALFORMED as error:
         raise InvalidModelFile(f"{_CONFIG} is malformed: {error}", "fetch it again") from error
     except OSError as error:
         raise StorageError(f"{_CONFIG}: {error.strerror or error}") from error
-    if not named:
-        raise InvalidModelFile(f"{_CONFIG} names no architecture", "fetch it again")
-    return named[0]
 
 
 async def _weights(

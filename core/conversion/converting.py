@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,35 +86,24 @@ class Converting:
         Raises `OutOfSpace`, `OutOfMemory`, `PluginError` for an invalid result, `JobFailed`, and whatever else the
         conversion raises.
         """
-        converted: Converted | None = None
-        try:
-            async with self._local.scratch() as folder:
-                result = await self.into(folder, spec, record, metadata, files, parameters, on_progress)
-                converted = await self.stored(folder, result)
-        except BaseException:  # cancelled while the scratch folder is removed, for example
-            await self.discard(() if converted is None else converted.digests)
-            raise
+        async with self.discarding() as made, self._local.scratch() as folder:
+            result = await self.into(folder, spec, record, metadata, files, parameters, on_progress)
+            converted = await self.stored(folder, result)
+            made += converted.digests
         return converted
 
     async def stored(self, folder: Path, result: ConvertResult) -> Converted:
         """Puts what a converter wrote into a scratch folder into the store."""
-        adopted: list[ModelFile] = []
-        try:
+        files: list[ModelFile] = []
+        async with self.discarding() as made:
             for file in result.files:
                 blob = await self._local.adopt(folder / file.path)
-                adopted.append(
-                    ModelFile(
-                        role=file.role,
-                        media_type="",
-                        digest=blob.digest,
-                        size_bytes=blob.size_bytes,
-                        path=file.path if len(result.files) > 1 else None,
-                    )
+                made.append(blob.digest)
+                path = file.path if len(result.files) > 1 else None
+                files.append(
+                    ModelFile(role=file.role, media_type="", digest=blob.digest, size_bytes=blob.size_bytes, path=path)
                 )
-        except BaseException:
-            await self.discard(file.digest for file in adopted)
-            raise
-        return Converted(result=result, files=tuple(adopted))
+        return Converted(result=result, files=tuple(files))
 
     async def into(
         self,
@@ -136,9 +126,16 @@ class Converting:
         await asyncio.to_thread(check_files, result, folder, spec, role)
         return result
 
-    async def discard(self, digests: Iterable[Digest]) -> None:
-        """Deletes files of a conversion that no manifest names."""
-        await discard_blobs(list(digests), manifests=self._manifests, blobs=self._blobs)
+    @asynccontextmanager
+    async def discarding(self) -> AsyncIterator[list[Digest]]:
+        """Collects what the block adds to the store. If the block fails or is cancelled, also while it is left, what no
+        manifest names of that is deleted."""
+        made: list[Digest] = []
+        try:
+            yield made
+        except BaseException:
+            await discard_blobs(made, manifests=self._manifests, blobs=self._blobs)
+            raise
 
     async def _answer(self, spec: ConverterSpec, request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResult:
         try:

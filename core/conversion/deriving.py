@@ -240,14 +240,12 @@ class ModelDeriver:
     async def _publish(
         self, name: ModelName, record: StoredModel, metadata: ModelMetadata | None, converted: Converted
     ) -> StoredModel:
-        try:
+        async with self._converting.discarding() as made:
+            made += converted.digests
             if await self._blobs.stat(_weights(record).digest) is None:
                 raise Conflict(f"{record.name.short} was deleted while it was being converted")
             derived = derived_model(record, metadata, converted.result, converted.files)
             return await self._models.publish(name, derived)
-        except BaseException:
-            await self._converting.discard(converted.digests)
-            raise
 
     # ── Finding ───────────────────────────────────────────────────────────────────────────────────────────────────
 

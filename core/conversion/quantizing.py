@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from corral.core.conversion.converting import Converted, Converting
+from corral.core.conversion.converting import Converting
 from corral.core.conversion.results import require_able, typed_parameters
 from corral.core.errors import EngineNotInstalled, Unsupported
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.quantization_types import NEEDS_MATRIX, QuantizationType, missing_matrix
+from corral.core.models.quantization_types import QuantizationType, missing_matrix, needs_matrix
 from corral.core.ports.blobs import LocalBlobs
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.converters import ConverterSpec
@@ -44,8 +44,8 @@ class WeightsQuantizer:
         self._spec = next((spec for spec in converters if spec.name == QUANTIZER), None)
         self._installation = installation
 
-    def require(self, wanted: QuantizationType, *, importance_matrix: Path | None) -> None:
-        if wanted in NEEDS_MATRIX and importance_matrix is None:
+    def require(self, wanted: QuantizationType, *, importance_matrix: Path | None, width: int | None = None) -> None:
+        if importance_matrix is None and needs_matrix(wanted, width):
             raise missing_matrix(wanted)
         spec = self._required()
         missing = self._installation.missing(spec)
@@ -76,17 +76,13 @@ class WeightsQuantizer:
         )
         require_able(spec, record, metadata, self._installation)
         parameters = typed_parameters(spec, {"type": wanted, "requantize": requantize})
-        converted: Converted | None = None
-        try:
-            async with AsyncExitStack() as pins:
-                path = path or await pins.enter_async_context(self._local.local(weights.digest))
-                files = [LocalFile(role="weights", path=str(path))]
-                if importance_matrix is not None:
-                    files.append(LocalFile(role="other", path=str(importance_matrix), name=IMPORTANCE_MATRIX))
-                converted = await self._converting.run(spec, record, metadata, files, parameters, on_progress)
-        except BaseException:
-            await self._converting.discard(() if converted is None else converted.digests)
-            raise
+        async with self._converting.discarding() as made, AsyncExitStack() as pins:
+            path = path or await pins.enter_async_context(self._local.local(weights.digest))
+            files = [LocalFile(role="weights", path=str(path))]
+            if importance_matrix is not None:
+                files.append(LocalFile(role="other", path=str(importance_matrix), name=IMPORTANCE_MATRIX))
+            converted = await self._converting.run(spec, record, metadata, files, parameters, on_progress)
+            made += converted.digests
         return converted.files[0]
 
     def _required(self) -> ConverterSpec:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -14,13 +14,17 @@ from corral.core.access_errors import TooManyRequests
 from corral.core.errors import ServerBusy
 from corral.core.requests.principal import Principal
 
-__all__ = ("BackgroundWork",)
+__all__ = ("BackgroundWork", "Turn")
 
 SubjectT = TypeVar("SubjectT")
 
-Start = Callable[[str, SubjectT, Callable[[], Awaitable[None]], Callable[[], None]], None]
-"""Runs work by its id, which should handle its own errors: `(id, subject, work, ended)`. `subject` is what `find` gives
-until it has ended; then `ended` is called, also if it was cancelled before its turn."""
+Turn = AbstractAsyncContextManager[None]
+Work = Callable[[Turn], Awaitable[None]]
+"""What runs: it begins by entering its turn, which it may have to wait for, and should handle its own errors."""
+
+Start = Callable[[str, SubjectT, Work, Callable[[], None]], None]
+"""Runs work by its id: `(id, subject, work, ended)`. `subject` is what `find` gives until it has ended; then `ended` is
+called, also if it was cancelled before its turn."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +64,7 @@ class BackgroundWork(Generic[SubjectT]):
         principal: Principal,
         id: str,
         subject: SubjectT,
-        work: Callable[[], Awaitable[None]],
+        work: Work,
         ended: Callable[[], None],
     ) -> None:
         key = (principal.name, id)
@@ -94,21 +98,23 @@ class BackgroundWork(Generic[SubjectT]):
         """Cancels it, and returns once it has ended. Does nothing if it does not run."""
         found = self._running.get((owner, id))
         if found is not None:
-            if not found[1].cancelling():  # a second time would disturb how it ends
-                found[1].cancel()
-            await asyncio.wait([found[1]])
+            await _ended([found[1]])
 
     async def aclose(self) -> None:
         """Cancels everything, and returns once that has ended."""
-        tasks = [task for _, task in self._running.values()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await _ended([task for _, task in self._running.values()])
 
-    async def _run(self, principal: Principal, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run(self, principal: Principal, work: Work) -> None:
         try:
-            async with self._limits.turn_in_background(principal):
-                await work()
+            await work(self._limits.turn_in_background(principal))
         except Exception:
             _log.exception("work in the background has failed")
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancels tasks, and returns once they have ended."""
+    for task in tasks:
+        if not task.cancelling():  # a second time would disturb how it ends
+            task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from corral.core.errors import InvalidRequest
 
-__all__ = ("NEEDS_MATRIX", "QuantizationType", "missing_matrix", "quantization_type")
+__all__ = ("NEEDS_MATRIX", "QuantizationType", "missing_matrix", "needs_matrix", "quantization_type")
 
 
 class QuantizationType(StrEnum):
@@ -64,6 +64,9 @@ NEEDS_MATRIX = frozenset(
 )
 """Types that llama.cpp refuses to make without an importance matrix, since the result would be useless."""
 
+_NEED_MATRIX_IF_WIDE = frozenset({QuantizationType.IQ3_XXS, QuantizationType.IQ3_XS})
+_BLOCK_WEIGHTS = 256
+
 _SHORT = {"Q5_K": QuantizationType.Q5_K_M, "Q4_K": QuantizationType.Q4_K_M, "Q3_K": QuantizationType.Q3_K_M}
 
 
@@ -73,6 +76,16 @@ def quantization_type(text: str) -> QuantizationType | None:
     if name in _SHORT:
         return _SHORT[name]
     return QuantizationType.__members__.get(name)
+
+
+def needs_matrix(kind: QuantizationType, width: int | None = None) -> bool:
+    """Whether llama.cpp refuses to make this type without an importance matrix.
+
+    `width` is how many weights the rows of a model's layers have. For some types it depends on that, since rows that
+    are no multiple of a block get another type; with None, llama.cpp may still refuse those.
+    """
+    is_wide = width is not None and width % _BLOCK_WEIGHTS == 0
+    return kind in NEEDS_MATRIX or (is_wide and kind in _NEED_MATRIX_IF_WIDE)
 
 
 def missing_matrix(kind: QuantizationType) -> InvalidRequest:

@@ -566,7 +566,8 @@ def command(
 
 
 def test_the_command_line_creates_on_the_server(command: Any, api: httpx.Client, server: Any, tmp_path: Path) -> None:
-    """`corral create` uploads what the server lacks, and the server creates the model; nothing is stored here."""
+    """`corral create` uploads what the server lacks, and the server creates the model; nothing is stored here. A model
+    that is replaced there is told."""
     assert command("create", "by-cli") == (0, f"created by-cli:latest on the server at {server.url}\n", "")
     found = shown(api, "by-cli")
     assert (found["system"], found["license"]) == ("Two\nlines", "MIT")
@@ -577,7 +578,8 @@ def test_the_command_line_creates_on_the_server(command: Any, api: httpx.Client,
     status, out, err = command("create", "by-cli", "--json")
     made = json.loads(out)
     listed = next(one for one in api.get("/api/tags").json()["models"] if one["name"] == "by-cli:latest")
-    assert (status, err, made["server"], made["name"]) == (0, "", server.url, "by-cli:latest")
+    assert (status, made["server"], made["name"]) == (0, server.url, "by-cli:latest")
+    assert err.startswith("replaced the model that was called by-cli:latest (ID ")
     assert (made["digest"], made["size_bytes"]) == (f"sha256:{listed['digest']}", listed["size"])
     assert {file["role"] for file in made["files"]} >= {"weights", "projector", "params"}
     assert shown(api, "by-cli")["parameters"].split() == ["seed", "1", "stop", '"a', '"']

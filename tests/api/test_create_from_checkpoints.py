@@ -106,12 +106,21 @@ def test_the_official_client(server: Any, tmp_path: Path) -> None:
             client.create("official:q9", from_="official", quantize="q9", stream=False)
 
 
-def test_a_type_that_needs_a_matrix_is_refused_at_once(api: httpx.Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "width"), [("IQ2_XS", 64), ("IQ3_XXS", 256), ("IQ3_XS", 256)])
+def test_a_type_that_needs_a_matrix_is_refused_at_once(
+    api: httpx.Client, tmp_path: Path, kind: str, width: int
+) -> None:
     """Before the conversion, which may take long: once that reports progress, the status is 200."""
-    files = uploaded(api, write_tiny_checkpoint(tmp_path / "tiny"))
-    response = api.post("/api/create", json={"model": "tiny:iq", "files": files, "quantize": "iq2_xs"})
+    files = uploaded(api, write_tiny_checkpoint(tmp_path / "tiny", width=width))
+    response = api.post("/api/create", json={"model": "tiny:iq", "files": files, "quantize": kind})
     assert response.status_code == 400
-    assert response.json()["error"].startswith("IQ2_XS needs an importance matrix")
+    assert response.json()["error"].startswith(f"{kind} needs an importance matrix")
+
+
+def test_a_type_that_needs_a_matrix_only_for_wider_models(api: httpx.Client, tmp_path: Path) -> None:
+    """It is made of one whose rows are no multiple of a block: llama.cpp gives them another type."""
+    found = events(api, model="tiny:iq", files=uploaded(api, write_tiny_checkpoint(tmp_path / "t")), quantize="iq3_xxs")
+    assert statuses(found)[-1] == "success", found[-1]
 
 
 @pytest.mark.parametrize("kind", ["F32", "bf16"])

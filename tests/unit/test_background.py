@@ -12,7 +12,7 @@ import pytest
 from corral.core.access.limits import RateLimits
 from corral.core.access_errors import TooManyRequests
 from corral.core.errors import ServerBusy
-from corral.core.generation.background import BackgroundWork
+from corral.core.generation.background import BackgroundWork, Turn
 from corral.core.requests.principal import Principal, RequestLimits
 
 ADA, BOB = Principal(name="ada"), Principal(name="bob")
@@ -24,7 +24,7 @@ def test_it_is_found_until_it_ends() -> None:
     async def run() -> None:
         background = BackgroundWork[str](RateLimits())
         done = asyncio.Event()
-        _start(background, ADA, "1", "subject", lambda: _until(done))
+        _start(background, ADA, "1", "subject", partial(_until, done))
         assert background.find("ada", "1") == "subject"
         assert background.find("bob", "1") is None
         await background.cancel("bob", "1")
@@ -37,7 +37,7 @@ def test_it_is_found_until_it_ends() -> None:
 def test_an_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Nobody waits for the work, so its error would be lost."""
 
-    async def broken() -> None:
+    async def broken(turn: Turn) -> None:
         raise ValueError("boom")
 
     async def run() -> None:
@@ -54,9 +54,9 @@ def test_cancelling_waits_for_the_end() -> None:
     """Also of work that has not begun yet; everything ends with the server."""
     ended: list[str] = []
 
-    async def endless() -> None:
+    async def endless(turn: Turn) -> None:
         try:
-            await asyncio.Event().wait()
+            await _forever(turn)
         finally:
             ended.append("one")
 
@@ -124,9 +124,10 @@ def test_it_takes_turns_with_requests() -> None:
         pair = Principal(name="pair", limits=RequestLimits(parallel=2))
         begun: list[str] = []
 
-        async def work(id: str) -> None:
-            begun.append(id)
-            await _forever()
+        async def work(id: str, turn: Turn) -> None:
+            async with turn:
+                begun.append(id)
+                await asyncio.Event().wait()
 
         for _ in range(2):
             limits.enter(pair)
@@ -178,7 +179,11 @@ def test_its_end_is_told_once(waits: bool) -> None:
 
 
 def _start(
-    background: BackgroundWork[str], principal: Principal, id: str, subject: str, work: Callable[[], Awaitable[None]]
+    background: BackgroundWork[str],
+    principal: Principal,
+    id: str,
+    subject: str,
+    work: Callable[[Turn], Awaitable[None]],
 ) -> None:
     with background.place(principal) as start:
         start(id, subject, work, lambda: None)
@@ -189,12 +194,13 @@ async def _settled() -> None:
         await asyncio.sleep(0)
 
 
-async def _until(done: asyncio.Event) -> None:
-    await done.wait()
+async def _until(done: asyncio.Event, turn: Turn) -> None:
+    async with turn:
+        await done.wait()
 
 
-async def _forever() -> None:
-    await asyncio.Event().wait()
+async def _forever(turn: Turn) -> None:
+    await _until(asyncio.Event(), turn)
 
 
 async def _gone(background: BackgroundWork[str], owner: str, id: str) -> None:

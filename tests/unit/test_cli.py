@@ -425,8 +425,9 @@ def shelf(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     return call
 
 
-def test_the_registry_of_a_plugin(shelf: Call) -> None:
-    """By its scheme, or without one if it is the configured registry; its own errors are reported."""
+def test_the_registry_of_a_plugin(shelf: Call, tmp_path: Path) -> None:
+    """By its scheme, or without one if it is the configured registry; its own errors are reported, and so is a model
+    that is replaced."""
     block = ("--set", "plugins.block=[]")
     assert shelf(*block, "pull", "mem://house/small:q4") == (0, "pulled house/small:q4\n", "")
     assert (
@@ -436,6 +437,13 @@ def test_the_registry_of_a_plugin(shelf: Call) -> None:
     assert {model["name"] for model in listed} == {"house/small:q4", "mine:latest"}
     assert len({model["digest"] for model in listed}) == 1
     digest = listed[0]["digest"].removeprefix("sha256:")[:12]
+    other = tmp_path / "other.gguf"
+    other.write_bytes(gguf_bytes({**SMALL_MODEL, "general.name": "another"}))
+    shelf("import", str(other), "--name", "mine")
+    replaced = shelf(*block, "pull", "mem://house/small:q4", "--name", "mine")
+    assert (replaced.status, replaced.out) == (0, "pulled mine:latest\n")
+    assert replaced.err.startswith("replaced the model that was called mine:latest (ID ")
+    assert shelf(*block, "pull", "mem://house/small:q4", "--name", "mine").err == ""
     pushed = shelf(*block, "push", "mine", "mem://house/new:1")
     assert pushed == (0, f"pushed mine to mem://house/new:1 ({digest})\n", "")
     assert "no registry for 'house/new'" in shelf(*block, "--set", "registry=''", "push", "mine", "house/new").err

@@ -157,6 +157,58 @@ def test_import_over_another_model(corral: Corral, tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("command", ["quantize", "convert"])
+def test_a_result_over_another_model(corral: Corral, tmp_path: Path, command: str) -> None:
+    """As with imports: a name by default is refused if a model has it that was made from others, before any work; a
+    name that is given replaces, and that is said. What was made from the same weights may be made again."""
+    pytest.importorskip("llama_cpp")
+    corral("import", str(write_tiny_llama(tmp_path / "tiny.gguf")))
+    corral("import", str(write_tiny_llama(tmp_path / "other.gguf", seed=1)), "--name", "mule")
+    words, name, default = {
+        "quantize": (("quantize", "tiny:f16", "Q8_0"), (), "tiny:q8_0"),
+        "convert": (("convert", "tiny:f16", "--to", "quantize"), ("--name",), "tiny:f16-quantize"),
+    }[command]
+    corral("cp", "mule", default)
+    before = corral("list").stdout
+    refused = corral(*words)
+    assert (refused.returncode, refused.stdout) == (1, ""), refused.stderr
+    assert f"already has another model called {default}" in refused.stderr
+    assert f"{' '.join(('corral', *words, *name))} {default} replaces that model" in refused.stderr
+    assert corral("list").stdout == before
+    replaced = corral(*words, *name, default)
+    assert (replaced.returncode, f"to {default} (" in replaced.stdout) == (0, True), replaced.stderr
+    assert replaced.stderr.startswith(f"replaced the model that was called {default} (ID ")
+    assert len(replaced.stderr.splitlines()) == 1
+    for more in ((), (*name, default)):
+        again = corral(*words, *more)
+        assert (again.returncode, again.stderr) == (0, "")
+
+
+def test_names_that_are_given_replace(corral: Corral, tmp_path: Path) -> None:
+    """Whatever command gives them, the model that had the name is told; the same model again replaces nothing."""
+    file, other = tmp_path / "small.gguf", tmp_path / "other.gguf"
+    file.write_bytes(gguf_bytes())
+    other.write_bytes(gguf_bytes({**SMALL_MODEL, "general.name": "another"}))
+    modelfile = tmp_path / "Modelfile"
+    modelfile.write_text(f"FROM {file}\nSYSTEM Be brief.\n")
+    corral("import", str(file), "--name", "mule")
+    for words in (
+        ("pull", other.as_uri(), "--name", "mule"),
+        ("create", "mule", "-f", str(modelfile)),
+        ("pull", other.as_uri(), "--name", "MULE"),
+    ):
+        ended = corral(*words)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stderr.startswith("replaced the model that was called mule:latest (ID "), words
+        again = corral(*words)
+        assert (again.returncode, again.stderr) == (0, ""), words
+    corral("import", str(file), "--name", "horse")
+    for name in ("mule", "new"):
+        ended = corral("cp", "horse", name)
+        assert (ended.returncode, "called mule:latest" in ended.stderr) == (0, name == "mule"), ended.stderr
+        assert corral("cp", "horse", name).stderr == ""
+
+
 def test_parts_that_are_imported_again(corral: Corral, tmp_path: Path) -> None:
     """Split weights are known by what they become, also after they have been written again."""
     small = write_tiny_llama(tmp_path / "small.gguf")

@@ -311,6 +311,32 @@ def test_a_parameter_that_does_not_fit_is_told_what_does(run: Run) -> None:
     run(check)
 
 
+def test_cancelling_at_the_last_moment_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the folder of the conversion is removed, its result is in the store already, and no manifest names it."""
+
+    async def check(world: World) -> None:
+        scratch, leaving = world.stores.local.scratch, asyncio.Event()
+
+        @asynccontextmanager
+        async def left_slowly() -> AsyncIterator[Path]:
+            async with scratch() as folder:
+                yield folder
+            leaving.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(world.stores.local, "scratch", left_slowly)
+        before = await world.contents()
+        task = asyncio.create_task(world.deriver.derive(await world.source(), "stamp"))
+        await leaving.wait()
+        assert await world.contents() != before
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await world.contents() == before
+
+    run(check)
+
+
 def test_cancelling_leaves_nothing(run: Run, tmp_path: Path) -> None:
     """The process is gone, and the next request gets the model."""
 

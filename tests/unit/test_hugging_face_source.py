@@ -170,7 +170,7 @@ def test_a_checkpoint_is_converted(
 
 def test_a_checkpoint_is_quantized(shop: Shop, server: FakeWebServer, tmp_path: Path) -> None:
     """A type that no file of the repository has is what the weights become, unless a folder is called so; what cannot
-    become it is refused before anything is fetched."""
+    become it is refused before anything is fetched, or once it is known how wide the model is."""
     pytest.importorskip("llama_cpp")
     folder = write_tiny_checkpoint(tmp_path / "tiny")
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -178,6 +178,11 @@ def test_a_checkpoint_is_quantized(shop: Shop, server: FakeWebServer, tmp_path: 
     with pytest.raises(InvalidRequest, match="IQ1_S needs an importance matrix"):
         shop.pull("hf://o/r:IQ1_S")
     assert not [request for request in server.seen if "resolve" in request.path]
+    wide = write_tiny_checkpoint(tmp_path / "wide", width=256)
+    serve_repository(server, "o/wide", {file.name: file.read_bytes() for file in wide.iterdir()})
+    with pytest.raises(InvalidRequest, match="IQ3_XS needs an importance matrix"):
+        shop.pull("hf://o/wide:IQ3_XS")
+    assert not [request for request in server.seen if "resolve" in request.path and "safetensors" in request.path]
     record = shop.pull("hf://o/r:q8_0")
     assert (record.name.short, record.quantization) == ("r:q8_0", "Q8_0")
     assert shop.pull("hf://o/r:BF16").quantization == "BF16"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, Self, cast
 
 import pytest
@@ -19,9 +19,12 @@ from corral.api.http.openai.responses.tools import ResponseTools
 from corral.api.http.openai.responses.web_search import cited
 from corral.api.http.openai.responses.writer import ResponseWriter
 from corral.api.http.remarks import Remarks
+from corral.core.access.limits import RateLimits
 from corral.core.access_errors import TooManyRequests
 from corral.core.errors import EngineError
+from corral.core.generation.background import BackgroundWork
 from corral.core.requests.outputs import Delta, Output, Started
+from corral.core.requests.principal import Principal, RequestLimits
 
 CUT = {"type": "function_call", "status": "incomplete", "call_id": "call_1", "name": "weather"}
 URL = "https://a.example/x"
@@ -117,7 +120,7 @@ def test_a_slow_follower_sees_the_end() -> None:
 
         live = LiveResponse(writer, open, keep)
         await live.begin()
-        running = asyncio.create_task(live.run())
+        running = asyncio.create_task(live.run(nullcontext()))
         await closing.wait()
         following = asyncio.create_task(follow(live))
         for _ in range(5):
@@ -144,7 +147,7 @@ def test_a_response_is_cancelled_once() -> None:
     async def main() -> list[bytes]:
         live = LiveResponse(_writer(stream=True), never, keep)
         await live.begin()
-        running = asyncio.create_task(live.run())
+        running = asyncio.create_task(live.run(nullcontext()))
         await asyncio.sleep(0)
         live.unwanted()
         running.cancel()
@@ -155,6 +158,50 @@ def test_a_response_is_cancelled_once() -> None:
     events = asyncio.run(main())
     assert kept == ["queued", "ended"]
     assert len(events) == len(set(events))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_cancelled_response_is_kept_before_the_server_stops(waits: bool) -> None:
+    """Also if it was still waiting for its turn, and whoever has cancelled it has left: until it is kept, it is in the
+    background, and it ends as what it is, cancelled."""
+    kept: list[str] = []
+    can_keep = asyncio.Event()
+
+    async def keep(writer: ResponseWriter) -> None:
+        if writer.has_ended:
+            await can_keep.wait()
+        kept.append(writer.reply.status)
+
+    async def never() -> AnswerSource:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def main() -> None:
+        limits = RateLimits()
+        background = BackgroundWork[LiveResponse](limits)
+        one = Principal(name="one", limits=RequestLimits(parallel=1))
+        if waits:
+            limits.enter(one)
+        live = LiveResponse(_writer(stream=True, background=True), never, keep)
+        with background.place(one) as start:
+            await live.begin()
+            start("r", live, live.run, lambda: None)
+        await asyncio.sleep(0)
+        live.unwanted()
+        cancelling = asyncio.create_task(background.cancel("one", "r"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        cancelling.cancel()
+        assert background.find("one", "r") is live
+        stopping = asyncio.create_task(background.aclose())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not stopping.done()
+        can_keep.set()
+        await stopping
+
+    asyncio.run(main())
+    assert kept == ["queued", "cancelled"]
 
 
 def test_followers_are_counted() -> None:

@@ -191,6 +191,8 @@ def test_the_command(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
     assert [line.split()[0:3:2] for line in call("list").out.splitlines()[1:]] == [["far:latest", "-"]]
     assert call("run", "far", "Hi") == (0, "Thinking...\nHm.\n...done thinking.\n\nHello\n", "")
     assert call("run", "far", "Hi", "--hidethinking") == (0, "Hello\n", "")
+    assert call("upstream", "far", vllm.url).err.startswith("replaced the model that was called far:latest (ID ")
+    assert call("upstream", "far", vllm.url).err == ""
     assert call("cp", "far", "copy").status == 0
     assert call("rm", "far", "copy").status == 0
     assert call("list").out.splitlines()[1:] == []

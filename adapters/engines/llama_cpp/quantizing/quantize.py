@@ -22,7 +22,7 @@ from corral.adapters.formats.gguf.reader import GgufReader
 from corral.adapters.formats.gguf.tables import FILE_TYPES
 from corral.adapters.system.files import storage_errors
 from corral.core.errors import InvalidModelFile, InvalidRequest, JobFailed, OutOfSpace, Unsupported
-from corral.core.models.quantization_types import NEEDS_MATRIX, missing_matrix
+from corral.core.models.quantization_types import missing_matrix, needs_matrix
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.random_access import RandomAccessFile
 from corral.core.specs.converters import ConvertedFile, ConvertRequest, ConvertResult
@@ -47,7 +47,7 @@ def quantize(request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertRes
     if path is None:
         raise InvalidModelFile(f"model {request.model!r} has no weights file")
     matrix_path = next((Path(file.path) for file in request.files if file.role == "other"), None)
-    if matrix_path is None and parameters.type in NEEDS_MATRIX:
+    if matrix_path is None and needs_matrix(parameters.type):
         raise missing_matrix(parameters.type)
     with RandomAccessFile(path) as source:
         GgufReader().read(source)  # raises for a header that native code must not see

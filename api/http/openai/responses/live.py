@@ -12,6 +12,7 @@ from corral.api.http.openai.responses.run import Keep
 from corral.api.http.openai.responses.writer import ResponseWriter
 from corral.core.access_errors import TooManyRequests
 from corral.core.errors import EngineError
+from corral.core.generation.background import Turn
 
 __all__ = ("LiveEvents", "LiveResponse")
 
@@ -81,11 +82,11 @@ class LiveResponse:
         self.events.tell()
         await self._keep(self.writer)
 
-    async def run(self) -> None:
-        """Computes it to its end. An error ends it as well."""
+    async def run(self, turn: Turn) -> None:
+        """Computes it to its end, once it is its turn. An error ends it as well."""
         writer = self.writer
         try:
-            async with await self._open() as answer:
+            async with turn, await self._open() as answer:
                 async for _ in answer:
                     self.events.tell()
             if not writer.has_ended:
@@ -102,7 +103,7 @@ class LiveResponse:
             self.events.tell()
 
     async def cancelled(self) -> None:
-        """Ends the response once `run` has been cancelled, unless it had ended before, also if that never began."""
+        """Ends the response once `run` has been cancelled, unless it had ended before, also if its task never began."""
         async with self._ending:
             if not self.writer.has_ended:
                 self.writer.cancel()

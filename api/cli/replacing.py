@@ -1,0 +1,60 @@
+"""Which model has the name of a result already: by default it keeps it, and one that is replaced is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from corral.api.cli.output import echo
+from corral.api.library import Corral
+from corral.core.errors import Conflict, CorralError
+from corral.core.models.digests import Digest, short_digest
+from corral.core.models.model import StoredModel
+from corral.core.models.names import ModelName
+
+__all__ = ("digest_in", "digest_of", "holder", "require_own", "taken", "tell_replaced")
+
+
+def holder(corral: Corral, name: ModelName) -> StoredModel | None:
+    """The model that has this name now; None also if it cannot be read."""
+    catalog = corral.runtime().catalog
+    with suppress(CorralError):
+        return corral.call(lambda _: catalog.get(name))
+    return None
+
+
+def digest_of(corral: Corral, name: ModelName) -> Digest | None:
+    """The digest of `holder`."""
+    found = holder(corral, name)
+    return None if found is None else found.digest
+
+
+def taken(record: StoredModel, command: str) -> Conflict:
+    """The error for a result that would by default get the name of another model; `command` is its command, up to where
+    a name follows."""
+    return Conflict(
+        f"the store already has another model called {record.name.short}",
+        f"{command} NAME gives this one another name; {command} {record.name.short} replaces that model",
+    )
+
+
+def require_own(corral: Corral, source: ModelName, default: ModelName, command: str) -> None:
+    """For a result without a name of its own, made from the weights of `source`. Raises `Conflict`, as `taken`, if a
+    model that was not made from them has the name that it gets by default."""
+    before, original = holder(corral, default), holder(corral, source)
+    if before is None or original is None or original.weights is None:
+        return
+    own = {file.digest for file in before.files_of("weights")}
+    if original.weights.digest not in {before.converted_from, *own}:
+        raise taken(before, command)
+
+
+def digest_in(models: Mapping[str, str], name: str) -> str | None:
+    """The digest of the model of this name among `models`, digests by name; None if there is none."""
+    return next((digest for one, digest in models.items() if one.lower() == name.lower()), None)
+
+
+def tell_replaced(name: str, before: str | None, now: str | None) -> None:
+    """Says so if the model `name` had another digest before. None: there was no model, or it could not be read."""
+    if before is not None and now not in (None, before):
+        echo(f"replaced the model that was called {name} (ID {short_digest(Digest(before))})", err=True)
