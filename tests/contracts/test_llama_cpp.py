@@ -597,9 +597,8 @@ def test_the_memory_that_is_reported_counts_attention(weights: Path) -> None:
 
 
 def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:
-    """A quantized KV cache turns flash attention on, gives up exactness, and is refused without flash attention."""
+    """A quantized KV cache turns flash attention on, and is refused without it."""
     engine = make(smollm2, kv_cache_type="q8_0")
-    assert "exact" not in engine.info.features
     assert answer(engine, ask("The capital of France is"))[0].text.startswith(b" Paris")
     engine.close()
     with pytest.raises(InvalidOption, match="flash attention"):

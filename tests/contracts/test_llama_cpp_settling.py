@@ -9,62 +9,15 @@ from pathlib import Path
 import pytest
 
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
-from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
-from corral.core.requests.prompts import TokensPart
-from corral.core.requests.requests import CompletionRequest, ContextPolicy, SamplingParams
+from corral.core.requests.requests import ContextPolicy
 from tests.contracts.llama_engines import loaded_engine
+from tests.contracts.llama_turns import Turn, answer, prompt
 
 pytestmark = pytest.mark.native
 
 
 def make(path: Path, **options: object) -> LlamaCppEngine:
     return loaded_engine(path, options={"num_ctx": 512, "num_parallel": 4, **options})
-
-
-class Turn:
-    """A prompt of token ids, and what the engine has said to it."""
-
-    def __init__(self, ids: list[int], *, seed: int = 0, context: ContextPolicy | None = None) -> None:
-        self.ids = ids
-        self.request = CompletionRequest(
-            prompt=(TokensPart(ids=tuple(ids)),),
-            sampling=SamplingParams(temperature=1.0, seed=seed, ignore_eos=True),
-            context=context or ContextPolicy(),
-            logprobs=1,
-        )
-        self.tokens: list[int] = []
-        self.numbers: list[float] = []
-        self.cached = 0
-
-    def take(self, output: EngineOutput) -> None:
-        assert not isinstance(output, EngineFailed), output
-        if isinstance(output, Prefilled):
-            self.cached = output.cached_tokens
-        elif isinstance(output, Token):
-            assert output.token_id is not None
-            assert output.logprob is not None
-            self.tokens.append(output.token_id)
-            self.numbers.append(output.logprob.logprob)
-
-    @property
-    def whole(self) -> list[int]:
-        return self.ids + self.tokens
-
-    def next(self) -> Turn:
-        """The next turn of the conversation: all of this one, and more tokens."""
-        return Turn(self.whole + list(range(90, 100)), seed=1)
-
-
-def answer(engine: LlamaCppEngine, *turns: Turn, limit: int = 20) -> None:
-    """Run turns together, each until it has `limit` tokens; then it is aborted, as a driver does."""
-    for index, turn in enumerate(turns):
-        engine.add_request(index, turn.request, None)
-    while engine.has_unfinished_requests():
-        for index, output in engine.step():
-            if len(turns[index].tokens) < limit and not isinstance(output, EngineFinished):
-                turns[index].take(output)
-                if len(turns[index].tokens) == limit:
-                    engine.abort_request(index)
 
 
 def settle(engine: LlamaCppEngine) -> None:
@@ -101,10 +54,6 @@ def fresh(load_model: Callable[..., LlamaCppEngine]) -> Iterator[Callable[[Turn]
 
     yield numbers
     engine.close()
-
-
-def prompt(seed: int, length: int = 30) -> list[int]:
-    return [1000 + (seed * 7919 + 31 * index) % 40_000 for index in range(length)]
 
 
 def test_the_next_turn_finds_the_whole_conversation(

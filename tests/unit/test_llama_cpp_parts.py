@@ -109,7 +109,7 @@ def test_the_estimate_counts_weights_and_cache() -> None:
     assert estimate(num_ctx=8192) - estimate(num_ctx=4096) > 4096 * 1000  # attention grows as well
     assert estimate(num_ctx=1_000_000) == estimate(num_ctx=8192)
     assert estimate(num_parallel=4) - estimate() == 3 * 4096 * 1000
-    assert estimate(kv_cache_type="q8_0") < estimate()
+    assert estimate(kv_cache_type="q8_0") < estimate(row_attention=True) < estimate()
 
 
 def test_threads_that_an_option_may_have() -> None:

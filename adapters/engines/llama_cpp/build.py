@@ -250,7 +250,7 @@ class _Builder:
 
         if not self._options.exact:
             return no("switched off")
-        if self._settings.flash_attention:
+        if self._settings.flash_attention and not self._settings.attends_by_row:
             return no("with flash attention, the order of sums depends on other requests")
         if not trimmable:
             return no("its memory cannot be truncated")

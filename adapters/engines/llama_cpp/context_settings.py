@@ -25,6 +25,11 @@ __all__ = ("MAX_STREAMS", "ContextSettings")
 
 MAX_STREAMS = 256  # LLAMA_MAX_SEQ
 _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
+_TILED = ("f16", "f32")
+"""If keys and values both have one of these types, flash attention computes long chunks, and one row of many cells,
+with kernels of their own (ggml-cpu/ops.cpp, `ggml_compute_forward_flash_attn_ext_f16`). Otherwise rows are computed one
+by one.
+"""
 _CHEAP_BYTES = 32 * 2**20
 """The first streams may take this much, so that short chats do not have to grow."""
 _LEFT_FREE_BYTES = 64 * 2**20
@@ -65,11 +70,29 @@ class ContextSettings:
                 f"kv_cache_type {options.kv_cache_type} needs flash attention, which is disabled",
                 "use kv_cache_type f16, or leave flash_attention unset",
             )
+        if options.row_attention and (options.flash_attention is False or options.kv_cache_type == "f32"):
+            raise InvalidOption(
+                "row_attention is computed by flash attention, with keys of at most 16 bits",
+                "use kv_cache_type f16, and leave flash_attention unset",
+            )
         if options.flash_attention is not None:
             return _FLASH_ON if options.flash_attention else _FLASH_OFF
         if self._gpu:
             return _FLASH_AUTO
-        return _FLASH_ON if quantized else _FLASH_OFF
+        return _FLASH_ON if quantized or options.row_attention else _FLASH_OFF
+
+    @property
+    def attends_by_row(self) -> bool:
+        """Whether each token's attention is computed alone, whatever else is computed: see `row_attention`."""
+        keys, values = self._kv_types
+        return not self._gpu and self.flash_attention and not (keys == values and keys in _TILED)
+
+    @property
+    def _kv_types(self) -> tuple[str, str]:
+        """Of keys and values."""
+        keys = self._options.kv_cache_type
+        rows = self._options.row_attention and not self._gpu
+        return keys, "bf16" if rows and keys == "f16" else keys
 
     # ── Completions ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -79,7 +102,8 @@ class ContextSettings:
             batch=self._batch,
             outputs_per_stream=OUTPUTS_PER_STREAM,
             flash_attention=self._flash_attention,
-            kv_cache_type=self._options.kv_cache_type,
+            kv_cache_type=self._kv_types[0],
+            value_type=self._kv_types[1],
         )
 
     def _most_streams(self) -> int:

@@ -2,13 +2,15 @@
 
 Whether a row of a matrix product comes out the same alone and among others depends on the kernel, and therefore on the
 weights' types, the processor and the build. Instead of looking it up in a table, a few tokens are computed in several
-ways, and what every product computes is compared bit by bit. Flash attention must be off: with it, chunk boundaries and
-neighbours change the order of sums.
+ways, and what every product computes is compared bit by bit. Flash attention must be off, or compute row by row
+(`ContextSettings.attends_by_row`): with its kernels for long chunks and long contexts, which the few tokens here do not
+reach, chunk boundaries and neighbours change the order of sums.
 
 What was found on x86 machines: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 agree in chunks of two or more, and in any number of
 rows; F16, BF16 and F32 agree from two rows on, since a single row uses another kernel. K-quants agree in chunks of
 eight or more and in up to seven rows if they are not repacked; IQ4_NL agrees throughout if it is not. A single row
-differs from the same token in a prompt, since attention uses another kernel; therefore generated tokens are no prefix.
+differs from the same token in a prompt, since attention uses another kernel; therefore generated tokens are no prefix,
+unless attention computes row by row.
 """
 
 from __future__ import annotations
@@ -88,11 +90,12 @@ class _Measurement:
         if differing and differing[0] <= _FEW_ROWS:
             return Exactness(exact=False, reason="its kernels depend on how many requests run")
         pair_rows = not _same(rows[1], usual[:1])
+        rows_are_prompt = _same(usual[:1], whole[-1:])
         return Exactness(
             exact=True,
             pair_rows=pair_rows,
-            rows_are_prompt=_same(usual[:1], whole[-1:]),
-            smallest_chunk=smallest,
+            rows_are_prompt=rows_are_prompt,
+            smallest_chunk=1 if rows_are_prompt and not pair_rows else smallest,
             most_rows=_FEW_ROWS if differing else None,
             reason="measured at load; a lone request is computed with an idle row" if pair_rows else "measured at load",
         )

@@ -1,4 +1,5 @@
-"""Records what the matrix products of a decode compute, bit by bit: the place where rows can depend on each other.
+"""Records what the matrix products of a decode compute, flash attention included, bit by bit: the place where rows can
+depend on each other.
 
 Logits are no good witness. What one product computes is rounded for the next one (to eight bits, or to F16), so that
 nine differences in ten are gone before they reach a logit, and show in another token instead.
@@ -18,7 +19,7 @@ __all__ = ("KernelTrace", "TracedRow")
 TracedRow = dict[tuple[str, int], int]
 """For each product of a graph, by its name and which of that name it is, a hash of one token's part of the result."""
 
-_PRODUCTS = (b"MUL_MAT", b"MUL_MAT_ID")
+_PRODUCTS = (b"MUL_MAT", b"MUL_MAT_ID", b"FLASH_ATTN_EXT")
 _SCORES = "kq-"
 _FLOAT_BYTES = 4
 

@@ -40,13 +40,14 @@ class ContextParams(Value, frozen=True, kw_only=True):
     `outputs_per_stream` have logits; None: all may have some, for which there is room then.
 
     With `pooling`, it computes vectors. If it is `unified`, all streams share the cells of one. `observer` is
-    `cb_eval` of llama.cpp.
+    `cb_eval` of llama.cpp. `value_type`: of the values in the KV cache; None: that of the keys.
     """
 
     batch: int
     outputs_per_stream: int | None = None
     flash_attention: int
     kv_cache_type: str
+    value_type: str | None = None
     pooling: int | None = None
     unified: bool = False
     observer: Any = None
@@ -76,7 +77,8 @@ class NativeContext:
         native.n_threads = threads
         native.n_threads_batch = threads
         native.flash_attn_type = params.flash_attention
-        native.type_k = native.type_v = _KV_TYPES[params.kv_cache_type]
+        native.type_k = _KV_TYPES[params.kv_cache_type]
+        native.type_v = _KV_TYPES[params.value_type or params.kv_cache_type]
         native.swa_full = True  # sliding windows keep everything, so that prefixes can be truncated anywhere
         native.kv_unified = params.unified
         native.no_perf = True

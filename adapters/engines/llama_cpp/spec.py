@@ -39,6 +39,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     8, 4, 2, 1 whose KV cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit.
     `num_thread`: 0 tunes itself.
     `flash_attention`: None is off on a CPU (texts are exact without it) and llama.cpp's choice on a GPU.
+    `row_attention`: on a CPU, compute the attention of each token by itself: answers are prefixes as they are, and
+    guesses are exact; prompts of thousands of tokens take longer.
     `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated. `exact`: the same request
     gives the same text whatever else runs; answers are computed once more, while idle, before they are a prefix.
     `amx`: use the matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the
@@ -61,6 +63,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     use_mmap: bool | None = None
     num_thread: int = 0
     flash_attention: bool | None = None
+    row_attention: bool = False
     kv_cache_type: Literal["f16", "f32", "bf16", "q8_0", "q5_1", "q4_0"] = "f16"
     max_prefill_tokens: int = 64
     exact: bool = True
@@ -106,7 +109,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
     streams = max(1, options.num_parallel or 1)
     embeds_only = metadata.pooling not in (None, "none")
     batch = max(LARGEST_BATCH, context) if embeds_only else batch_tokens(options.num_batch, streams)
-    quantized = options.kv_cache_type not in ("f16", "f32", "bf16")
+    by_row = options.row_attention or options.kv_cache_type not in ("f16", "f32", "bf16")
     compute = compute_bytes(
         num_ctx=context,
         batch=batch,
@@ -115,7 +118,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
         vocabulary=0 if embeds_only else metadata.vocabulary_size or 32_000,
         width=metadata.embedding_length or 4096,
         windows=metadata.sliding_window is not None,
-        flash_attention=embeds_only or (quantized if options.flash_attention is None else options.flash_attention),
+        flash_attention=embeds_only or (by_row if options.flash_attention is None else options.flash_attention),
     )
     return {"cpu": weights + kv_bytes(metadata, context * streams, options.kv_cache_type) + compute}
 
