@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -210,6 +211,7 @@ def _socket_to_frame(chats: int) -> float:
 
 def _run(work: Any) -> Any:
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, with what was started here
         return asyncio.run(work)
     except (RuntimeError, OSError) as error:
         raise click.ClickException(str(error)) from error

@@ -12,6 +12,7 @@ from benchmarks.client import Exchange, send
 from benchmarks.conversations import at_once, conversation, many_long_chats, ten_chats
 from benchmarks.dialects import Completion, Dialect, read_completion
 from benchmarks.figures import Figures, Stream, figures, stream_of
+from benchmarks.growth import growth
 from benchmarks.load import Load
 from benchmarks.prompts import SYSTEM_WORDS, chat, words
 from benchmarks.restarts import after_restart
@@ -94,6 +95,7 @@ CASES: Mapping[str, Case] = {
     "shared": Case(title="streams with one system prompt of about 400 tokens", run=_shared),
     "distinct": Case(title="streams with distinct prompts of 100 words", run=_distinct),
     "late": Case(title="streams running when a prompt of 1,500 words arrives", run=_late),
+    "growth": Case(title="one stream of a new model when N - 1 others arrive at once", run=growth),
     "rewrite": Case(title="an answer that repeats its prompt", run=_rewrite),
     "conversation": Case(title="one chat of 6 turns, with a pause before each", run=conversation),
     "at-once": Case(title="one chat of 6 turns, without pauses", run=at_once),

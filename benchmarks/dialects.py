@@ -8,7 +8,7 @@ import msgspec
 
 from benchmarks.client import Response, request
 
-__all__ = ("Completion", "Dialect", "DialectName", "Generated", "detect", "first_model", "read_completion")
+__all__ = ("Completion", "Dialect", "DialectName", "Generated", "detect", "first_model", "read_completion", "unload")
 
 DialectName = Literal["ollama", "llama-server", "openai"]
 
@@ -44,6 +44,11 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     def path(self) -> str:
         paths = {"ollama": "/api/generate", "llama-server": "/completion", "openai": "/v1/completions"}
         return self.url.rstrip("/") + paths[self.name]
+
+    @property
+    def unloads(self) -> bool:
+        """Whether the API can unload the model."""
+        return self.name == "ollama"
 
     def body(self, completion: Completion) -> dict[str, Any]:
         sampling = {"temperature": completion.temperature, "seed": completion.seed, "ignore_eos": completion.ignore_eos}
@@ -83,6 +88,15 @@ async def first_model(dialect: DialectName, url: str) -> str:
         raise RuntimeError(f"{url} has no model: pull or import one, or name it with --model")
     name: str = models[0].get("name") or models[0]["id"]
     return name
+
+
+async def unload(dialect: Dialect) -> None:
+    """Raises `RuntimeError` if the API cannot do that."""
+    if not dialect.unloads:
+        raise RuntimeError("only an Ollama-style server can unload its model: give --start and --api for another")
+    response = await request(dialect.path(), {"model": dialect.model, "keep_alive": 0})
+    if response.status != 200:
+        raise RuntimeError(f"unloading: status {response.status}: {response.body[:200].decode(errors='replace')}")
 
 
 def read_completion(dialect: DialectName, response: Response) -> Generated:

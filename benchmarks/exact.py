@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from benchmarks.client import Exchange, request, send
-from benchmarks.dialects import Completion, Dialect, read_completion
+from benchmarks.dialects import Completion, Dialect, read_completion, unload
 from benchmarks.prompts import QUESTIONS, chat, next_turn, words
 from benchmarks.servers import Target, running
 
@@ -158,7 +158,7 @@ async def _pushed_out(dialect: Dialect, completions: Sequence[Completion]) -> li
 async def _loaded_again(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
     """All prompts, and once more after the model has been unloaded."""
     await _all_shortly(dialect, completions)
-    await _unload(dialect)
+    await unload(dialect)
     return [await _text(dialect, completion) for completion in completions]
 
 
@@ -171,7 +171,7 @@ async def _outgrown(dialect: Dialect, completions: Sequence[Completion]) -> list
     """Each prompt is the first of a model that has just been loaded; seven others arrive while it is answered."""
     texts = []
     for number, completion in enumerate(completions):
-        await _unload(dialect)
+        await unload(dialect)
         exchange = await _open(dialect, completion)
         await exchange.wait_arrivals(3)
         async with _neighbours(dialect, [_neighbour(7 * number + one) for one in range(7)]):
@@ -258,7 +258,7 @@ async def _alone(target: Target, completions: Sequence[Completion], clear: str |
         return texts
     async with running(target, warm=False) as server:
         for completion in completions:
-            await _unload(server.dialect)
+            await unload(server.dialect)
             await _clear(clear)
             texts.append(await _text(server.dialect, completion))
     return texts
@@ -271,11 +271,3 @@ async def _clear(command: str | None) -> None:
     _, said = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"{command}: status {process.returncode}: {said[-500:].decode(errors='replace')}")
-
-
-async def _unload(dialect: Dialect) -> None:
-    if dialect.name != "ollama":
-        raise RuntimeError("only an Ollama-style server can unload its model: give --start and --api for another")
-    response = await request(dialect.path(), {"model": dialect.model, "keep_alive": 0})
-    if response.status != 200:
-        raise RuntimeError(f"unloading: status {response.status}: {response.body[:200].decode(errors='replace')}")

@@ -15,7 +15,9 @@ __all__ = ("Figures", "Stream", "figures", "median", "percentile", "ratios", "st
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
-    """The times of one request in nanoseconds. `measured` False: it only disturbs others; its gaps do not count."""
+    """The times of one request in nanoseconds. `measured` False: it only disturbs others; its gaps do not count. Gaps
+    that end before `gaps_from_ns` do not count either.
+    """
 
     started_ns: int
     text_at_ns: list[int]
@@ -24,6 +26,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     cached_tokens: int | None = None
     measured: bool = True
+    gaps_from_ns: int = 0
 
 
 def stream_of(exchange: Exchange, generated: Generated, *, measured: bool = True) -> Stream:
@@ -92,6 +95,7 @@ def figures(streams: Sequence[Stream]) -> Figures:
         (after - before) / 1e9
         for stream in measured
         for before, after in zip(stream.text_at_ns, stream.text_at_ns[1:], strict=False)
+        if after >= stream.gaps_from_ns
     ]
     total_s = (max(stream.ended_ns for stream in streams) - min(stream.started_ns for stream in streams)) / 1e9
     tokens = sum(stream.generated_tokens for stream in streams)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
@@ -30,7 +29,7 @@ from corral.adapters.system.file_locks import FileLock
 from corral.adapters.system.files import CHUNK_BYTES, hash_file, make_folder, storage_errors, sync_folder
 from corral.core.errors import BlobNotFound, Conflict, StorageError
 from corral.core.models.digests import Digest, parse_digest
-from corral.core.ports.blobs import BlobInfo, BlobWriter
+from corral.core.ports.blobs import BlobInfo, BlobWriter, OnStored, ignore_digest
 from corral.core.regular_files import open_regular
 
 __all__ = ("FilesystemBlobs", "FilesystemManifests")
@@ -134,15 +133,9 @@ class FilesystemBlobs:
     async def held(self) -> frozenset[Digest]:
         return await in_thread(lambda _: self._holds.all())
 
-    async def adopt(self, file: Path) -> BlobInfo:
-        late: list[tuple[BlobInfo, bool]] = []
-        try:
-            blob, _ = await in_thread(lambda stop: self._adopt(file, stop), undo=late.append)
-        except asyncio.CancelledError:
-            for blob, is_new in late:
-                if is_new:
-                    await asyncio.shield(self._drop(blob.digest))
-            raise
+    async def adopt(self, file: Path, *, on_stored: OnStored = ignore_digest) -> BlobInfo:
+        blob = await in_thread(lambda stop: self._adopt(file, stop), undo=lambda late: on_stored(late.digest))
+        on_stored(blob.digest)
         return blob
 
     async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
@@ -211,15 +204,7 @@ class FilesystemBlobs:
         known = self._stat(digest, threading.Event())
         return known or BlobInfo(digest=digest, size_bytes=size_bytes, modified_at=time.time())
 
-    async def _drop(self, digest: Digest) -> None:
-        """Removes what was adopted for somebody who was cancelled, and never learns the digest; unless another process
-        holds it. Errors are left to the garbage collector."""
-        with suppress(StorageError):
-            if digest not in await self.held():
-                await self.delete(digest)
-
-    def _adopt(self, file: Path, stop: threading.Event) -> tuple[BlobInfo, bool]:
-        """The blob, and whether the store did not have it before."""
+    def _adopt(self, file: Path, stop: threading.Event) -> BlobInfo:
         with storage_errors(f"cannot add {file} to the store"):
             source = file.resolve(strict=True)
             if not source.is_file():
@@ -237,14 +222,13 @@ class FilesystemBlobs:
                 scratch.unlink(missing_ok=True)
                 lock.release()
 
-    def _take(self, source: Path, scratch: Path, stop: threading.Event) -> tuple[BlobInfo, bool]:
+    def _take(self, source: Path, scratch: Path, stop: threading.Event) -> BlobInfo:
         linked = bring(source, scratch, stop)
         before = fingerprint_of(scratch.stat())
         digest = hash_file(scratch, stop)
         if fingerprint_of(scratch.stat()) != before:
             raise StorageError(f"{source} changed while it was being read", "import it again")
-        is_new = self._stat(digest, stop) is None
-        if is_new:
+        if self._stat(digest, stop) is None:
             if linked:
                 self._notes.put(
                     digest, before, intact=True
@@ -255,7 +239,7 @@ class FilesystemBlobs:
             sync_folder(self._files.folder)
         else:
             self._renew(digest)
-        return self._stored(digest, before.size_bytes), is_new
+        return self._stored(digest, before.size_bytes)
 
 
 def _not_found(digest: Digest) -> BlobNotFound:

@@ -10,7 +10,7 @@ from pathlib import Path
 from corral.adapters.stores.layers import StoreLayer
 from corral.core.errors import BlobNotFound
 from corral.core.models.digests import Digest
-from corral.core.ports.blobs import BlobInfo, BlobWriter
+from corral.core.ports.blobs import BlobInfo, BlobWriter, OnStored, ignore_digest
 
 __all__ = ("LayeredBlobs",)
 
@@ -66,8 +66,8 @@ class LayeredBlobs:
         paths = [layer.local.path(digest) for layer in self._all]
         return next((path for path in paths if os.path.lexists(path)), paths[0])
 
-    async def adopt(self, file: Path) -> BlobInfo:
-        return await self._upper.local.adopt(file)
+    async def adopt(self, file: Path, *, on_stored: OnStored = ignore_digest) -> BlobInfo:
+        return await self._upper.local.adopt(file, on_stored=on_stored)
 
     async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         """The folder is in the upper store: links to the files of the layers, which stay where they are."""

@@ -23,7 +23,7 @@ from corral.adapters.system.files import CHUNK_BYTES, storage_errors
 from corral.core.errors import BlobNotFound, Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest, digest_of, parse_digest
 from corral.core.models.names import ModelName
-from corral.core.ports.blobs import BlobInfo, BlobWriter
+from corral.core.ports.blobs import BlobInfo, BlobWriter, OnStored, ignore_digest
 from corral.core.ports.manifests import ManifestEntry, StoredManifest
 
 __all__ = ("MemoryBlobs", "MemoryManifests")
@@ -113,12 +113,14 @@ class MemoryBlobs:
             path.write_bytes(data)
         return path
 
-    async def adopt(self, file: Path) -> BlobInfo:
+    async def adopt(self, file: Path, *, on_stored: OnStored = ignore_digest) -> BlobInfo:
         """Reads the whole file into memory."""
         with storage_errors(f"cannot add {file} to the store"):
             data = await asyncio.to_thread(file.read_bytes)
         digest = Digest("sha256:" + await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()))
-        return self.publish(digest, data)
+        blob = self.publish(digest, data)
+        on_stored(digest)
+        return blob
 
     async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         for path, digest in files.items():

@@ -15,7 +15,7 @@ from corral.core.catalog.fetching import BlobFetcher, BlobOrigin
 from corral.core.errors import BlobNotFound, RangesIgnored, SourceUnavailable, StorageError
 from corral.core.models.digests import Digest
 from corral.core.models.references import Reference
-from corral.core.ports.blobs import BlobInfo, BlobWriter
+from corral.core.ports.blobs import BlobInfo, BlobWriter, OnStored, ignore_digest
 
 __all__ = ("RemoteBlobs",)
 
@@ -103,8 +103,8 @@ class RemoteBlobs:
     def path(self, digest: Digest) -> Path:
         return self._cache.path(digest)
 
-    async def adopt(self, file: Path) -> BlobInfo:
-        return await self._cache.adopt(file)
+    async def adopt(self, file: Path, *, on_stored: OnStored = ignore_digest) -> BlobInfo:
+        return await self._cache.adopt(file, on_stored=on_stored)
 
     async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         async with AsyncExitStack() as pins:

@@ -116,6 +116,13 @@ class _Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except click.NoSuchOption as error:
+            own = next((option for option in self.params if error.option_name in option.opts), None)
+            if own is None or error.ctx is None:
+                raise
+            value = f" {own.metavar}" if own.metavar else ""
+            right = f"{context.info_name} {error.option_name}{value} {error.ctx.info_name}"
+            raise click.UsageError(f"{error.option_name} stands before the command: {right} …", error.ctx) from error
         except SettingsError as fault:
             if _session(context).stated_wrongly(fault):
                 raise wrong_value(None, fault) from fault

@@ -116,9 +116,7 @@ class GivenFileReader:
     async def _stored(self, name: str, file: Digest | Path, on_progress: OnProgress) -> BlobInfo:
         if isinstance(file, Path):
             on_progress(FetchProgress(status=f"copying file {name}"))
-            blob = await self._local.adopt(file)
-            self.adopted.append(blob.digest)
-            return blob
+            return await self._local.adopt(file, on_stored=self.adopted.append)
         return await self.require(name, file)
 
     async def _part(self, name: str, blob: BlobInfo) -> Part:

@@ -104,8 +104,7 @@ class ModelImporter:
         adopted: list[Digest] = []
 
         async def store() -> Published:
-            blob = await self._local.adopt(path)
-            adopted.append(blob.digest)
+            blob = await self._local.adopt(path, on_stored=adopted.append)
             part = Part(file_name=path.name, blob=blob, metadata=metadata)
             on_progress(FetchProgress(status="writing manifest"))
             return await self._publisher.put_model(
@@ -168,8 +167,7 @@ class ModelImporter:
             kept = []
             for file in files:
                 on_progress(FetchProgress(status=f"importing {file.path}"))
-                blob = await self._local.adopt(Path(file.file))
-                adopted.append(blob.digest)
+                blob = await self._local.adopt(Path(file.file), on_stored=adopted.append)
                 kept.append(
                     ModelFile(
                         role=file.role, media_type="", digest=blob.digest, size_bytes=blob.size_bytes, path=file.path

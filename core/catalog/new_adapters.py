@@ -73,7 +73,6 @@ class AdapterMaker:
         async with self._checkpoints.converted_adapter(
             call.name, files, model.weights.digest, lambda share: None
         ) as path:
-            blob = await self._local.adopt(path)
-        reader.made.append(blob.digest)
+            blob = await self._local.adopt(path, on_stored=reader.made.append)
         own = ModelFile(role="adapter", media_type="", digest=blob.digest, size_bytes=blob.size_bytes)
         return own, next(name for name in files if name.endswith(".safetensors"))

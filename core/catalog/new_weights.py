@@ -87,8 +87,7 @@ class WeightsMaker:
             model = await self.quantized(unstored, call, metadata, reader, on_progress, made.path)
             if model is unstored:
                 on_progress(FetchProgress(status="verifying conversion"))
-                stored = await self._local.adopt(made.path)
-                reader.made.append(stored.digest)
+                stored = await self._local.adopt(made.path, on_stored=reader.made.append)
                 own = msgspec.structs.replace(unstored.files[0], digest=stored.digest)
                 model = msgspec.structs.replace(unstored, files=(own,), converted_from=made.source)
         return model, metadata

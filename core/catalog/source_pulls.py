@@ -137,8 +137,10 @@ class SourcePuller:
             files |= {file.path or file.file_name: blob.digest for file, blob in zip(some, blobs, strict=True)}
         on_progress(FetchProgress(status="verifying sha256 digest"))
         reader = GivenFileReader(blobs=self._blobs, local=self._local, inspector=self._inspector)
-        model, _ = await self._weights.converted(call, files, reader, on_progress)
-        fresh += ((None, digest) for digest in reader.made)
+        try:
+            model, _ = await self._weights.converted(call, files, reader, on_progress)
+        finally:
+            fresh += ((None, digest) for digest in reader.made)
         return call.name, model
 
     async def _joined(

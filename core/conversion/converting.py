@@ -97,8 +97,7 @@ class Converting:
         files: list[ModelFile] = []
         async with self.discarding() as made:
             for file in result.files:
-                blob = await self._local.adopt(folder / file.path)
-                made.append(blob.digest)
+                blob = await self._local.adopt(folder / file.path, on_stored=made.append)
                 path = file.path if len(result.files) > 1 else None
                 files.append(
                     ModelFile(role=file.role, media_type="", digest=blob.digest, size_bytes=blob.size_bytes, path=path)

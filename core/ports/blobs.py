@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,14 @@ from typing import Protocol
 from corral.core.models.digests import Digest
 from corral.core.values import Value
 
-__all__ = ("BlobInfo", "BlobStore", "BlobWriter", "LocalBlobs")
+__all__ = ("BlobInfo", "BlobStore", "BlobWriter", "LocalBlobs", "OnStored", "ignore_digest")
+
+OnStored = Callable[[Digest], None]
+"""Gets the digest of a blob that was stored."""
+
+
+def ignore_digest(digest: Digest) -> None:
+    """The default `OnStored`."""
 
 
 class BlobInfo(Value, frozen=True, kw_only=True):
@@ -131,8 +138,11 @@ class LocalBlobs(Protocol):
         """Where the blob's file is, or would be, for display. To open it, use `local`."""
         ...
 
-    async def adopt(self, file: Path) -> BlobInfo:
+    async def adopt(self, file: Path, *, on_stored: OnStored = ignore_digest) -> BlobInfo:
         """Add a file to the store by reflink, else hard link, else copy. The file itself is left untouched.
+
+        `on_stored` gets the digest as soon as the store has the blob, also if the call is cancelled and returns
+        nothing: nobody else could delete what no manifest will name.
 
         A hard-linked blob is hashed again if its size, mtime or inode no longer match what was recorded, and
         `stat` returns None if its content has changed. Raises `StorageError`, `OutOfSpace`.

@@ -97,14 +97,16 @@ class LocalBlobsContract(LocalFolderPromises):
             store.path(Digest("sha256:../../secret"))
 
     def test_adopted_files_are_blobs_and_stay_as_they_are(self, store: LocalBlobStore, tmp_path: Path) -> None:
-        """The file's bytes are a blob; its own bytes, mode and time are what they were."""
+        """The file's bytes are a blob, whose digest is told; its own bytes, mode and time are what they were."""
 
         async def scenario() -> None:
             file = tmp_path / "weights.bin"
             file.write_bytes(b"weights")
             before = file.stat()
-            info = await store.adopt(file)
+            told: list[Digest] = []
+            info = await store.adopt(file, on_stored=told.append)
             assert (info.digest, info.size_bytes) == (digest_of(b"weights"), 7)
+            assert told == [info.digest]
             assert await joined(store.read(info.digest)) == b"weights"
             after = file.stat()
             assert (after.st_mode, after.st_mtime_ns, after.st_ino) == (

@@ -50,6 +50,15 @@ def test_a_late_stream_counts_for_its_own_ttft_only() -> None:
     assert found.late_ttft_s == pytest.approx(0.48)
 
 
+def test_gaps_before_the_disturbance_do_not_count() -> None:
+    """Those from a moment on do, also the one that this moment is in."""
+    stream = _stream(10, 110, 130, 180, 190)
+    found = figures([msgspec.structs.replace(stream, gaps_from_ns=150_000_000)])
+    assert found.gap_worst_s == pytest.approx(0.05)
+    assert found.gap_median_s == pytest.approx(0.03)
+    assert found.ttft_s == pytest.approx(0.01)
+
+
 def test_a_stream_without_text_is_an_error() -> None:
     """A server that returns no tokens does not count as fast."""
     with pytest.raises(RuntimeError, match="without any text"):

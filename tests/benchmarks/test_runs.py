@@ -8,12 +8,15 @@ import math
 import shlex
 import socket
 import sys
+from typing import Any
 
 import pytest
 
 from benchmarks.busy import busy_processes
 from benchmarks.cases import CASES
+from benchmarks.client import Exchange, send
 from benchmarks.cpu import measure_cpu
+from benchmarks.dialects import Dialect, DialectName, unload
 from benchmarks.exact import CONDITIONS, MODES, SETTLED, check
 from benchmarks.servers import Target
 from benchmarks.socket_to_frame import measure_socket_to_frame
@@ -81,8 +84,41 @@ def test_every_case_runs() -> None:
     assert set(found) == set(CASES)
     assert found["conversation"].tokens == 6 * 4
     assert found["chats"].tokens == 10 * 3 * 2
+    assert found["growth"].tokens == 4 * 2 + 2
     assert found["restart"].late_ttft_s is not None
     assert found["one"].memory_bytes == found["one"].largest_bytes
+
+
+def test_a_model_is_loaded_anew_before_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is unloaded in every round, and the first stream runs when the others come."""
+    asked: list[str] = []
+    first: list[Exchange] = []
+
+    async def noted(url: str, body: Any) -> Exchange:
+        if len(first) == 1:
+            assert first[0].arrivals
+            assert not first[0].closed.done()
+        asked.append(f"{len(body['prompt'].split())} words, {body['options']['num_predict']} tokens")
+        first.append(await send(url, body))
+        return first[-1]
+
+    async def unloaded(dialect: Dialect) -> None:
+        first.clear()
+        asked.append("unload")
+        await unload(dialect)
+
+    monkeypatch.setattr("benchmarks.growth.send", noted)
+    monkeypatch.setattr("benchmarks.growth.unload", unloaded)
+    asyncio.run(measure([_target("A")], ["growth"], streams=3, tokens=32, rounds=2))
+    long, short = asked[1], "4 words, 32 tokens"
+    assert asked == ["unload", long, short, short] * 2
+    assert long.endswith(" words, 128 tokens")
+
+
+def test_an_api_that_cannot_unload_is_told_apart() -> None:
+    """Ollama's can; for the others, a case of a new model takes the model as it is."""
+    names: tuple[DialectName, ...] = ("ollama", "llama-server", "openai")
+    assert [Dialect(name=name, url="http://127.0.0.1:9").unloads for name in names] == [True, False, False]
 
 
 def test_busy_processes_end_with_their_case() -> None:

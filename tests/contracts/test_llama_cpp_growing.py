@@ -201,6 +201,38 @@ def test_a_step_moves_one_stream(weights: Path, monkeypatch: pytest.MonkeyPatch)
     engine.close()
 
 
+def test_steps_leave_time_to_the_creating_thread_when_cells_run_short(
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a larger context is created, steps wait for nothing as long as all answers have cells. The fewer an answer
+    has left, the longer each step leaves the processors to the thread; when it has none, also while another goes on."""
+    waits: list[float] = []
+    with monkeypatch.context() as never:
+        never.setattr(ContextCreation, "done", property(lambda self: False))
+        never.setattr(ContextCreation, "wait", lambda self, timeout_s: waits.append(timeout_s))
+        run = Run(engine, 300)
+        run.add(ask("and then " * 150))
+        run.until(lambda: len(run.numbers[0]) > 10)
+        run.add(ask("The lantern"))  # there is no stream for it
+        for _ in range(10):
+            run.step()
+    assert waits == [0] * 9
+    run.until(lambda: bool(run.numbers[1]))
+    assert size(engine) == (2, 512)
+
+    waits.clear()
+    with monkeypatch.context() as never:
+        never.setattr(ContextCreation, "done", property(lambda self: False))
+        never.setattr(ContextCreation, "wait", lambda self, timeout_s: waits.append(timeout_s))
+        run.until(lambda: waits[-2:] == [0.05, 0.05])
+        told = [len(numbers) for numbers in run.numbers.values()]
+        run.step()
+        assert [len(numbers) for numbers in run.numbers.values()] == [told[0], told[1] + 1]
+    assert waits == sorted(waits)
+    assert waits[0] < 0.01
+    assert all(len(numbers) == 300 for numbers in run.finish())
+
+
 def test_without_memory_requests_wait(engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """If memory is short, a model does not grow: requests wait for a stream, in order, and all are answered. Only one
     that needs more cells than there are fails, with the reason; it is answered when there is memory again."""

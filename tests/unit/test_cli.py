@@ -263,6 +263,21 @@ def test_run_without_a_model_says_how_to_get_one(call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("serve", "--set", "engines.llama-cpp.exact=false"), "corral --set PATH=VALUE serve …"),
+        (("run", "--config", "other.toml", "m"), "corral --config FILE run …"),
+        (("ps", "--sett", "x=y"), "No such option '--sett'"),
+    ],
+)
+def test_an_option_of_all_commands_behind_one(call: Call, arguments: tuple[str, ...], message: str) -> None:
+    """It is wrong usage that shows where the option stands."""
+    status, _, err = call(*arguments)
+    assert status == 2
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (("-o", "seed"), "not NAME=VALUE"),
         (("-o", "seed=soon"), "invalid int value [soon]"),
         (("-o", "sede=1"), "sede"),

@@ -18,18 +18,22 @@ from pathlib import Path
 
 import pytest
 
+from corral.adapters.formats.gguf.reader import GgufReader
+from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.stores.adoption import bring
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.holds import Holds
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
 from corral.adapters.system.file_locks import FileLock
+from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import BlobNotFound, Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import ModelMetadata
 from corral.core.models.names import parse_name
 from corral.core.ports.blobs import BlobInfo
 from corral.plugins.testing.blob_writing import store_bytes
+from corral.plugins.testing.gguf import gguf_bytes
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="file modes and signals of POSIX")
 
@@ -514,35 +518,38 @@ def test_a_link_is_adopted_as_what_it_points_to(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("had", [False, True])
-def test_an_adoption_that_is_cancelled_at_its_end_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, had: bool
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_an_import_that_is_cancelled_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_wanted: bool
 ) -> None:
-    """Its caller never learns that the blob was stored already, so it is removed unless the store had it before."""
+    """Its weights are stored already: they go again, unless another process has made a model of the same meanwhile."""
     source = tmp_path / "model.gguf"
-    source.write_bytes(b"weights")
-    store = FilesystemBlobs(tmp_path / "store")
+    source.write_bytes(gguf_bytes())
     is_stored, may_end = threading.Event(), threading.Event()
-    stored = store._stored
 
-    def slow(digest: Digest, size_bytes: int) -> BlobInfo:
-        is_stored.set()
-        assert may_end.wait(60)
-        return stored(digest, size_bytes)
+    def catalog(blobs: FilesystemBlobs) -> ModelCatalog:
+        manifests, formats = FilesystemManifests(tmp_path / "store"), [OllamaManifestFormat()]
+        return ModelCatalog(manifests=manifests, blobs=blobs, local=blobs, formats=formats, readers=[GgufReader()])
 
     async def scenario() -> None:
-        if had:
-            await store.adopt(source)
-        before = _files(tmp_path / "store")
+        store, other = FilesystemBlobs(tmp_path / "store"), FilesystemBlobs(tmp_path / "store")
+        stored = store._stored
+
+        def slow(digest: Digest, size_bytes: int) -> BlobInfo:
+            is_stored.set()
+            assert may_end.wait(60)
+            return stored(digest, size_bytes)
+
         monkeypatch.setattr(store, "_stored", slow)
-        task = asyncio.create_task(store.adopt(source))
+        task = asyncio.create_task(catalog(store).import_file(source))
         assert await asyncio.to_thread(is_stored.wait, 60)
+        if is_wanted:
+            await catalog(other).import_file(source, parse_name("other"))
         task.cancel()
         asyncio.get_running_loop().call_soon(may_end.set)
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert _files(tmp_path / "store") == before
-        assert (await store.stat(digest_of(b"weights")) is not None) == had
+        assert (await other.stat(digest_of(source.read_bytes())) is not None) == is_wanted
 
     asyncio.run(scenario())
 

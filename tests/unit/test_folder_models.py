@@ -24,7 +24,7 @@ from corral.core.models.digests import Digest, digest_of
 from corral.core.models.folder_facts import folder_facts
 from corral.core.models.model import FileRole, Model, ModelFile, StoredModel, TemplateText
 from corral.core.models.names import ModelName, parse_name
-from corral.core.ports.blobs import BlobInfo
+from corral.core.ports.blobs import BlobInfo, OnStored, ignore_digest
 from corral.core.ports.manifests import ManifestStore
 from corral.core.specs.converters import DERIVED_HOST
 from corral.plugins.testing.gguf import gguf_bytes
@@ -294,10 +294,10 @@ def test_a_failed_import_leaves_nothing(tmp_path: Path) -> None:
     """If one file cannot be stored, the others are deleted again, except those that another model has."""
 
     class Full(FilesystemBlobs):
-        async def adopt(self, file: Path) -> BlobInfo:
+        async def adopt(self, file: Path, *, on_stored: OnStored = ignore_digest) -> BlobInfo:
             if file.name == "tokenizer.json":
                 raise OutOfSpace("the disk is full")
-            return await super().adopt(file)
+            return await super().adopt(file, on_stored=on_stored)
 
     store = Store(FilesystemBlobs(tmp_path / "models"), FilesystemManifests(tmp_path / "models"))
     full = Store(Full(tmp_path / "models"), FilesystemManifests(tmp_path / "models"))

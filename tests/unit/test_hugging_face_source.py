@@ -29,6 +29,7 @@ from corral.core.conversion.converting import Converting
 from corral.core.conversion.quantizing import WeightsQuantizer
 from corral.core.errors import InvalidRequest, SourceError, Unsupported
 from corral.core.models.model import StoredModel
+from corral.core.ports.blobs import BlobInfo, OnStored
 from corral.plugins.testing.fake_hub import serve_repository
 from corral.plugins.testing.fake_web_server import FakeWebServer
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
@@ -192,6 +193,25 @@ def test_a_checkpoint_is_quantized(shop: Shop, server: FakeWebServer, tmp_path: 
     serve_repository(server, "o/onnx", ONNX_FOLDER)
     with pytest.raises(SourceError, match="its ONNX model cannot be quantized to Q4_K_M"):
         shop.pull("hf://o/onnx:q4_k")
+
+
+def test_a_conversion_that_is_cancelled_at_its_end(
+    shop: Shop, server: FakeWebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are in the store already, and are removed again."""
+    serve_repository(
+        server, "o/r", {file.name: file.read_bytes() for file in write_tiny_checkpoint(tmp_path / "tiny").iterdir()}
+    )
+    adopt, made = shop.blobs.adopt, []
+
+    async def cancelled(file: Path, *, on_stored: OnStored) -> BlobInfo:
+        made.append((await adopt(file, on_stored=on_stored)).digest)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(shop.blobs, "adopt", cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        shop.pull("hf://o/r")
+    assert asyncio.run(shop.blobs.stat(made[0])) is None
 
 
 def test_a_checkpoint_that_nobody_converts(shop: Shop, server: FakeWebServer, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 llama.cpp cannot change the size of a context. So another one is created in a thread while steps go on, and the streams
 move there one by one, between steps, each with its state. Until all have moved, a step computes in both. This costs a
-running answer the copy of one state per step, and never the copies of all.
+running answer the copy of one state per step, and never the copies of all. The thread has a low priority; once an
+answer is short of cells, each step leaves it some time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from corral.adapters.engines.llama_cpp.context_creation import ContextCreation, 
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_context import ContextSize, NativeContext
 from corral.adapters.engines.llama_cpp.recent_needs import RecentNeeds
-from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
+from corral.adapters.engines.llama_cpp.sequences import CELLS_AHEAD, LlamaSequence
 from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.core.errors import OutOfMemory
 from corral.core.stepping.fair_queue import FairQueue
@@ -111,6 +112,8 @@ class ContextGrowth:
         if self._target is not None:
             self._move_next()
         elif self._creating is not None:
+            if not self._creating.done:
+                self._creating.wait(self._hurry_s(running))
             if self._creating.done:
                 self._begin_moving()
         elif self._clock_s() >= self._retry_at_s:
@@ -132,6 +135,13 @@ class ContextGrowth:
                 "free memory, or shorten the prompt",
             )
         return None
+
+    def _hurry_s(self, running: Sequence[LlamaSequence]) -> float:
+        """How long to leave the processors to the thread that creates a context: longer the fewer cells an answer has
+        left. Beside steps it takes up to ten times as long, and such an answer would wait for all of it at once.
+        """
+        left = [self._size.cells - one.cells_next for one in running if one.cells_soon > self._size.cells]
+        return _WAIT_S * (1 - max(0, min(left, default=CELLS_AHEAD)) / CELLS_AHEAD)
 
     def _grow(self, needs: ContextSize) -> None:
         now = self._size

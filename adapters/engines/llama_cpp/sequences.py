@@ -14,9 +14,9 @@ from corral.core.requests.requests import CompletionRequest
 if TYPE_CHECKING:
     from corral.adapters.engines.llama_cpp.guessing import GuessedRequest
 
-__all__ = ("LlamaSequence",)
+__all__ = ("CELLS_AHEAD", "LlamaSequence")
 
-_AHEAD = 64
+CELLS_AHEAD = 64
 """So many tokens before there is no room, more is made, so that an answer does not have to wait for it."""
 
 
@@ -97,7 +97,7 @@ class LlamaSequence:
     @property
     def cells_soon(self) -> int:
         """How many cells it needs for its prompt, and for the next part of its answer."""
-        return min(self.num_ctx, max(len(self.prompt), self.computed) + _AHEAD)
+        return min(self.num_ctx, max(len(self.prompt), self.computed) + CELLS_AHEAD)
 
     @property
     def cells_next(self) -> int:

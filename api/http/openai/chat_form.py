@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-
 import msgspec
 from msgspec import UNSET
 
-from corral.api.http.dialects import Dialect
-from corral.api.http.errors import ApiError
-from corral.api.http.openai.dialect import OPENAI
+from corral.api.http.openai.choices_form import ChoicesForm
 from corral.api.http.openai.replies import (
     ChatChoice,
     ChatCompletion,
@@ -23,12 +18,9 @@ from corral.api.http.openai.replies import (
     piece_entries,
     token_entries,
 )
-from corral.api.http.openai.several import OfChoice
 from corral.api.http.remarks import Remarks
-from corral.api.http.sse import COMMENT, DONE, EVENT_STREAM, event
-from corral.api.http.thinking_tokens import ThinkingTokens
-from corral.core.models.model import StoredModel
-from corral.core.requests.outputs import Delta, Finished, Output, Started
+from corral.api.http.sse import event
+from corral.core.requests.outputs import Delta, Finished
 
 __all__ = ("ChatForm",)
 
@@ -40,87 +32,30 @@ class _Told(msgspec.Struct):
 
     begun: bool = False
     called: bool = False
-    thinking: ThinkingTokens = msgspec.field(default_factory=ThinkingTokens)
-
-    def hear(self, delta: Delta) -> None:
-        self.called = self.called or bool(delta.tool_calls)
-        self.thinking.hear(delta)
 
     def reason(self, finished: Finished) -> str:
         return "tool_calls" if self.called and finished.reason == "stop" else finished.reason
 
 
-class ChatForm:
-    """The answer of one request, with `choices` of them. `model` is the name that the client sent.
-
-    A chunk with nothing but text, like nearly all, is assembled from bytes that are encoded once per stream.
-    """
-
-    dialect: Dialect = OPENAI
-    stream_type = EVENT_STREAM
-    ping = COMMENT
+class ChatForm(ChoicesForm):
+    """A chunk with nothing but text, like nearly all, is assembled from bytes that are encoded once per stream."""
 
     def __init__(self, model: str, remarks: Remarks, *, choices: int = 1, include_usage: bool = False) -> None:
-        self._id = f"chatcmpl-{secrets.token_hex(12)}"
-        self._created = int(time.time())
-        self._model = model
-        self._remarks = remarks
-        self._include_usage = include_usage
+        super().__init__("chatcmpl", model, remarks, choices, include_usage=include_usage)
         self._told = [_Told() for _ in range(choices)]
         whole = _encode(self._chunk())
         head = b"data: " + whole[: whole.rindex(b"[]") + 1]
         self._before = [head + b'{"index":%d,"delta":{"content":' % index for index in range(choices)]
 
-    def begin(self, record: StoredModel) -> None:
-        pass
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        return self._remarks.headers()
-
-    def part(self, output: Output, load_ns: int) -> bytes | None:
-        if isinstance(output, Delta):
-            return self._delta(0, output)
-        if isinstance(output, OfChoice):
-            inner = output.output
-            if isinstance(inner, Delta):
-                return self._delta(output.index, inner)
-            if isinstance(inner, Finished):
-                return self._finish(output.index, inner)
-            if isinstance(inner, Started) and output.index == 0:
-                self._remarks.started(inner)
-            return None
-        if isinstance(output, Started):
-            self._remarks.started(output)
-        if isinstance(output, Finished):
-            last = self._finish(0, output) if len(self._told) == 1 else b""
-            return last + self._usage_chunk(output) + DONE
-        return None
-
-    def failed(self, problem: ApiError) -> bytes:
-        return event(OPENAI.body(problem))
-
-    def whole(self, outputs: list[Output], load_ns: int) -> bytes:
-        heard: list[list[Delta]] = [[] for _ in self._told]
-        ends: dict[int, Finished] = {}
-        for output in outputs:
-            index, inner = (output.index, output.output) if isinstance(output, OfChoice) else (0, output)
-            if isinstance(inner, Started) and index == 0:
-                self._remarks.started(inner)
-            elif isinstance(inner, Delta):
-                heard[index].append(inner)
-                self._told[index].hear(inner)
-            elif isinstance(inner, Finished) and (isinstance(output, OfChoice) or len(self._told) == 1):
-                ends[index] = inner
-        last = outputs[-1]
-        assert isinstance(last, Finished)
+    def _whole(self, choices: list[tuple[list[Delta], Finished]], usage: UsageReply) -> bytes:
         return _encode(
             ChatCompletion(
                 id=self._id,
                 created=self._created,
                 model=self._model,
-                choices=[self._choice(index, deltas, ends[index]) for index, deltas in enumerate(heard)],
-                usage=self._usage(last),
-                corral=self._remarks.of(ends[0]) or UNSET,
+                choices=[self._choice(index, deltas, end) for index, (deltas, end) in enumerate(choices)],
+                usage=usage,
+                corral=self._remarks.of(choices[0][1]) or UNSET,
             )
         )
 
@@ -137,12 +72,12 @@ class ChatForm:
                 tool_calls=call_entries(calls) or UNSET,
             ),
             logprobs=ChoiceLogprobs(content=token_entries(logprobs)) if logprobs else None,
-            finish_reason=self._told[index].reason(end),
+            finish_reason=_Told(called=bool(calls)).reason(end),
         )
 
     def _delta(self, index: int, delta: Delta) -> bytes | None:
         told = self._told[index]
-        told.hear(delta)
+        told.called = told.called or bool(delta.tool_calls)
         calls = delta.tool_call_pieces
         if told.begun and delta.text and not (delta.thinking or calls or delta.logprobs):
             return b"".join((self._before[index], _encode(delta.text), b'},"finish_reason":null}]}\n\n'))
@@ -177,13 +112,8 @@ class ChatForm:
             chunk = msgspec.structs.replace(chunk, corral=remarks)
         return first + event(_encode(chunk))
 
-    def _usage_chunk(self, finished: Finished) -> bytes:
-        if not self._include_usage:
-            return b""
-        return event(_encode(msgspec.structs.replace(self._chunk(), usage=self._usage(finished))))
-
-    def _usage(self, finished: Finished) -> UsageReply:
-        return UsageReply.of(finished.usage, sum(told.thinking.count for told in self._told))
+    def _usage_chunk(self, usage: UsageReply) -> bytes:
+        return _encode(msgspec.structs.replace(self._chunk(), usage=usage))
 
     def _chunk(self, *choices: ChunkChoice) -> ChatCompletionChunk:
         return ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices)

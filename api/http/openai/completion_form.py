@@ -2,112 +2,49 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET
 
-from corral.api.http.dialects import Dialect
-from corral.api.http.errors import ApiError
-from corral.api.http.openai.dialect import OPENAI
+from corral.api.http.openai.choices_form import ChoicesForm
 from corral.api.http.openai.replies import CompletionLogprobs, TextChoice, TextCompletion, UsageReply
-from corral.api.http.openai.several import OfChoice
 from corral.api.http.remarks import Remarks
-from corral.api.http.sse import COMMENT, DONE, EVENT_STREAM, event
-from corral.api.http.thinking_tokens import ThinkingTokens
-from corral.core.models.model import StoredModel
-from corral.core.requests.outputs import Delta, Finished, Output, Started, TokenLogprob
+from corral.api.http.sse import event
+from corral.core.requests.outputs import Delta, Finished, TokenLogprob
 
 __all__ = ("CompletionForm",)
 
 _encode = msgspec.json.Encoder().encode
 
 
-class CompletionForm:
-    """The answer of one request, a choice for each of `echoes`, with which its text begins. Thinking is left out."""
-
-    dialect: Dialect = OPENAI
-    stream_type = EVENT_STREAM
-    ping = COMMENT
+class CompletionForm(ChoicesForm):
+    """A choice for each of `echoes`, with which its text begins. Thinking is left out."""
 
     def __init__(
         self, model: str, remarks: Remarks, echoes: Sequence[str] = ("",), *, include_usage: bool = False
     ) -> None:
-        self._id = f"cmpl-{secrets.token_hex(12)}"
-        self._created = int(time.time())
-        self._model = model
-        self._remarks = remarks
-        self._include_usage = include_usage
+        super().__init__("cmpl", model, remarks, len(echoes), include_usage=include_usage)
         self._echoes = list(echoes)
         self._offsets = [0] * len(echoes)
-        self._thinking = [ThinkingTokens() for _ in echoes]
         whole = _encode(self._completion([]))
         head = b"data: " + whole[: whole.rindex(b"[]") + 1]
         self._before = [head + b'{"index":%d,"text":' % index for index in range(len(echoes))]
 
-    def begin(self, record: StoredModel) -> None:
-        pass
+    def _whole(self, choices: list[tuple[list[Delta], Finished]], usage: UsageReply) -> bytes:
+        written = [self._choice(index, deltas, end) for index, (deltas, end) in enumerate(choices)]
+        remarks = self._remarks.of(choices[0][1])
+        return _encode(self._completion(written, usage=usage, corral=remarks or UNSET))
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        return self._remarks.headers()
-
-    def part(self, output: Output, load_ns: int) -> bytes | None:
-        if isinstance(output, Delta):
-            return self._delta(0, output)
-        if isinstance(output, OfChoice):
-            if isinstance(output.output, Delta):
-                return self._delta(output.index, output.output)
-            if isinstance(output.output, Finished):
-                return self._finish(output.index, output.output)
-            if isinstance(output.output, Started) and not output.index:
-                self._remarks.started(output.output)
-            return None
-        if isinstance(output, Started):
-            self._remarks.started(output)
-        if isinstance(output, Finished):
-            last = self._finish(0, output) if len(self._before) == 1 else b""
-            usage = b""
-            if self._include_usage:
-                chunk = self._completion([], usage=UsageReply.of(output.usage, self._reasoning_tokens))
-                usage = event(_encode(chunk))
-            return last + usage + DONE
-        return None
-
-    def failed(self, problem: ApiError) -> bytes:
-        return event(OPENAI.body(problem))
-
-    def whole(self, outputs: list[Output], load_ns: int) -> bytes:
-        texts: list[list[str]] = [[echo] for echo in self._echoes]
-        logprobs: list[list[TokenLogprob]] = [[] for _ in self._echoes]
-        ends: dict[int, Finished] = {}
-        for output in outputs:
-            index, inner = (output.index, output.output) if isinstance(output, OfChoice) else (0, output)
-            if isinstance(inner, Started) and not index:
-                self._remarks.started(inner)
-            elif isinstance(inner, Delta):
-                self._thinking[index].hear(inner)
-                texts[index].append(inner.text)
-                logprobs[index].extend(inner.logprobs)
-            elif isinstance(inner, Finished) and (isinstance(output, OfChoice) or len(self._before) == 1):
-                ends[index] = inner
-        last = outputs[-1]
-        assert isinstance(last, Finished)
-        choices = [
-            TextChoice(
-                index=index,
-                text="".join(text),
-                finish_reason=ends[index].reason,
-                logprobs=self._logprobs(index, logprobs[index]),
-            )
-            for index, text in enumerate(texts)
-        ]
-        usage = UsageReply.of(last.usage, self._reasoning_tokens)
-        return _encode(self._completion(choices, usage=usage, corral=self._remarks.of(ends[0]) or UNSET))
+    def _choice(self, index: int, deltas: list[Delta], end: Finished) -> TextChoice:
+        return TextChoice(
+            index=index,
+            text=self._echoes[index] + "".join([delta.text for delta in deltas]),
+            finish_reason=end.reason,
+            logprobs=self._logprobs(index, [one for delta in deltas for one in delta.logprobs]),
+        )
 
     def _delta(self, index: int, delta: Delta) -> bytes | None:
-        self._thinking[index].hear(delta)
         echo, self._echoes[index] = self._echoes[index], ""
         text = echo + delta.text
         if delta.logprobs:
@@ -123,9 +60,8 @@ class CompletionForm:
         remarks = {} if index else self._remarks.of(finished)
         return event(_encode(self._completion([choice], corral=remarks or UNSET)))
 
-    @property
-    def _reasoning_tokens(self) -> int:
-        return sum(thinking.count for thinking in self._thinking)
+    def _usage_chunk(self, usage: UsageReply) -> bytes:
+        return _encode(self._completion([], usage=usage))
 
     def _logprobs(
         self, index: int, entries: tuple[TokenLogprob, ...] | list[TokenLogprob]
