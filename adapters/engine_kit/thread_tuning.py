@@ -16,24 +16,23 @@ from collections import deque
 from collections.abc import Callable
 
 from corral.adapters.engine_kit.step_timing import StepTime
-from corral.adapters.system.processors import IdleProcessors, available_cpus, runnable_threads
+from corral.adapters.system.processors import IdleProcessors, runnable_threads
 
-__all__ = ("ThreadTuner", "threads_for")
+__all__ = ("ThreadTuner",)
 
-_TRIAL_STEPS = 3
-_TRIAL_S = 0.2
-"""A trial is over after this many steps, or after this time."""
+_TRIAL_STEPS, _TRIAL_S = 3, 0.2  # what ends a trial
 _SLOWER = 1.35
+_MUCH_SLOWER = 3.0
+"""Where the system tells processor times, only steps so many times as long are a sign: they vary by themselves."""
 _FASTER = 0.95
 _NOT_SLOWER = 1.05
 _LITTLE_SLOWER = 1.25
 """Fewer threads may be this much slower where a processor and more is wanted by others: their steps never stall."""
 _TOO_SLOW = 4.0
-_MISSING, _MUCH_MISSING = 0.3, 0.6
-"""If a step did not get this many processors' time, another process wants it."""
+_MISSING, _MUCH_MISSING = 0.3, 0.6  # if a step did not get so many processors, another process wants them
 _WINDOW_S = max(0.05, 16 * time.get_clock_info("process_time").resolution)
 _IDLE = 0.7
-_LOOK_S = 0.25
+_FIRST_LOOK_S, _LOOK_S = 0.1, 0.25
 _RETRY_S = 2.0
 _LONGEST_RETRY_S = 60.0
 _BLIND_S = 30.0
@@ -43,15 +42,6 @@ _STEPS_BEFORE = 8  # what a trial is compared with
 _CROWD = 2
 """So many runnable threads of others per processor leave one thread's worth for this process."""
 _PREFILL = -1  # stands for all prompt chunks, which are measured in seconds per token
-
-
-def threads_for(num_thread: int) -> int:
-    """Interpret the option `num_thread`: 0 or less means one per processor. The result is at most 16, or four per
-    processor: threads wait for each other in busy loops, and a hundred threads on two processors would be so slow that
-    they seem to hang.
-    """
-    available = available_cpus()
-    return min(num_thread, max(16, 4 * available)) if num_thread > 0 else available
 
 
 def _median(seconds: list[float]) -> float:
@@ -101,9 +91,9 @@ class _Trial:
 class ThreadTuner:
     """Is given the time of each computation, and returns the number of threads for the next one.
 
-    Only steps with the same number of tokens are compared. `most` is the largest number it tries, and the only one if
-    it is `fixed`. `idle` returns how many processors are idle, `runnable` how many threads of the system want to run;
-    None if that is unknown. Not `on_cpu`: another device computes, so that processor times and crowds say nothing.
+    Only steps with the same number of tokens are compared. `most` is the largest number it returns. `idle` returns how
+    many processors are idle, `runnable` how many threads of the system want to run; None if that is unknown. Not
+    `on_cpu`: another device computes, so that processor times and crowds say nothing.
     """
 
     def __init__(
@@ -111,13 +101,12 @@ class ThreadTuner:
         most: int,
         clock: Callable[[], float] = time.monotonic,
         *,
-        fixed: bool = False,
         on_cpu: bool = True,
         idle: Callable[[], float | None] | None = None,
         runnable: Callable[[], int | None] = runnable_threads,
     ) -> None:
         self.threads = most
-        self._tunes = most > 1 and not fixed
+        self._tunes = most > 1
         self._most = most
         self._on_cpu = on_cpu
         self._clock = clock
@@ -129,13 +118,14 @@ class ThreadTuner:
         self._last: deque[tuple[int, float]] = deque(maxlen=_STEPS_BEFORE)
         self._share = _Share()
         self._missing: float | None = None
+        self._wanted = False  # by others in the last moment: if little is missing, one moment is no sign
         self._refused: float = 0.0  # what was missing when fewer threads turned out slower
         self._trial: _Trial | None = None
-        self._retry_s = _RETRY_S
-        self._next_retry = 0.0
+        self._up_s, self._down_s = _LOOK_S, _RETRY_S  # the pause after the next trial that fails
+        self._next_up = 0.0
         self._next_down = 0.0
         self._next_look = 0.0
-        self._says_idle = False
+        self._says_idle = True
         self._next_blind = 0.0
         self._harmless = False  # the crowd leaves this process its processors: its threads have a lower priority
 
@@ -158,7 +148,6 @@ class ThreadTuner:
             if alone < together < alone * _TOO_SLOW:  # it may be chance
                 together = time_decode(self._most)
             self._set(self._most if together <= alone else 1)
-            self._next_retry = self._clock() + self._retry_s
         return self.threads
 
     def next_threads(self) -> int:
@@ -177,10 +166,10 @@ class ThreadTuner:
         Tokens cost more deeper in a prompt, so that only a large change counts.
         """
         per_token = took.wall_s / tokens
-        usual = self._usual.get(_PREFILL)
-        if self.threads == self._most and (usual is None or per_token < usual):
-            self._usual[_PREFILL] = usual = per_token
-        slow = per_token if usual is not None and per_token > usual * _TOO_SLOW else None
+        expected = self._expected(_PREFILL)
+        if self.threads == self._most and (expected is None or per_token < expected):
+            self._usual[_PREFILL] = expected = per_token
+        slow = per_token if expected is not None and per_token > expected * _TOO_SLOW else None
         return self._record(_PREFILL, per_token, took, slow)
 
     def record(self, tokens: int, took: StepTime) -> int:
@@ -188,19 +177,30 @@ class ThreadTuner:
         recent = self._recent.setdefault(tokens, [])
         recent.append(took.wall_s)
         slow = None
-        usual = self._usual.get(tokens)
-        # One step of several times the usual length is enough.
-        if len(recent) >= _TRIAL_STEPS or (usual is not None and took.wall_s >= usual * _TOO_SLOW):
+        expected = self._expected(tokens)
+        # One step of several times the usual length is enough where the system tells no processor times.
+        blind = took.cpu_s is None
+        if (
+            len(recent) >= (_TRIAL_STEPS if blind else _STEPS_BEFORE)
+            or (blind and expected is not None and took.wall_s >= expected * _TOO_SLOW)
+            or (not blind and sum(recent) >= _TRIAL_S)
+        ):
             now = _median(recent)
             recent.clear()
-            if self.threads == self._most and self._trial is None and (usual is None or now < usual):
-                self._usual[tokens] = usual = now
-            slow = now if usual is not None and now > usual * _SLOWER else None
+            if self.threads == self._most and self._trial is None and (expected is None or now < expected):
+                self._usual[tokens] = expected = now
+            limit = _SLOWER if blind else _MUCH_SLOWER
+            slow = now if expected is not None and now > expected * limit else None
         return self._record(tokens, took.wall_s, took, slow)
 
     @property
     def _trying_more(self) -> bool:
         return self._trial is not None and self._trial.instead_of < self.threads
+
+    def _expected(self, kind: int) -> float | None:
+        """The usual time with all threads, times what fewer of them must take longer."""
+        usual = self._usual.get(kind)
+        return None if usual is None else usual * self._most / self.threads
 
     def _crowded(self) -> bool:
         runnable = self._runnable() if self._on_cpu else None
@@ -229,16 +229,19 @@ class ThreadTuner:
         return self.threads
 
     def _wanted_by_others(self, missing: float, now: float) -> bool:
-        if now >= self._next_down:
-            return missing > _MISSING
-        return missing > max(_MISSING, 1.5 * self._refused)
+        wanted = missing > (_MISSING if now >= self._next_down else max(_MISSING, 1.5 * self._refused))
+        lasts, self._wanted = self._wanted, wanted
+        return wanted and (lasts or missing > _MUCH_MISSING)
 
     def _look_up(self, kind: int, before: float, now: float) -> None:
         """Try more threads if there are idle processors for them."""
-        self._next_look = now + _LOOK_S
+        paused = now > self._next_look + 1.0
+        self._next_look = now + (_FIRST_LOOK_S if paused else _LOOK_S)
         idle = self._idle()
+        if paused and idle is not None:
+            return  # it says what was idle during the pause
         self._says_idle = idle is not None
-        if now < self._next_retry:
+        if now < self._next_up:
             return
         if idle is None or (now >= self._next_blind and not self._crowded()):
             self._try(kind, self._most, before, _FASTER)
@@ -252,7 +255,7 @@ class ThreadTuner:
     def _set(self, threads: int) -> None:
         if threads < self.threads:
             self._idle()  # the time until now was with more threads
-            self._next_look = self._clock() + _LOOK_S
+            self._next_look = self._clock() + _FIRST_LOOK_S
         self._next_blind = self._clock() + _BLIND_S
         self.threads = threads
         self._share.forget()
@@ -261,7 +264,8 @@ class ThreadTuner:
 
     def _judge(self, trial: _Trial, kind: int, seconds: float, took: StepTime, missing: float | None) -> None:
         went_up = self._trying_more
-        if kind != trial.kind:
+        hopeless = went_up and missing is not None and missing > _MISSING
+        if kind != trial.kind and not hopeless:
             trial.others += 1
             if trial.others > _PATIENCE:  # there are no more steps of this kind
                 self._trial = None
@@ -269,22 +273,27 @@ class ThreadTuner:
             return
         trial.seconds.append(seconds)
         trial.wall_s += took.wall_s
-        hopeless = seconds > trial.before * _TOO_SLOW or (went_up and missing is not None and missing > _MISSING)
+        hopeless = hopeless or seconds > trial.before * _TOO_SLOW
         if len(trial.seconds) < _TRIAL_STEPS and trial.wall_s < _TRIAL_S and not hopeless:
             return
         self._trial = None
         if not hopeless and sum(trial.seconds) / len(trial.seconds) <= trial.before * trial.limit:
             self._harmless = went_up
-            self._retry_s = _RETRY_S
             self._refused = 0.0
-            if not went_up:
-                self._next_retry = self._clock() + (_LOOK_S if self._says_idle else _RETRY_S)
+            if went_up:
+                self._up_s = _LOOK_S
+            else:
+                self._down_s = _RETRY_S
+                self._next_up = self._clock() + (0.0 if self._says_idle else _RETRY_S)
             return
         self._set(trial.instead_of)
-        if not went_up:
-            self._refused = trial.missing
-            if self.threads == self._most and kind != _PREFILL:
-                # Slower with any number of threads: the machine itself has become slower.
-                self._usual[kind] = trial.before
-        self._next_retry = self._next_down = self._clock() + self._retry_s
-        self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)
+        if went_up:
+            self._next_up = self._clock() + (self._up_s if self._says_idle else max(self._up_s, _RETRY_S))
+            self._up_s = min(self._up_s * 2, _LONGEST_RETRY_S)
+            return
+        self._refused = trial.missing
+        self._next_down = self._clock() + self._down_s
+        self._down_s = min(self._down_s * 2, _LONGEST_RETRY_S)
+        if self.threads == self._most and kind != _PREFILL:
+            # Slower with any number of threads: the machine itself has become slower.
+            self._usual[kind] = trial.before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +15,14 @@ _SHORTEST_S = 0.1
 """The system counts in hundredths of a second."""
 
 
-def available_cpus() -> int:
+def available_cpus(*, rounded_up: bool = False) -> int:
     """The processors that this process may use: its affinity, or the quota of its control group if that is less.
 
-    A quota of 1.5 processors counts as one: more threads would only be halted in turn.
+    A quota of 1.5 processors counts as one: more threads would only be halted in turn. `rounded_up`, it counts as two.
     """
     quota = quota_cpus(_PROC / "self/cgroup", _CGROUPS)
     allowed = len(_allowed())
-    return allowed if quota is None else max(1, min(allowed, int(quota)))
+    return allowed if quota is None else max(1, min(allowed, math.ceil(quota) if rounded_up else int(quota)))
 
 
 def quota_cpus(membership: Path, root: Path) -> float | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from corral.adapters.engine_kit.thread_counts import most_threads
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
@@ -343,6 +344,16 @@ def test_sliding_windows_share_prefixes_and_shift(shallow_gemma3: Path) -> None:
     [long] = answer(engine, ask("Once upon a time", ignore_eos=True, context={"num_ctx": 32}), limit=40)
     assert len(long.tokens) == 40
     assert engine.info.details["streams"] == "2 x 1024 tokens"  # from the start, since its states leave out cells
+    engine.close()
+
+
+@pytest.mark.parametrize("num_thread", [0, 1, 2, 512])
+def test_threads_are_told_as_they_are(num_thread: int, shallow: Callable[[str], Path]) -> None:
+    """The details have the most threads that compute: what was asked for, and no more than the processors."""
+    engine = make(shallow("Q4_1"), num_thread=num_thread)
+    most = most_threads(num_thread)
+    assert most <= (os.cpu_count() or 1)
+    assert engine.info.details["threads"] == ("1" if most == 1 else f"up to {most}")
     engine.close()
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from corral.adapters.engine_kit.thread_tuning import threads_for
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.memory_needs import compute_bytes
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
-from corral.adapters.system.processors import available_cpus
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
@@ -110,14 +108,6 @@ def test_the_estimate_counts_weights_and_cache() -> None:
     assert estimate(num_ctx=1_000_000) == estimate(num_ctx=8192)
     assert estimate(num_parallel=4) - estimate() == 3 * 4096 * 1000
     assert estimate(kv_cache_type="q8_0") < estimate(row_attention=True) < estimate()
-
-
-def test_threads_that_an_option_may_have() -> None:
-    """0 or less means one per processor; the number is limited to a few per processor, because more would only wait
-    for each other."""
-    assert threads_for(0) == threads_for(-5) == available_cpus()
-    assert (threads_for(1), threads_for(3)) == (1, 3)
-    assert threads_for(512) == max(16, 4 * available_cpus())
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,8 @@ class Machine:
         self._seen_s = 0.0
         self._idle_s = 0.0
 
-    def tuner(self, most: int | None = None, *, fixed: bool = False) -> ThreadTuner:
-        return ThreadTuner(
-            most or self.cpus, lambda: self.now, fixed=fixed, idle=self.idle, runnable=lambda: self.runnable()
-        )
+    def tuner(self, most: int | None = None) -> ThreadTuner:
+        return ThreadTuner(most or self.cpus, lambda: self.now, idle=self.idle, runnable=lambda: self.runnable())
 
     def step(self, threads: int, tokens: int = 1) -> StepTime:
         """All threads are as slow as the one that shares its processor with most others, and then wait for it."""
@@ -118,6 +116,22 @@ def test_processors_that_others_leave_are_used() -> None:
     assert set(decode(machine, tuner, 1000)[-100:]) == {8}
 
 
+def test_fewer_threads_that_take_longer_are_no_sign() -> None:
+    """Half the threads take twice the time, which leads to no further trials: when the others end after long, all are
+    used again within a second, also by a large model.
+    """
+    machine = Machine(cpus=4, work_s=0.4)
+    tuner = machine.tuner()
+    decode(machine, tuner, 50)
+    machine.others = 2
+    assert set(decode(machine, tuner, 500)[1:]) == {2, 4}
+    machine.others = 0
+    began = machine.now
+    while tuner.threads < 4:
+        decode(machine, tuner, 1)
+    assert machine.now - began <= 1.0
+
+
 def test_fewer_threads_that_are_slower_are_refused() -> None:
     """Small pieces of processor time that others take are no reason to compute with half the threads for long."""
     machine = Machine()
@@ -128,6 +142,72 @@ def test_fewer_threads_that_are_slower_are_refused() -> None:
         took = machine.step(used[-1])
         tuner.record(1, took._replace(cpu_s=0.8 * (took.cpu_s or 0.0)) if used[-1] == 2 else took)
     assert used.count(1) < 30
+
+
+def test_a_moment_of_other_work_is_no_sign() -> None:
+    """Half a processor that is missing for less than a tenth of a second, again and again, changes nothing."""
+    machine = Machine()
+    tuner = machine.tuner()
+    for number in range(1000):
+        took = machine.step(tuner.next_threads())
+        spared = 0.75 if number % 20 < 5 else 1.0
+        assert tuner.record(1, took._replace(cpu_s=spared * (took.cpu_s or 0.0))) == 2
+
+
+def test_steps_vary_where_nothing_is_missing() -> None:
+    """Steps of twice the usual time in which the process had all its processors change nothing: fewer threads would not
+    help.
+    """
+    machine = Machine()
+    tuner = machine.tuner()
+    decode(machine, tuner, 50)
+    machine.work_s *= 2
+    assert set(decode(machine, tuner, 500)) == {2}
+
+
+def test_idle_processors_are_used_whatever_was_refused() -> None:
+    """Refused trials of fewer threads do not delay the return to all of them after a crowd."""
+    machine = Machine()
+    tuner = machine.tuner()
+    for _ in range(2000):
+        took = machine.step(tuner.next_threads())
+        tuner.record(1, took._replace(cpu_s=0.8 * (took.cpu_s or 0.0)) if tuner.threads == 2 else took)
+    machine.others = 1000
+    assert decode(machine, tuner, 1) == [1]
+    machine.others = 0
+    began = machine.now
+    while tuner.threads == 1:
+        decode(machine, tuner, 1)
+    assert machine.now - began <= 0.5
+
+
+def test_more_threads_are_given_up_at_once_where_others_came() -> None:
+    """If other processes have come since more threads began to be tried, the first step that shows it ends the trial,
+    whatever its kind.
+    """
+    machine = Machine(work_s=0.2)
+    idle = 1.0
+    tuner = ThreadTuner(2, lambda: machine.now, idle=lambda: idle, runnable=lambda: 1)
+    machine.others = 2
+    idle = 0.0
+    decode(machine, tuner, 50)
+    assert tuner.threads == 1
+    idle = 1.0
+    while tuner.threads == 1:
+        tuner.record_prefill(64, machine.step(1, 1))
+    assert decode(machine, tuner, 2) == [2, 1]
+
+
+def test_processors_that_were_idle_during_a_pause() -> None:
+    """What was idle while nothing was computed is no reason to try more threads."""
+    machine = Machine()
+    tuner = machine.tuner()
+    machine.others = 1
+    decode(machine, tuner, 100)
+    machine.others = 0
+    machine.pause(5.0)
+    machine.others = 1
+    assert set(decode(machine, tuner, 500)) == {1}
 
 
 def test_a_crowd_is_noticed_before_the_step() -> None:
@@ -179,15 +259,39 @@ def test_a_busy_machine_is_noticed_at_load() -> None:
     assert machine.tuner().begin(lambda threads: seconds(machine, threads)) == 1
 
 
-def test_a_number_that_was_asked_for_stays() -> None:
-    """A fixed count never changes, however long the steps take; that the machine is busy is seen all the same."""
+def test_a_number_that_was_asked_for_is_the_most() -> None:
+    """With fewer threads than processors, all of them compute beside others that leave enough processors, fewer beside
+    others that do not, and never more, however many processors are idle.
+    """
+    machine = Machine(cpus=8)
+    tuner = machine.tuner(4)
+    assert tuner.begin(lambda threads: seconds(machine, threads)) == 4
+    for others, expected in ((0, 4), (4, 4), (5, 3), (0, 4)):
+        machine.others = others
+        used = decode(machine, tuner, 2000)
+        assert max(used) == 4
+        assert set(used[-100:]) == {expected}
+        assert tuner.contended == (expected < 4)
+
+
+def test_one_thread_that_was_asked_for() -> None:
+    """One thread stays one, on an idle machine and in a crowd; that the machine is busy is seen all the same."""
     machine = Machine(cpus=4)
-    tuner = machine.tuner(3, fixed=True)
-    assert tuner.begin(lambda threads: seconds(machine, threads)) == 3
-    machine.others = 100
-    assert set(decode(machine, tuner, 100)) == {3}
-    assert tuner.record_prefill(64, StepTime(100.0, 10.0)) == 3
-    assert tuner.contended
+    tuner = machine.tuner(1)
+    assert tuner.begin(lambda threads: seconds(machine, threads)) == 1
+    for others, contended in ((0, False), (100, True)):
+        machine.others = others
+        assert set(decode(machine, tuner, 500)) == {1}
+        assert tuner.contended == contended
+
+
+def test_processors_that_are_taken_away() -> None:
+    """If a process has more threads than it is left processors, as many compute as there are, and more hardly ever."""
+    machine = Machine(cpus=8)
+    tuner = machine.tuner()
+    decode(machine, tuner, 100)
+    machine.cpus = 2
+    assert decode(machine, tuner, 2000).count(2) > 1950
 
 
 def test_steps_of_different_sizes_are_not_compared() -> None:

@@ -7,7 +7,8 @@ import time
 
 import msgspec
 
-from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
+from corral.adapters.engine_kit.thread_counts import most_threads
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.ctransformers.context import Context
 from corral.adapters.engines.ctransformers.engine import CtransformersEngine
 from corral.adapters.engines.ctransformers.native import NativeModel
@@ -44,7 +45,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> Ctransfor
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
         num_ctx = model.num_ctx  # some types always use the context length in the file
-        tuner = ThreadTuner(threads_for(options.num_thread), fixed=options.num_thread > 0)
+        tuner = ThreadTuner(most_threads(options.num_thread))
         model.evaluate([0], 0, tuner.threads)
         tuner.begin(lambda threads: _time_decode(model, threads))
         batch = max(1, min(options.num_batch, num_ctx, prepared.largest_batch))

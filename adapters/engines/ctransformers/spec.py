@@ -28,7 +28,8 @@ class CtransformersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
     `num_ctx`: most tokens of one request. `num_batch`: prompts are computed in pieces of this many tokens; a cancelled
     request ends with its piece, and prefixes are reused in whole pieces. `num_gpu`: layers on the GPU, which needs
-    ctransformers' CUDA libraries; less than 1 is none. `num_thread`: 0 tunes itself.
+    ctransformers' CUDA libraries; less than 1 is none. `num_thread`: the most threads, and never more than
+    processors; 0: one per processor. Fewer compute while that is faster, as on a busy machine.
     """
 
     num_ctx: int | None = None

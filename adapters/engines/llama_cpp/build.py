@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import llama_cpp as C
 import msgspec
 
-from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
+from corral.adapters.engine_kit.thread_counts import most_threads
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.background import BackgroundWork
 from corral.adapters.engines.llama_cpp.batching import Completions
 from corral.adapters.engines.llama_cpp.context_settings import MAX_STREAMS, ContextSettings
@@ -91,8 +92,8 @@ class _Builder:
         self._gpu = gpu
         self._projector = projector
         self._settings = ContextSettings(model, options, gpu=gpu)
-        self._threads = threads_for(options.num_thread)
-        self._tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0, on_cpu=not gpu)
+        self._threads = most_threads(options.num_thread)
+        self._tuner = ThreadTuner(self._threads, on_cpu=not gpu)
         self._tokenizer = LlamaTokenizer(model)
         self._batch = Batch(max(self._settings.chunk, MAX_STREAMS))
 
@@ -260,16 +261,15 @@ class _Builder:
         self, tasks: set[Task], features: set[str], details: Mapping[str, str], *, sees: bool = False
     ) -> ModelInfo:
         """Without the contexts' memory. That for embeddings is created when it is needed."""
-        options, tokenizer = self._options, self._tokenizer
         projector = os.path.getsize(self._projector) if self._projector and sees else 0
-        threads = {"threads": str(self._threads) if options.num_thread > 0 else f"up to {self._threads}"}
+        threads = {"threads": f"up to {self._threads}" if self._threads > 1 else "1"}
         return ModelInfo(
             tasks=frozenset(tasks),
             features=frozenset(features | {"tokenize", "batch"}),
-            control_tokens=tokenizer.control_tokens(),
+            control_tokens=self._tokenizer.control_tokens(),
             context_length=self._settings.num_ctx,
             parallel=self._settings.most_streams if self._settings.generates else 1,
-            longest_token_bytes=tokenizer.longest_token_bytes,
+            longest_token_bytes=self._tokenizer.longest_token_bytes,
             memory_bytes={"gpu" if self._gpu else "cpu": self._model.size_bytes + projector_bytes(projector)},
             details={**self._model.details, **details, **threads},
         )

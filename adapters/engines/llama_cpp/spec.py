@@ -37,7 +37,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `num_ctx`: most tokens of one request; memory for them is taken when a request needs them. `num_parallel`: requests
     at once, with a KV stream for each from the start; None: one stream, and more as requests wait, up to the largest of
     8, 4, 2, 1 whose KV cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit.
-    `num_thread`: 0 tunes itself.
+    `num_thread`: the most threads, and never more than processors; 0: one per processor. Fewer compute while that is
+    faster, as on a busy machine.
     `flash_attention`: None is off on a CPU (texts are exact without it) and llama.cpp's choice on a GPU.
     `row_attention`: on a CPU, compute the attention of each token by itself: answers are prefixes as they are, and
     guesses are exact; prompts of thousands of tokens take longer.

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from corral.adapters.engine_kit.thread_tuning import threads_for
+from corral.adapters.engine_kit.thread_counts import threads_for
 from corral.adapters.engines.onnx_embeddings.batching import Batcher
 from corral.adapters.engines.onnx_embeddings.engine import OnnxEmbeddingsEngine
 from corral.adapters.engines.onnx_embeddings.folder import open_folder

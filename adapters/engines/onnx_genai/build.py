@@ -6,7 +6,7 @@ import os
 
 import msgspec
 
-from corral.adapters.engine_kit.thread_tuning import threads_for
+from corral.adapters.engine_kit.thread_counts import threads_for
 from corral.adapters.engines.onnx_genai.continuations import Continuations
 from corral.adapters.engines.onnx_genai.engine import OnnxGenaiEngine
 from corral.adapters.engines.onnx_genai.folder import ModelFolder, open_folder

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import llama_cpp as C
 
-from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
+from corral.adapters.engine_kit.thread_counts import threads_for
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.comparing.divergence import (
     CHUNK_TOKENS,
     Divergence,

@@ -14,7 +14,7 @@ from typing import Any
 import llama_cpp as C
 import msgspec
 
-from corral.adapters.engine_kit.thread_tuning import threads_for
+from corral.adapters.engine_kit.thread_counts import threads_for
 from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.quantizing.importance_matrix import NativeMatrix, read_importance_matrix
 from corral.adapters.engines.llama_cpp.quantizing.spec import QuantizeParameters
