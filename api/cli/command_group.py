@@ -117,11 +117,11 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except click.NoSuchOption as error:
-            own = next((option for option in self.params if error.option_name in option.opts), None)
+            own = next((option for option in self.params if error.option_name in option.opts and option.metavar), None)
             if own is None or error.ctx is None:
                 raise
-            value = f" {own.metavar}" if own.metavar else ""
-            right = f"{context.info_name} {error.option_name}{value} {error.ctx.info_name}"
+            _, *commands = error.ctx.command_path.split()
+            right = " ".join([context.command_path, error.option_name, str(own.metavar), *commands])
             raise click.UsageError(f"{error.option_name} stands before the command: {right} …", error.ctx) from error
         except SettingsError as fault:
             if _session(context).stated_wrongly(fault):

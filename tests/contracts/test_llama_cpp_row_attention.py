@@ -14,7 +14,11 @@ from corral.adapters.engines.llama_cpp import guess_opening
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.guess_policy import GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guessing import Offer
+from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.core.errors import InvalidOption
+from corral.core.requests.outputs import EngineEmbedded
+from corral.core.requests.prompts import TokensPart
+from corral.core.requests.requests import EmbedRequest
 from tests.contracts.llama_engines import loaded_engine
 from tests.contracts.llama_turns import Turn, answer, prompt
 
@@ -81,6 +85,25 @@ def test_long_prompts_beside_others(engine: LlamaCppEngine, fresh: Callable[[Tur
     answer(engine, *turns)
     for turn in turns:
         assert turn.numbers == fresh(turn)
+
+
+def test_vectors_do_not_depend_on_pieces(engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chat model gives a text the same vector, in one piece or with its last token in a piece of its own."""
+    for seed in range(6):
+        for length in (12, 17, 23):
+            ids = prompt(seed, length)
+            whole = _vector(engine, ids)
+            with monkeypatch.context() as patch:
+                patch.setattr(Computation, "budget", lambda self, *, answering, most=length - 1: most)
+                assert _vector(engine, ids) == whole
+
+
+def _vector(engine: LlamaCppEngine, ids: list[int]) -> bytes:
+    engine.add_request(0, EmbedRequest(inputs=((TokensPart(ids=tuple(ids)),),), truncate=True), None)
+    while True:
+        for _, output in engine.step():
+            assert isinstance(output, EngineEmbedded), output
+            return output.vectors.float32
 
 
 def test_guesses_are_exact(

@@ -265,6 +265,8 @@ def test_run_without_a_model_says_how_to_get_one(call: Call) -> None:
     [
         (("serve", "--set", "engines.llama-cpp.exact=false"), "corral --set PATH=VALUE serve …"),
         (("run", "--config", "other.toml", "m"), "corral --config FILE run …"),
+        (("cache", "clear", "--set", "a.b=1"), "corral --set PATH=VALUE cache clear …"),
+        (("serve", "--version"), "No such option '--version'"),
         (("ps", "--sett", "x=y"), "No such option '--sett'"),
     ],
 )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
+from corral.adapters.engines.llama_cpp.context_settings import ContextSettings
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.memory_needs import compute_bytes
+from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
@@ -134,3 +139,36 @@ def test_compute_buffers_are_estimated(
         flash_attention=False,
     )
     assert 0.99 < estimate / 2**20 / measured_mib < 1.1
+
+
+@pytest.mark.parametrize(
+    ("options", "one_type", "gpu", "types", "by_row"),
+    [
+        ({}, False, False, ("f16", "f16"), False),
+        ({"row_attention": True}, False, False, ("f16", "bf16"), True),
+        ({"row_attention": True}, True, False, ("bf16", "bf16"), True),
+        ({"row_attention": True}, False, True, ("f16", "f16"), False),
+        ({"row_attention": True, "flash_attention": False}, False, True, ("f16", "f16"), False),
+        ({"flash_attention": True}, False, False, ("f16", "f16"), False),
+        ({"flash_attention": True, "kv_cache_type": "bf16"}, False, False, ("bf16", "bf16"), True),
+        ({"kv_cache_type": "q8_0"}, False, False, ("q8_0", "q8_0"), True),
+    ],
+)
+def test_types_of_keys_and_values(
+    options: dict[str, object], one_type: bool, gpu: bool, types: tuple[str, str], by_row: bool
+) -> None:
+    """Attention by row needs values of another type than the keys, or types that have one kernel; models that need one
+    type for both get such a type. On a GPU nothing changes."""
+    model = SimpleNamespace(
+        trained_context=2048,
+        pooling=None,
+        has_decoder=True,
+        is_causal=True,
+        needs_one_kv_type=one_type,
+        kv_values_per_token=100,
+        scales_positions=lambda cells: False,
+    )
+    settings = ContextSettings(cast(LlamaModel, model), LlamaCppOptions(**options), gpu=gpu)  # type: ignore[arg-type]
+    params = settings.params()
+    assert (params.kv_cache_type, params.value_type) == types
+    assert settings.attends_by_row is by_row

@@ -70,7 +70,8 @@ class ContextSettings:
                 f"kv_cache_type {options.kv_cache_type} needs flash attention, which is disabled",
                 "use kv_cache_type f16, or leave flash_attention unset",
             )
-        if options.row_attention and (options.flash_attention is False or options.kv_cache_type == "f32"):
+        excluded = options.flash_attention is False or options.kv_cache_type == "f32"
+        if options.row_attention and excluded and not self._gpu:
             raise InvalidOption(
                 "row_attention is computed by flash attention, with keys of at most 16 bits",
                 "use kv_cache_type f16, and leave flash_attention unset",
@@ -90,9 +91,13 @@ class ContextSettings:
     @property
     def _kv_types(self) -> tuple[str, str]:
         """Of keys and values."""
-        keys = self._options.kv_cache_type
+        given = self._options.kv_cache_type
         rows = self._options.row_attention and not self._gpu
-        return keys, "bf16" if rows and keys == "f16" else keys
+        return self._row_types if rows and given == "f16" else (given, given)
+
+    @property
+    def _row_types(self) -> tuple[str, str]:
+        return ("bf16" if self._model.needs_one_kv_type else "f16"), "bf16"
 
     # ── Completions ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -104,6 +109,7 @@ class ContextSettings:
             flash_attention=self._flash_attention,
             kv_cache_type=self._kv_types[0],
             value_type=self._kv_types[1],
+            gpu=self._gpu,
         )
 
     def _most_streams(self) -> int:
@@ -187,6 +193,7 @@ class ContextSettings:
         whole = kind != C.LLAMA_POOLING_TYPE_LAST
         batch = max(LARGEST_BATCH, cells if whole else 0)
         exactly = self._options.exact and (self.generates or (self._model.ranks and not self._gpu))
+        by_row = exactly and self.generates and self.attends_by_row  # what was measured at load holds here as well
         free = free_memory().get("cpu")
         needed = self._pooled_bytes(cells, batch, exactly=exactly)
         if exactly and self._model.ranks and free is not None and needed > free // _SHARE_OF_FREE:
@@ -200,8 +207,10 @@ class ContextSettings:
             )
         return ContextParams(
             batch=batch,
-            flash_attention=_FLASH_OFF if exactly else _FLASH_AUTO,
-            kv_cache_type=self._pooled_kv_type(exactly=exactly),
+            flash_attention=_FLASH_ON if by_row else _FLASH_OFF if exactly else _FLASH_AUTO,
+            kv_cache_type=self._row_types[0] if by_row else self._pooled_kv_type(exactly=exactly),
+            value_type=self._row_types[1] if by_row else None,
+            gpu=self._gpu,
             pooling=kind,
             unified=True,
         )

@@ -10,7 +10,7 @@ What was found on x86 machines: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 agree in chunks 
 rows; F16, BF16 and F32 agree from two rows on, since a single row uses another kernel. K-quants agree in chunks of
 eight or more and in up to seven rows if they are not repacked; IQ4_NL agrees throughout if it is not. A single row
 differs from the same token in a prompt, since attention uses another kernel; therefore generated tokens are no prefix,
-unless attention computes row by row.
+unless attention computes row by row, and weights are not K-quants.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from corral.core.values import Value
 __all__ = ("Exactness", "measure_exactness")
 
 _PROMPT = 19
-_CHUNKINGS = {2: (2, 3, 4, 10), 8: (9, 10)}
+_FEWEST = 2
+_CHUNKINGS = {_FEWEST: (2, 3, 4, 10), 8: (9, 10)}
 """By their smallest chunk. Kernels that take rows by four or eight have another one for the rest."""
 _FEW_ROWS = 7
 _MANY_ROWS = 8
@@ -95,7 +96,7 @@ class _Measurement:
             exact=True,
             pair_rows=pair_rows,
             rows_are_prompt=rows_are_prompt,
-            smallest_chunk=1 if rows_are_prompt and not pair_rows else smallest,
+            smallest_chunk=1 if smallest == _FEWEST and rows_are_prompt and not pair_rows else smallest,
             most_rows=_FEW_ROWS if differing else None,
             reason="measured at load; a lone request is computed with an idle row" if pair_rows else "measured at load",
         )

@@ -25,7 +25,9 @@ __all__ = ("open_guessing",)
 
 _DRAFT_STREAMS = 4
 _DRAFT_BATCH = 64
-_NOT_EXACT = "no: several rows are not exactly what each is alone; exact = false allows them"
+_NOT_EXACT = (
+    "no: several rows are not exactly what each is alone; row_attention may mend that, exact = false allows them"
+)
 
 
 def open_guessing(
@@ -106,7 +108,13 @@ def _open_draft(
         failed.callback(model.close)
         require_same_tokens(context.model, model)
         cells = min(context.num_ctx, model.trained_context or context.num_ctx)
-        params = ContextParams(batch=_DRAFT_BATCH, outputs_per_stream=1, flash_attention=0, kv_cache_type="f16")
+        params = ContextParams(
+            batch=_DRAFT_BATCH,
+            outputs_per_stream=1,
+            flash_attention=0,
+            kv_cache_type="f16",
+            gpu=options.num_gpu != 0,
+        )
         own = LlamaContext(model, params, ContextSize(streams, cells), num_ctx=cells, threads=tuner.threads)
         failed.callback(own.close)
         if not can_trim(own, Batch(_DRAFT_BATCH)):

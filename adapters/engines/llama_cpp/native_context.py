@@ -40,7 +40,8 @@ class ContextParams(Value, frozen=True, kw_only=True):
     `outputs_per_stream` have logits; None: all may have some, for which there is room then.
 
     With `pooling`, it computes vectors. If it is `unified`, all streams share the cells of one. `observer` is
-    `cb_eval` of llama.cpp. `value_type`: of the values in the KV cache; None: that of the keys.
+    `cb_eval` of llama.cpp. `value_type`: of the values in the KV cache; None: that of the keys. `gpu`: it may
+    compute on one, if there is any.
     """
 
     batch: int
@@ -50,6 +51,7 @@ class ContextParams(Value, frozen=True, kw_only=True):
     value_type: str | None = None
     pooling: int | None = None
     unified: bool = False
+    gpu: bool = False
     observer: Any = None
 
 
@@ -82,6 +84,7 @@ class NativeContext:
         native.swa_full = True  # sliding windows keep everything, so that prefixes can be truncated anywhere
         native.kv_unified = params.unified
         native.no_perf = True
+        native.op_offload = params.gpu  # otherwise llama.cpp computes large batches there, with other kernels
         if params.observer is not None:
             native.cb_eval = params.observer
         if params.outputs_per_stream is not None:

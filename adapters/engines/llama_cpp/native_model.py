@@ -71,6 +71,9 @@ class LlamaModel:
         keys, values = (
             int(self.metadata(f"{architecture}.attention.{kind}_length") or usual) for kind in ("key", "value")
         )
+        # llama.cpp's `llama_init_from_model` refuses others.
+        latent = self.metadata(f"{architecture}.attention.key_length_mla") is not None
+        self.needs_one_kv_type = latent or architecture == "deepseek4"
         layers = int(C.llama_model_n_layer(self.handle))
         self.kv_values_per_token = layers * int(C.llama_model_n_head_kv(self.handle)) * (keys + values)
 

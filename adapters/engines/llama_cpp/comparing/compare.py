@@ -117,7 +117,8 @@ def _load(file: LocalFile, adapters: Sequence[LocalFile], opened: ExitStack) -> 
 
 
 def _context(model: LlamaModel, opened: ExitStack, *, streams: int, tokens: int) -> LlamaContext:
-    params = ContextParams(batch=max(tokens, streams), flash_attention=-1 if supports_gpu() else 0, kv_cache_type="f16")
+    gpu = supports_gpu()
+    params = ContextParams(batch=max(tokens, streams), flash_attention=-1 if gpu else 0, kv_cache_type="f16", gpu=gpu)
     context = LlamaContext(model, params, ContextSize(streams, tokens), threads=threads_for(0))
     opened.callback(context.close)
     return context
