@@ -119,6 +119,7 @@ _TABLE: tuple[OptionSpec, ...] = (
     ),
     _row("num_parallel", "integer", None, "requests that run at once, at most 256", scope="load", origin="corral"),
     _row("flash_attention", "boolean", None, "fused attention kernels", scope="load", origin="corral"),
+    _row("row_attention", "boolean", None, "attention token by token, on a CPU", scope="load", origin="corral"),
     _row("kv_cache_type", "string", None, "f16, q8_0 or q4_0", scope="load", origin="corral"),
     _row("engine", "string", None, "the engine that runs the model", scope="engine", origin="corral"),
 )

@@ -67,6 +67,7 @@ def test_an_answer_is_a_prefix_at_once(engine: LlamaCppEngine, fresh: Callable[[
     """Without a pause, the next turn finds prompt and answer, all but the last token, which nothing followed; its
     numbers are to the last bit those without a cache."""
     assert "exact" in engine.info.features, engine.info.details["exact"]
+    assert engine.info.details["attention"] == "by row"
     turn = Turn(prompt(1))
     answer(engine, turn)
     for _ in range(2):

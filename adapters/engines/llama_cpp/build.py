@@ -165,6 +165,7 @@ class _Builder:
         features = {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in abilities.items() if has}
         details = {"exact": exactness.told, "guesses": found.guesses} | ({"images": blind} if blind else {})
+        details |= {"attention": "by row"} if settings.attends_by_row else {}
         info = self._info({"completion", "embedding"}, features, details, sees=encoder is not None)
         description = Description(info, settings, lambda: growing.size, growing.largest, tiers.tiers, found.guessing)
         return LlamaCppEngine(
