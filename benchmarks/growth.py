@@ -17,12 +17,14 @@ __all__ = ("growth",)
 
 _FIRST_WORDS = 120
 _OTHER_WORDS = 4
+_LONGEST_ANSWER = 256
 _ALONE_READS = 32
 
 
 async def growth(dialect: Dialect, load: Load) -> Figures:
-    """The gaps are those of the first stream, from the moment that the others arrive. The model has just been loaded,
-    if the API can unload it: otherwise it is as the server's last requests have left it.
+    """The gaps are those of the first stream, from the moment that the others arrive. Its answer has 256 tokens, so
+    that it still goes on then; those of the others have `load.tokens`, but at most as many. The model has just been
+    loaded, if the API can unload it: otherwise it is as the server's last requests have left it.
     """
     if dialect.unloads:
         await unload(dialect)
@@ -31,11 +33,12 @@ async def growth(dialect: Dialect, load: Load) -> Figures:
     warm = Completion(prompt="Warm up.", max_tokens=4)
     read_completion(dialect.name, await request(dialect.path(), dialect.body(warm)))
 
-    # Together fewer than 448 tokens, so that only the number of streams changes, not their length.
-    first = await _ask(dialect, first_prompt, 4 * load.tokens)
+    # Each prompt with its answer has fewer than 448 tokens: only the number of streams changes, not their length.
+    first = await _ask(dialect, first_prompt, _LONGEST_ANSWER)
     await first.wait_arrivals(_ALONE_READS)
     arrived_ns = time.perf_counter_ns()
-    others = await asyncio.gather(*(_ask(dialect, prompt, load.tokens) for prompt in other_prompts))
+    tokens = min(load.tokens, _LONGEST_ANSWER)
+    others = await asyncio.gather(*(_ask(dialect, prompt, tokens) for prompt in other_prompts))
     stream = stream_of(first, read_completion(dialect.name, await first.finish()))
     disturbing = [
         stream_of(other, read_completion(dialect.name, await other.finish()), measured=False) for other in others

@@ -134,9 +134,12 @@ class FilesystemBlobs:
         return await in_thread(lambda _: self._holds.all())
 
     async def adopt(self, file: Path, *, on_stored: OnStored = ignore_digest) -> BlobInfo:
-        blob = await in_thread(lambda stop: self._adopt(file, stop), undo=lambda late: on_stored(late.digest))
-        on_stored(blob.digest)
-        return blob
+        stored: list[Digest] = []
+        try:
+            return await in_thread(lambda stop: self._adopt(file, stop, stored.append))
+        finally:  # the thread has ended, also if the call was cancelled
+            for digest in stored:
+                on_stored(digest)
 
     async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         for path, digest in files.items():
@@ -204,7 +207,7 @@ class FilesystemBlobs:
         known = self._stat(digest, threading.Event())
         return known or BlobInfo(digest=digest, size_bytes=size_bytes, modified_at=time.time())
 
-    def _adopt(self, file: Path, stop: threading.Event) -> BlobInfo:
+    def _adopt(self, file: Path, stop: threading.Event, on_stored: OnStored) -> BlobInfo:
         with storage_errors(f"cannot add {file} to the store"):
             source = file.resolve(strict=True)
             if not source.is_file():
@@ -217,12 +220,12 @@ class FilesystemBlobs:
             if not lock.try_acquire():
                 raise Conflict(f"{scratch} is held by another process")
             try:
-                return self._take(source, scratch, stop)
+                return self._take(source, scratch, stop, on_stored)
             finally:
                 scratch.unlink(missing_ok=True)
                 lock.release()
 
-    def _take(self, source: Path, scratch: Path, stop: threading.Event) -> BlobInfo:
+    def _take(self, source: Path, scratch: Path, stop: threading.Event, on_stored: OnStored) -> BlobInfo:
         linked = bring(source, scratch, stop)
         before = fingerprint_of(scratch.stat())
         digest = hash_file(scratch, stop)
@@ -234,10 +237,12 @@ class FilesystemBlobs:
                     digest, before, intact=True
                 )  # written before the blob, which cannot be trusted without it
             os.replace(scratch, self.path(digest))
+            on_stored(digest)  # what follows may fail
             if not linked:
                 self._notes.remove(digest)
             sync_folder(self._files.folder)
         else:
+            on_stored(digest)
             self._renew(digest)
         return self._stored(digest, before.size_bytes)
 

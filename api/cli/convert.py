@@ -11,7 +11,7 @@ from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo, human_bytes, plain, print_json, print_record, print_table
 from corral.api.cli.parameters import ModelText, NewName, ParameterAssignment, Registered, wrong_value_of
 from corral.api.cli.progress import convert_progress
-from corral.api.cli.replacing import digest_of, require_own, tell_replaced
+from corral.api.cli.replacing import digest_of, remember_own, require_own, tell_replaced
 from corral.api.cli.session import Session
 from corral.core.conversion.results import converted_name
 from corral.core.errors import InvalidOption
@@ -75,11 +75,13 @@ def convert(
         convert_progress(model) as show,
     ):
         source = parse_name(model)
-        target = converted_name(source, to) if name is None else parse_name(name)
+        default = converted_name(source, to)
+        target = default if name is None else parse_name(name)
         if name is None:
-            require_own(corral, source, target, f"corral convert {model} --to {to} --name")
+            require_own(corral, source, default, "adding --name")
         before = digest_of(corral, target)
         record = corral.convert(model, to, name=name, parameters=_values(parameters), on_progress=show)
+        remember_own(source, default, record)
     if as_json:
         print_record(record)
     else:

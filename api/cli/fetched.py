@@ -1,4 +1,7 @@
-"""Remembers which model was made from a reference or path, so that ``corral run`` fetches or imports it only once."""
+"""Remembers which model was made from a reference, a path or another model.
+
+So ``corral run`` fetches or imports it only once, and commands know what they have made themselves.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class FetchedModels:
-    """``$XDG_CACHE_HOME/corral/references.json``. Losing it only costs another pull. Never raises."""
+    """``$XDG_CACHE_HOME/corral/references.json``. Losing it only costs another pull, or a question. Never raises."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         cache = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")

@@ -11,7 +11,7 @@ from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo, human_bytes, print_record
 from corral.api.cli.parameters import Checked, ModelText, NewName
 from corral.api.cli.progress import transfer_progress
-from corral.api.cli.replacing import digest_of, require_own, tell_replaced
+from corral.api.cli.replacing import digest_of, remember_own, require_own, tell_replaced
 from corral.api.cli.session import Session
 from corral.core.conversion.results import quantized_name
 from corral.core.errors import InvalidRequest
@@ -66,13 +66,15 @@ def quantize(
     """
     with session.library() as corral, suggesting(model, lambda: names_in(corral)), transfer_progress() as show:
         source = parse_name(model)
-        target = quantized_name(source, type) if name is None else parse_name(name)
+        default = quantized_name(source, type)
+        target = default if name is None else parse_name(name)
         if name is None:
-            require_own(corral, source, target, f"corral quantize {model} {type}")
+            require_own(corral, source, default, "adding")
         before = digest_of(corral, target)
         record = corral.quantize(
             model, type, name=name, requantize=requantize, importance_matrix=importance_matrix, on_progress=show
         )
+        remember_own(source, default, record)
     if as_json:
         print_record(record)
     else:

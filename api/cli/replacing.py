@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
+from corral.api.cli.fetched import FetchedModels
 from corral.api.cli.output import echo
 from corral.api.library import Corral
 from corral.core.errors import Conflict, CorralError
@@ -12,7 +13,7 @@ from corral.core.models.digests import Digest, short_digest
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName
 
-__all__ = ("digest_in", "digest_of", "holder", "require_own", "taken", "tell_replaced")
+__all__ = ("digest_in", "digest_of", "holder", "remember_own", "require_own", "taken", "tell_replaced")
 
 
 def holder(corral: Corral, name: ModelName) -> StoredModel | None:
@@ -29,24 +30,38 @@ def digest_of(corral: Corral, name: ModelName) -> Digest | None:
     return None if found is None else found.digest
 
 
-def taken(record: StoredModel, command: str) -> Conflict:
-    """The error for a result that would by default get the name of another model; `command` is its command, up to where
-    a name follows."""
+def taken(record: StoredModel, naming: str) -> Conflict:
+    """The error for a result that would by default get the name of another model; `naming` is what gives it another
+    name, up to where that follows: a command, or ``adding --name``."""
     return Conflict(
         f"the store already has another model called {record.name.short}",
-        f"{command} NAME gives this one another name; {command} {record.name.short} replaces that model",
+        f"{naming} NAME gives this one another name; {naming} {record.name.short} replaces that model",
     )
 
 
-def require_own(corral: Corral, source: ModelName, default: ModelName, command: str) -> None:
+def require_own(corral: Corral, source: ModelName, default: ModelName, naming: str) -> None:
     """For a result without a name of its own, made from the weights of `source`. Raises `Conflict`, as `taken`, if a
-    model that was not made from them has the name that it gets by default."""
+    model has the name that it gets by default, and neither was made from them nor is what `remember_own` remembers,
+    which was made from weights that `source` had before."""
     before, original = holder(corral, default), holder(corral, source)
     if before is None or original is None or original.weights is None:
         return
     own = {file.digest for file in before.files_of("weights")}
-    if original.weights.digest not in {before.converted_from, *own}:
-        raise taken(before, command)
+    if original.weights.digest in {before.converted_from, *own}:
+        return
+    if FetchedModels().find(_made(source, default), {before.name.short: before.digest}) is None:
+        raise taken(before, naming)
+
+
+def remember_own(source: ModelName, default: ModelName, record: StoredModel) -> None:
+    """Records that `record` was made from `source`, if it has the name that such a result gets by default. It may then
+    be made anew when `source` has other weights."""
+    if record.name.short.lower() == default.short.lower():
+        FetchedModels().remember(_made(source, default), record.name.short, record.digest)
+
+
+def _made(source: ModelName, default: ModelName) -> str:
+    return f"{default.short.lower()} from {source.short.lower()}"
 
 
 def digest_in(models: Mapping[str, str], name: str) -> str | None:

@@ -141,8 +141,8 @@ class LocalBlobs(Protocol):
     async def adopt(self, file: Path, *, on_stored: OnStored = ignore_digest) -> BlobInfo:
         """Add a file to the store by reflink, else hard link, else copy. The file itself is left untouched.
 
-        `on_stored` gets the digest as soon as the store has the blob, also if the call is cancelled and returns
-        nothing: nobody else could delete what no manifest will name.
+        Once the blob is in the store, `on_stored` gets its digest before the call ends, also if the call then fails or
+        is cancelled and returns nothing: nobody else could delete what no manifest will name.
 
         A hard-linked blob is hashed again if its size, mtime or inode no longer match what was recorded, and
         `stat` returns None if its content has changed. Raises `StorageError`, `OutOfSpace`.

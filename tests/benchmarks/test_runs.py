@@ -84,13 +84,15 @@ def test_every_case_runs() -> None:
     assert set(found) == set(CASES)
     assert found["conversation"].tokens == 6 * 4
     assert found["chats"].tokens == 10 * 3 * 2
-    assert found["growth"].tokens == 4 * 2 + 2
+    assert found["growth"].tokens == 256 + 2
     assert found["restart"].late_ttft_s is not None
     assert found["one"].memory_bytes == found["one"].largest_bytes
 
 
-def test_a_model_is_loaded_anew_before_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is unloaded in every round, and the first stream runs when the others come."""
+@pytest.mark.parametrize(("tokens", "others"), [(1, 1), (32, 32), (512, 256)])
+def test_a_model_is_loaded_anew_before_it_grows(monkeypatch: pytest.MonkeyPatch, tokens: int, others: int) -> None:
+    """It is unloaded in every round, and the first stream runs when the others come, however long answers shall be: its
+    gaps are measured."""
     asked: list[str] = []
     first: list[Exchange] = []
 
@@ -109,10 +111,11 @@ def test_a_model_is_loaded_anew_before_it_grows(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("benchmarks.growth.send", noted)
     monkeypatch.setattr("benchmarks.growth.unload", unloaded)
-    asyncio.run(measure([_target("A")], ["growth"], streams=3, tokens=32, rounds=2))
-    long, short = asked[1], "4 words, 32 tokens"
+    measured = asyncio.run(measure([_target("A")], ["growth"], streams=3, tokens=tokens, rounds=2))
+    assert all(math.isfinite(found.gap_worst_s) for found in measured["growth"]["A"])
+    long, short = asked[1], f"4 words, {others} tokens"
     assert asked == ["unload", long, short, short] * 2
-    assert long.endswith(" words, 128 tokens")
+    assert long.endswith(" words, 256 tokens")
 
 
 def test_an_api_that_cannot_unload_is_told_apart() -> None:

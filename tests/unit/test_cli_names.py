@@ -173,7 +173,7 @@ def test_a_result_over_another_model(corral: Corral, tmp_path: Path, command: st
     refused = corral(*words)
     assert (refused.returncode, refused.stdout) == (1, ""), refused.stderr
     assert f"already has another model called {default}" in refused.stderr
-    assert f"{' '.join(('corral', *words, *name))} {default} replaces that model" in refused.stderr
+    assert f"{' '.join(('adding', *name))} {default} replaces that model" in refused.stderr
     assert corral("list").stdout == before
     replaced = corral(*words, *name, default)
     assert (replaced.returncode, f"to {default} (" in replaced.stdout) == (0, True), replaced.stderr
@@ -182,6 +182,25 @@ def test_a_result_over_another_model(corral: Corral, tmp_path: Path, command: st
     for more in ((), (*name, default)):
         again = corral(*words, *more)
         assert (again.returncode, again.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [("quantize", "m", "q8_0"), ("convert", "m", "--to", "quantize")])
+def test_a_result_is_made_anew_after_an_update(corral: Corral, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """What the command made under its default name is replaced when the model has other weights, and that is said; but
+    not if it is no longer what was made."""
+    pytest.importorskip("llama_cpp")
+    default = "m:q8_0" if words[0] == "quantize" else "m:quantize"
+    for seed in range(4):
+        corral("import", str(write_tiny_llama(tmp_path / f"{seed}.gguf", seed=seed)), "--name", f"v:{seed}")
+    for seed in range(2):
+        corral("cp", f"v:{seed}", "m")
+        ended = corral(*words)
+        assert (ended.returncode, f"to {default} (" in ended.stdout) == (0, True), ended.stderr
+        assert ended.stderr.startswith(f"replaced the model that was called {default} (ID ") == (seed == 1)
+    corral("cp", "v:2", default)
+    corral("cp", "v:3", "m")
+    refused = corral(*words)
+    assert (refused.returncode, "another model called" in refused.stderr) == (1, True), refused.stderr
 
 
 def test_names_that_are_given_replace(corral: Corral, tmp_path: Path) -> None:

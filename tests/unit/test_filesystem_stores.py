@@ -554,6 +554,26 @@ def test_an_import_that_is_cancelled_at_its_end(
     asyncio.run(scenario())
 
 
+def test_an_adoption_that_fails_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked for it is told of the blob that is in the store."""
+
+    def fail(folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def scenario() -> None:
+        file = tmp_path / "weights.bin"
+        file.write_bytes(b"weights")
+        blobs = FilesystemBlobs(tmp_path / "models")
+        monkeypatch.setattr("corral.adapters.stores.filesystem.sync_folder", fail)
+        told: list[Digest] = []
+        with pytest.raises(StorageError):
+            await blobs.adopt(file, on_stored=told.append)
+        assert told == [digest_of(b"weights")]
+        assert await blobs.stat(told[0]) is not None
+
+    asyncio.run(scenario())
+
+
 def test_a_cancelled_adoption_leaves_nothing(tmp_path: Path) -> None:
     """Cancelling while a big file is hashed takes effect at once, and leaves no lock, link or scratch file."""
     file = tmp_path / "big"
