@@ -11,10 +11,11 @@ from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo, human_bytes, plain, print_json, print_record, print_table
 from corral.api.cli.parameters import ModelText, NewName, ParameterAssignment, Registered, wrong_value_of
 from corral.api.cli.progress import convert_progress
-from corral.api.cli.replacing import digest_of, remember_own, require_own, tell_replaced
+from corral.api.cli.replacing import make_from, tell_replaced
 from corral.api.cli.session import Session
 from corral.core.conversion.results import converted_name
 from corral.core.errors import InvalidOption
+from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
 from corral.plugins.assembly import CONVERTERS
 
@@ -75,13 +76,11 @@ def convert(
         convert_progress(model) as show,
     ):
         source = parse_name(model)
-        default = converted_name(source, to)
-        target = default if name is None else parse_name(name)
-        if name is None:
-            require_own(corral, source, default, "adding --name")
-        before = digest_of(corral, target)
-        record = corral.convert(model, to, name=name, parameters=_values(parameters), on_progress=show)
-        remember_own(source, default, record)
+
+        def make() -> StoredModel:
+            return corral.convert(model, to, name=name, parameters=_values(parameters), on_progress=show)
+
+        record, before = make_from(corral, source, name, converted_name(source, to), "adding --name", make)
     if as_json:
         print_record(record)
     else:

@@ -11,10 +11,11 @@ from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo, human_bytes, print_record
 from corral.api.cli.parameters import Checked, ModelText, NewName
 from corral.api.cli.progress import transfer_progress
-from corral.api.cli.replacing import digest_of, remember_own, require_own, tell_replaced
+from corral.api.cli.replacing import make_from, tell_replaced
 from corral.api.cli.session import Session
 from corral.core.conversion.results import quantized_name
 from corral.core.errors import InvalidRequest
+from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
 from corral.core.models.quantization_types import QuantizationType, quantization_type
 
@@ -66,15 +67,13 @@ def quantize(
     """
     with session.library() as corral, suggesting(model, lambda: names_in(corral)), transfer_progress() as show:
         source = parse_name(model)
-        default = quantized_name(source, type)
-        target = default if name is None else parse_name(name)
-        if name is None:
-            require_own(corral, source, default, "adding")
-        before = digest_of(corral, target)
-        record = corral.quantize(
-            model, type, name=name, requantize=requantize, importance_matrix=importance_matrix, on_progress=show
-        )
-        remember_own(source, default, record)
+
+        def make() -> StoredModel:
+            return corral.quantize(
+                model, type, name=name, requantize=requantize, importance_matrix=importance_matrix, on_progress=show
+            )
+
+        record, before = make_from(corral, source, name, quantized_name(source, type), "adding", make)
     if as_json:
         print_record(record)
     else:

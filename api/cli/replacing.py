@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from corral.api.cli.fetched import FetchedModels
@@ -11,9 +11,9 @@ from corral.api.library import Corral
 from corral.core.errors import Conflict, CorralError
 from corral.core.models.digests import Digest, short_digest
 from corral.core.models.model import StoredModel
-from corral.core.models.names import ModelName
+from corral.core.models.names import ModelName, parse_name
 
-__all__ = ("digest_in", "digest_of", "holder", "remember_own", "require_own", "taken", "tell_replaced")
+__all__ = ("digest_in", "digest_of", "holder", "make_from", "taken", "tell_replaced")
 
 
 def holder(corral: Corral, name: ModelName) -> StoredModel | None:
@@ -39,25 +39,38 @@ def taken(record: StoredModel, naming: str) -> Conflict:
     )
 
 
-def require_own(corral: Corral, source: ModelName, default: ModelName, naming: str) -> None:
-    """For a result without a name of its own, made from the weights of `source`. Raises `Conflict`, as `taken`, if a
-    model has the name that it gets by default, and neither was made from them nor is what `remember_own` remembers,
-    which was made from weights that `source` had before."""
-    before, original = holder(corral, default), holder(corral, source)
-    if before is None or original is None or original.weights is None:
+def make_from(
+    corral: Corral,
+    source: ModelName,
+    name: str | None,
+    default: ModelName,
+    naming: str,
+    make: Callable[[], StoredModel],
+) -> tuple[StoredModel, Digest | None]:
+    """What `make` makes of `source`, and the digest that the model of its name had before, if there was one. With
+    `name` None it gets the name `default`; `naming` as in `taken`.
+
+    Raises `Conflict` if a model has that name already which was not made from the weights of `source`, nor by an
+    earlier call from weights that `source` had then.
+    """
+    before = holder(corral, default if name is None else parse_name(name))
+    if name is None and before is not None:
+        _require_own(corral, source, default, before, naming)
+    record = make()
+    if record.name.short.lower() == default.short.lower():
+        FetchedModels().remember(_made(source, default), record.name.short, record.digest)
+    return record, None if before is None else before.digest
+
+
+def _require_own(corral: Corral, source: ModelName, default: ModelName, before: StoredModel, naming: str) -> None:
+    original = holder(corral, source)
+    if original is None or original.weights is None:
         return
     own = {file.digest for file in before.files_of("weights")}
     if original.weights.digest in {before.converted_from, *own}:
         return
     if FetchedModels().find(_made(source, default), {before.name.short: before.digest}) is None:
         raise taken(before, naming)
-
-
-def remember_own(source: ModelName, default: ModelName, record: StoredModel) -> None:
-    """Records that `record` was made from `source`, if it has the name that such a result gets by default. It may then
-    be made anew when `source` has other weights."""
-    if record.name.short.lower() == default.short.lower():
-        FetchedModels().remember(_made(source, default), record.name.short, record.digest)
 
 
 def _made(source: ModelName, default: ModelName) -> str:
