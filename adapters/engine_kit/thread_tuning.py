@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 
 from corral.adapters.engine_kit.step_timing import StepTime
+from corral.adapters.engine_kit.thread_trials import MissingShare, ThreadTrial
 from corral.adapters.system.processors import IdleProcessors, runnable_threads
 
 __all__ = ("ThreadTuner",)
@@ -30,7 +31,6 @@ _LITTLE_SLOWER = 1.25
 """Fewer threads may be this much slower where a processor and more is wanted by others: their steps never stall."""
 _TOO_SLOW = 4.0
 _MISSING, _MUCH_MISSING = 0.3, 0.6  # if a step did not get so many processors, another process wants them
-_WINDOW_S = max(0.05, 16 * time.get_clock_info("process_time").resolution)
 _IDLE = 0.7
 _FIRST_LOOK_S, _LOOK_S = 0.1, 0.25
 _RETRY_S = 2.0
@@ -46,46 +46,6 @@ _PREFILL = -1  # stands for all prompt chunks, which are measured in seconds per
 
 def _median(seconds: list[float]) -> float:
     return sorted(seconds)[len(seconds) // 2]
-
-
-class _Share:
-    """How many processors' time is missing in the steps of the last moment, with one number of threads."""
-
-    def __init__(self) -> None:
-        self._wall_s = 0.0
-        self._missing_s = 0.0
-
-    def add(self, threads: int, took: StepTime) -> float | None:
-        """Return what is missing once the steps are long enough to tell; then it begins anew."""
-        if took.cpu_s is None:
-            return None
-        self._wall_s += took.wall_s
-        self._missing_s += threads * took.wall_s - took.cpu_s
-        if self._wall_s < _WINDOW_S:
-            return None
-        missing = self._missing_s / self._wall_s
-        self.forget()
-        return missing
-
-    def forget(self) -> None:
-        self._wall_s = self._missing_s = 0.0
-
-
-class _Trial:
-    """A trial of another number of threads, on steps of the same kind. `before`: their time until now.
-
-    `limit`: how many times as long they may take for the trial to succeed. `missing`: processors until now.
-    """
-
-    def __init__(self, kind: int, instead_of: int, before: float, limit: float, missing: float) -> None:
-        self.kind = kind
-        self.instead_of = instead_of
-        self.before = before
-        self.limit = limit
-        self.missing = missing
-        self.seconds: list[float] = []
-        self.wall_s = 0.0
-        self.others = 0
 
 
 class ThreadTuner:
@@ -116,11 +76,11 @@ class ThreadTuner:
         self._usual: dict[int, float] = {}
         self._recent: dict[int, list[float]] = {}
         self._last: deque[tuple[int, float]] = deque(maxlen=_STEPS_BEFORE)
-        self._share = _Share()
+        self._share = MissingShare()
         self._missing: float | None = None
         self._wanted = False  # by others in the last moment: if little is missing, one moment is no sign
         self._refused: float = 0.0  # what was missing when fewer threads turned out slower
-        self._trial: _Trial | None = None
+        self._trial: ThreadTrial | None = None
         self._up_s, self._down_s = _LOOK_S, _RETRY_S  # the pause after the next trial that fails
         self._next_up = 0.0
         self._next_down = 0.0
@@ -193,6 +153,19 @@ class ThreadTuner:
             slow = now if expected is not None and now > expected * limit else None
         return self._record(tokens, took.wall_s, took, slow)
 
+    def interrupted(self, took: StepTime) -> int:
+        """A computation was given up after `took`, since its threads lacked processors: there are fewer now, without a
+        trial. Return their number.
+        """
+        missing = self.threads * took.wall_s - (took.cpu_s or 0.0)
+        self._missing = missing / max(took.wall_s, 1e-9)
+        if self._trying_more:
+            self._pause_trying_more()
+        self._trial = None
+        self._harmless = False
+        self._set(max(1, min(self.threads - 1, int(self.threads - self._missing))))
+        return self.threads
+
     @property
     def _trying_more(self) -> bool:
         return self._trial is not None and self._trial.instead_of < self.threads
@@ -249,7 +222,7 @@ class ThreadTuner:
             self._try(kind, min(self._most, self.threads + round(idle)), before, _FASTER)
 
     def _try(self, kind: int, threads: int, before: float, limit: float) -> None:
-        self._trial = _Trial(kind, self.threads, before, limit, self._missing or 0.0)
+        self._trial = ThreadTrial(kind, self.threads, before, limit, self._missing or 0.0)
         self._set(threads)
 
     def _set(self, threads: int) -> None:
@@ -262,7 +235,7 @@ class ThreadTuner:
         self._recent.clear()
         self._last.clear()
 
-    def _judge(self, trial: _Trial, kind: int, seconds: float, took: StepTime, missing: float | None) -> None:
+    def _judge(self, trial: ThreadTrial, kind: int, seconds: float, took: StepTime, missing: float | None) -> None:
         went_up = self._trying_more
         hopeless = went_up and missing is not None and missing > _MISSING
         if kind != trial.kind and not hopeless:
@@ -288,8 +261,7 @@ class ThreadTuner:
             return
         self._set(trial.instead_of)
         if went_up:
-            self._next_up = self._clock() + (self._up_s if self._says_idle else max(self._up_s, _RETRY_S))
-            self._up_s = min(self._up_s * 2, _LONGEST_RETRY_S)
+            self._pause_trying_more()
             return
         self._refused = trial.missing
         self._next_down = self._clock() + self._down_s
@@ -297,3 +269,7 @@ class ThreadTuner:
         if self.threads == self._most and kind != _PREFILL:
             # Slower with any number of threads: the machine itself has become slower.
             self._usual[kind] = trial.before
+
+    def _pause_trying_more(self) -> None:
+        self._next_up = self._clock() + (self._up_s if self._says_idle else max(self._up_s, _RETRY_S))
+        self._up_s = min(self._up_s * 2, _LONGEST_RETRY_S)

@@ -9,6 +9,7 @@ import pytest
 
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.exactness import Exactness
+from corral.adapters.engines.llama_cpp.interrupting import INTERRUPTED
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
@@ -20,7 +21,7 @@ from corral.core.errors import EngineError
 
 class Memory:
     """Stands for llama.cpp's context: `held` are the tokens of each stream, `decoded` the size and stream of each call,
-    which takes `seconds` per token and a tenth of a second."""
+    which takes `seconds` per token and a tenth of a second. The next pieces return `codes`, the last first."""
 
     cells = 100
     batch = 64
@@ -31,6 +32,7 @@ class Memory:
         self.seconds = 0.001
         self.fixed_s = 0.0
         self.code = 0
+        self.codes: list[int] = []
         self.now = 0.0
 
     def decode(self, batch: Batch) -> int:
@@ -43,6 +45,9 @@ class Memory:
             held.extend(int(token) for token in batch.tokens[:count])
             self.decoded.append((count, stream))
         return self.code
+
+    def decode_piece(self, batch: Batch) -> int:
+        return self.codes.pop() if self.codes else self.decode(batch)
 
     def trim(self, stream: int, length: int) -> bool:
         del self.held.setdefault(stream, [])[length:]
@@ -165,6 +170,16 @@ def test_what_need_not_be_settled(engine: Engine) -> None:
     engine.ended(5, 0, pending=-1)
     engine.ended(5, 0)
     assert engine.settle() == [None]
+
+
+def test_a_piece_that_was_interrupted_is_computed_again(engine: Engine) -> None:
+    """The answer settles as a whole, and pieces grow as usual afterwards."""
+    stream = engine.ended(10, 40)
+    engine.memory.codes = [INTERRUPTED, INTERRUPTED]
+    engine.settle()
+    assert stream.tokens == engine.memory.held[stream.index] == [*range(100, 150), 7]
+    assert stream.reusable == 51
+    assert engine.memory.decoded[-1][0] > 2
 
 
 def test_a_full_stream_is_not_exceeded(engine: Engine) -> None:

@@ -35,13 +35,23 @@ def test_a_quiet_machine_computes_half_a_second() -> None:
     assert one.budget(answering=True) == 64
 
 
+def test_beside_answers_a_piece_takes_a_fifth_of_a_second() -> None:
+    """What was measured of prompts bounds how long an answer waits for those of others."""
+    clock = Clock()
+    one, _ = pace(clock)
+    for _ in range(30):
+        prefill(one, clock, 64, 220.0, 2.0)
+    assert 43 <= one.budget(answering=True) <= 45
+
+
 def test_a_slow_model_keeps_its_least_piece_on_a_quiet_machine() -> None:
-    """Rates that are low because the model is large do not shrink the pieces."""
+    """Rates that are low because the model is large shrink the pieces beside answers to half, and no others."""
     clock = Clock()
     one, _ = pace(clock)
     for _ in range(30):
         prefill(one, clock, 64, 10.0, 2.0)
-    assert one.budget(answering=False) == one.budget(answering=True) == 64
+    assert one.budget(answering=False) == 64
+    assert one.budget(answering=True) == 32
 
 
 def test_a_busy_machine_computes_short_pieces() -> None:

@@ -326,3 +326,30 @@ def test_a_gpu_is_no_busy_machine() -> None:
         assert tuner.next_threads() == 2
         tuner.record(1, StepTime(0.02, 0.001))
     assert not tuner.contended
+
+
+def test_fewer_threads_at_once_after_an_interruption() -> None:
+    """What was given up needs no trial: the next step has only the threads that had processors, at least one. All are
+    used again when the others have ended."""
+    machine = Machine(cpus=8)
+    tuner = machine.tuner()
+    decode(machine, tuner, 10)
+    machine.others = 3
+    assert tuner.interrupted(StepTime(0.1, 0.52)) == tuner.next_threads() == 5
+    assert tuner.contended
+    assert tuner.interrupted(StepTime(0.1, 0.05)) == 1
+    machine.others = 0
+    assert decode(machine, tuner, 100)[-1] == 8
+    assert not tuner.contended
+
+
+def test_an_interruption_ends_a_trial() -> None:
+    """More threads that were being tried are not kept."""
+    machine = Machine()
+    tuner = machine.tuner()
+    tuner.interrupted(StepTime(0.1, 0.1))
+    while decode(machine, tuner, 1) == [1]:
+        pass
+    assert tuner.threads == 2
+    assert tuner.interrupted(StepTime(0.1, 0.1)) == 1
+    assert decode(machine, tuner, 2) == [1, 1]

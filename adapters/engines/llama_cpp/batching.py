@@ -85,7 +85,7 @@ class Completions:
 
     def step(self, outputs: Outputs) -> None:
         self._computation.begin_step()
-        self._growing.step((*self._prefilling, *self._generating), self._waiting)
+        self._computation.charge(self._growing.step((*self._prefilling, *self._generating), self._waiting))
         self._admission.admit(answering=bool(self._generating))
         told = len(outputs)
         if self._generating:
@@ -126,7 +126,7 @@ class Completions:
     # ── Decode ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _decode(self, outputs: Outputs) -> None:
-        able = [sequence for sequence in self._generating if sequence.has_room(self._context.cells)]
+        able = [one for one in self._generating if one.has_room(self._context.cells_of(one.owned.index))]
         ready = [sequence for sequence in able if self._make_room(sequence, outputs)]
         if not ready:
             return
@@ -170,9 +170,11 @@ class Completions:
                     chunk = self._computation.next_chunk(sequence, budget)
                     if chunk == 0:
                         break
-                    self._computation.prompt(sequence, chunk)
-                    count = chunk
-                    budget -= chunk
+                    if self._computation.prompt(sequence, chunk):
+                        count = chunk
+                        budget -= chunk
+                    else:
+                        budget = min(budget, self._computation.budget(answering=bool(self._generating)))
             except EngineError as error:
                 self._fail(sequence, error, outputs)
                 continue

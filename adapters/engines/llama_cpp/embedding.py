@@ -11,6 +11,7 @@ import numpy.typing as npt
 from corral.adapters.engine_kit.step_timing import Stopwatch
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.growing import KEPT_S
+from corral.adapters.engines.llama_cpp.interrupting import INTERRUPTED
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.query_pairs import DividedPairs, TemplatePairs
@@ -160,7 +161,12 @@ class LlamaEmbedder:
         self._batch.fill_inputs(chosen, start)
         context.set_threads(self._tuner.next_threads())
         watch = Stopwatch()
-        code = context.decode(self._batch)
+        # What some kinds of memory had before the piece would be lost.
+        code = context.decode(self._batch) if start else context.decode_piece(self._batch)
+        if code == INTERRUPTED:
+            self._tuner.interrupted(watch.read())
+            job.computed = start
+            return
         total = sum(map(len, chosen))
         if code != 0:
             raise EngineError(f"llama.cpp could not compute {len(chosen)} inputs of {total} tokens (code {code})")

@@ -102,22 +102,27 @@ class ContextGrowth:
 
     # ── While requests run ────────────────────────────────────────────────────────────────────────────────────────
 
-    def step(self, running: Sequence[LlamaSequence], waiting: FairQueue[LlamaSequence]) -> None:
-        """Call before each step. They may get less than they need, or get it later."""
+    def step(self, running: Sequence[LlamaSequence], waiting: FairQueue[LlamaSequence]) -> float:
+        """Call before each step. They may get less than they need, or get it later. Returns for how many seconds states
+        were copied.
+        """
         first = islice(waiting, self._stream_needs.most)
         cells = max((sequence.cells_soon for sequence in (*running, *first)), default=1)
         needs = ContextSize(len(running) + len(waiting), cells)
         self._stream_needs.note(needs.streams)
         self._cell_needs.note(needs.cells)
-        if self._target is not None:
-            self._move_next()
-        elif self._creating is not None:
+        if self._target is None and self._creating is not None:
             if not self._creating.done:
                 self._creating.wait(self._hurry_s(running))
             if self._creating.done:
                 self._begin_moving()
-        elif self._clock_s() >= self._retry_at_s:
+        elif self._target is None and self._clock_s() >= self._retry_at_s:
             self._grow(needs)
+        if self._target is None:
+            return 0.0
+        began_s = self._clock_s()
+        self._move_next(running)
+        return self._clock_s() - began_s
 
     def wait(self, cells: int) -> OutOfMemory | None:
         """Call if no request can go on before a stream has so many cells. Waits a little, and returns None, or why
@@ -181,10 +186,13 @@ class ContextGrowth:
         # Running answers first: while they are in both contexts, a step computes twice.
         self._to_move = sorted(moving, key=lambda stream: (not stream.busy, -stream.last_used), reverse=True)
         self._target = target
-        self._move_next()
 
-    def _move_next(self) -> None:
-        """Move a stream that holds something, and all empty ones up to the next."""
+    def _move_next(self, running: Sequence[LlamaSequence] = ()) -> None:
+        """Move a stream that holds something, and all empty ones up to the next. An answer that cannot go on where it
+        is comes first.
+        """
+        stuck = [one.owned for one in running if not one.has_room(self._size.cells)]
+        self._to_move.sort(key=stuck.__contains__)
         moved = 0
         while self._to_move and not moved:
             moved += self._move(self._to_move.pop())
@@ -224,7 +232,7 @@ class ContextGrowth:
         if self._creating is not None:
             if self._creating.done:
                 self._begin_moving()
-            return _WAIT_S
+            return _WAIT_S if self._target is None else 0.0
         due = [
             wait_s
             for wait_s in (

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
+from corral.adapters.engines.llama_cpp.interrupting import Interrupter
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize, NativeContext
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
@@ -37,6 +38,7 @@ class LlamaContext:
         self.portable = False
         self.pair_rows = False
         self.params = params
+        self._interrupter = Interrupter()
         self._native = self.another(size)
         self._next: NativeContext | None = None
         self._moved: set[int] = set()
@@ -70,6 +72,10 @@ class LlamaContext:
         """How many tokens a stream has room for now."""
         return min(self.num_ctx, self.size.cells)
 
+    def cells_of(self, stream: int) -> int:
+        """How many tokens this stream has room for now: others may have another size while streams are moved."""
+        return min(self.num_ctx, self._place(stream).size.cells)
+
     # ── Decode ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def decode(self, batch: Batch) -> int:
@@ -82,6 +88,11 @@ class LlamaContext:
             self._last, self._rows = self._place(streams[0]), {}
             return self._last.decode(batch.native)
         return self._decode_both(batch, streams, moved)
+
+    def decode_piece(self, batch: Batch) -> int:
+        """As `decode`, for a piece of a prompt. It returns `INTERRUPTED` if its threads lack processors."""
+        with self._interrupter.watch(self.threads):
+            return self.decode(batch)
 
     def _decode_both(self, batch: Batch, streams: Sequence[int], moved: Sequence[bool]) -> int:
         self._rows = {}
@@ -173,7 +184,7 @@ class LlamaContext:
     def another(self, size: ContextSize) -> NativeContext:
         """A context of another size, for `begin_moving`. In any thread. Raises `OutOfMemory`."""
         model = self.model
-        return NativeContext(
+        native = NativeContext(
             model.handle,
             self.params,
             size,
@@ -181,6 +192,8 @@ class LlamaContext:
             threads=self.threads,
             adapters=model.adapters,
         )
+        self._interrupter.install(native.handle)
+        return native
 
     def begin_moving(self, native: NativeContext) -> None:
         """From now on, streams that it alone has are there, and others once they are moved. Must be `portable`."""
@@ -212,3 +225,4 @@ class LlamaContext:
     def close(self) -> None:
         for native in filter(None, (self._native, self._next)):
             native.close()
+        self._interrupter.close()

@@ -13,7 +13,8 @@ __all__ = ("PrefillPace",)
 _STEP_GOAL_S = 0.5
 """A step that only prefills takes about this long, so that cancelling is quick."""
 _GAP_S = 0.2
-"""The time for prompts between two tokens of an answer while other processes want the processors."""
+"""The time for prompts between two tokens of an answer. On a quiet machine, half of the largest piece may take longer:
+a large model would compute prompts too slowly otherwise."""
 _WORTH_TIMING = 16
 """Pieces with at least this many tokens show how fast prompts are computed."""
 _STALE_S = 1.0
@@ -51,13 +52,14 @@ class PrefillPace:
         return self._contended_rate if self._tuner.contended else self._quiet_rate
 
     def budget(self, *, answering: bool) -> int:
-        """The largest number of prompt tokens in this step: few while an answer is being generated, fewer while other
-        processes want the processors.
-        """
+        """The largest number of prompt tokens in this step: few while an answer is being generated."""
         if self._tuner.contended:
             goal_s, most = (_GAP_S, self._beside_answers) if answering else (_STEP_GOAL_S, self._largest)
             return int(min(most, max(self._fewest, self._contended_rate * goal_s)))
-        if answering or self._last_s is None or self._clock() - self._last_s > _STALE_S:
+        if answering:
+            fewest = max(self._fewest, self._beside_answers // 2)
+            return int(min(self._beside_answers, max(fewest, self._quiet_rate * _GAP_S)))
+        if self._last_s is None or self._clock() - self._last_s > _STALE_S:
             return self._beside_answers
         return int(min(self._largest, max(self._beside_answers, self._quiet_rate * _STEP_GOAL_S)))
 

@@ -58,7 +58,9 @@ class Settling:
         tail, stream.unsettled = stream.unsettled, []  # given up if it fails
         count = self._computation.chunk(len(tail), max(self._computation.fewest, int(self._piece)))
         began = self._clock()
-        self._computation.known(stream, tail[:count])
+        if not self._computation.known(stream, tail[:count]):
+            stream.unsettled, self._piece = tail, None
+            return 0.0
         took = max(self._clock() - began, 1e-9)
         stream.unsettled = tail[count:]
         self._piece = min(count * _PIECE_S / took, self._piece * _MOST_GROWTH)

@@ -9,6 +9,7 @@ from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.exactness import Exactness
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.guessing import Guessing
+from corral.adapters.engines.llama_cpp.interrupting import INTERRUPTED
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
 from corral.adapters.engines.llama_cpp.prefill_pace import PrefillPace
@@ -171,7 +172,7 @@ class Computation:
     @property
     def in_debt(self) -> bool:
         """Whether answers have waited for other work for as long as a step's budget takes."""
-        return self._debt >= self._max_prefill_tokens
+        return self._debt >= self._pace.budget(answering=True)
 
     def charge(self, took_s: float) -> None:
         """Count time that states were copied for as prompt tokens of this step and, if it has too few, of the next."""
@@ -179,7 +180,7 @@ class Computation:
 
     def begin_step(self) -> None:
         """Call at the beginning of a step."""
-        self._debt = max(0.0, self._debt - self._max_prefill_tokens)
+        self._debt = max(0.0, self._debt - self._pace.budget(answering=True))
 
     @property
     def smallest_chunk(self) -> int:
@@ -212,8 +213,10 @@ class Computation:
             return remaining
         return self.chunk(remaining, budget)
 
-    def prompt(self, sequence: LlamaSequence, count: int) -> None:
-        """Compute the next `count` cells, as `next_chunk` says; the last row has the logits. Raises `EngineError`."""
+    def prompt(self, sequence: LlamaSequence, count: int) -> bool:
+        """Compute the next `count` cells, as `next_chunk` says; the last row has the logits. False if it was
+        interrupted, and must be done again, with fewer threads. Raises `EngineError`.
+        """
         stream = sequence.owned
         start = len(stream.tokens)
         segment = sequence.cells.segment(start)
@@ -221,8 +224,7 @@ class Computation:
         keys = sequence.prompt[start : start + count]
         image = segment.image
         if image is None:
-            self._text(stream, sequence.cells.ids(start, start + count), keys, last=last)
-            return
+            return self._text(stream, sequence.cells.ids(start, start + count), keys, last=last)
         self._vectors.fill(image, start - segment.start, count, stream.position(segment.start), stream.index, last=last)
         self._context.set_threads(self._tuner.next_threads())
         watch = Stopwatch()
@@ -234,17 +236,25 @@ class Computation:
             raise
         if image.span != image.count and start == segment.start:
             stream.jumps.append(Jump(segment.start, image.count, image.span))
+        return True
 
-    def known(self, stream: CacheStream, tokens: list[int]) -> None:
-        """Compute tokens that follow in an idle stream, as part of a prompt. Raises `EngineError`."""
-        self._text(stream, tokens, tokens, last=False)
+    def known(self, stream: CacheStream, tokens: list[int]) -> bool:
+        """Compute tokens that follow in an idle stream, as part of a prompt. False if it was interrupted. Raises
+        `EngineError`.
+        """
+        return self._text(stream, tokens, tokens, last=False)
 
-    def _text(self, stream: CacheStream, tokens: list[int], keys: list[int], *, last: bool) -> None:
+    def _text(self, stream: CacheStream, tokens: list[int], keys: list[int], *, last: bool) -> bool:
         self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
         self._context.set_threads(self._tuner.next_threads())
         watch = Stopwatch()
-        code = self._context.decode(self._batch)
+        # What some kinds of memory had before the piece would be lost.
+        code = (self._context.decode_piece if self._streams.trimmable else self._context.decode)(self._batch)
+        if code == INTERRUPTED:
+            self._tuner.interrupted(watch.read())
+            return False
         self._prefilled(stream, keys, code, watch.read())
+        return True
 
     def _prefilled(self, stream: CacheStream, keys: list[int], code: int, took: StepTime) -> None:
         if code != 0:
