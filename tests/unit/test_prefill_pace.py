@@ -35,13 +35,13 @@ def test_a_quiet_machine_computes_half_a_second() -> None:
     assert one.budget(answering=True) == 64
 
 
-def test_beside_answers_a_piece_takes_a_fifth_of_a_second() -> None:
+def test_beside_answers_a_piece_takes_a_quarter_of_a_second() -> None:
     """What was measured of prompts bounds how long an answer waits for those of others."""
     clock = Clock()
     one, _ = pace(clock)
     for _ in range(30):
         prefill(one, clock, 64, 220.0, 2.0)
-    assert 43 <= one.budget(answering=True) <= 45
+    assert 54 <= one.budget(answering=True) <= 56
 
 
 def test_a_slow_model_keeps_its_least_piece_on_a_quiet_machine() -> None:

@@ -162,7 +162,7 @@ class LlamaEmbedder:
         context.set_threads(self._tuner.next_threads())
         watch = Stopwatch()
         # What some kinds of memory had before the piece would be lost.
-        code = context.decode(self._batch) if start else context.decode_piece(self._batch)
+        code = context.decode(self._batch) if start else context.decode_interruptibly(self._batch)
         if code == INTERRUPTED:
             self._tuner.interrupted(watch.read())
             job.computed = start

@@ -1,6 +1,6 @@
-"""Interrupts a piece of a prompt whose threads wait for processors that others have taken.
+"""Interrupts a computation whose threads wait for processors that others have taken.
 
-ggml's threads wait for each other at every operation, so a piece that begins with all of them beside another busy
+ggml's threads wait for each other at every operation, so a step that begins with all of them beside another busy
 process takes many times as long as with one thread, and what was measured before says nothing about it. So processor
 time is looked at while it is computed. What it had computed is lost: a tenth of a second instead of seconds.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import llama_cpp as C
 
 from corral.adapters.engine_kit.step_timing import Stopwatch
+from corral.adapters.engines.llama_cpp.native_log import expect_failure
 
 if sys.platform != "win32":
     import resource
@@ -63,12 +64,14 @@ class Interrupter:
             self._watched = _Watched(threads)
         if not self._wanted.is_set():
             self._wanted.set()
+        expect_failure(self._flag)
         try:
             yield
         finally:
             with self._lock:
                 self._watched = None
                 self._flag[0] = 0
+            expect_failure(None)
 
     def _run(self) -> None:
         while True:

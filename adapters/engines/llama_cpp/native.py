@@ -89,8 +89,10 @@ class LlamaContext:
             return self._last.decode(batch.native)
         return self._decode_both(batch, streams, moved)
 
-    def decode_piece(self, batch: Batch) -> int:
-        """As `decode`, for a piece of a prompt. It returns `INTERRUPTED` if its threads lack processors."""
+    def decode_interruptibly(self, batch: Batch) -> int:
+        """As `decode`, but `INTERRUPTED` if its threads lack processors. Of some streams, tokens may be in memory then:
+        they must be trimmed.
+        """
         with self._interrupter.watch(self.threads):
             return self.decode(batch)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import threading
 from collections import deque
 from typing import Any
 
 import llama_cpp as C
 
-__all__ = ("collect_image_log", "collect_log", "failure_reason", "forget_log")
+__all__ = ("collect_image_log", "collect_log", "expect_failure", "failure_reason", "forget_log")
 
 _log = logging.getLogger("corral.engines.llama_cpp")
 _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR}
 _recent: deque[str] = deque(maxlen=20)
 _last_level = logging.DEBUG
+_expected = threading.local()
 
 
 @C.llama_log_callback  # type: ignore[untyped-decorator]
@@ -24,10 +26,12 @@ def _on_log(level: int, text: bytes, _: Any) -> None:
         _last_level = _LEVELS.get(level, logging.DEBUG)
     line = text.decode("utf-8", "replace").rstrip()
     if line and line.strip("."):
-        if _last_level >= logging.WARNING:
+        stopped = getattr(_expected, "flag", None)
+        told_to = stopped is not None and bool(stopped[0])
+        if _last_level >= logging.WARNING and not told_to:
             _recent.append(line)
         # What llama.cpp calls information and warnings is for its developers; a failure is reported by its error.
-        _log.log(logging.DEBUG if _last_level <= logging.WARNING else _last_level, "%s", line)
+        _log.log(logging.DEBUG if told_to or _last_level <= logging.WARNING else _last_level, "%s", line)
 
 
 def collect_log() -> None:
@@ -40,6 +44,11 @@ def collect_image_log() -> None:
     from llama_cpp import mtmd_cpp
 
     mtmd_cpp.mtmd_helper_log_set(_on_log, ctypes.c_void_p(0))
+
+
+def expect_failure(flag: ctypes.Array[ctypes.c_ubyte] | None) -> None:
+    """From now on, what fails in this thread while `flag[0]` is set is no error: it was told to stop. None: nothing."""
+    _expected.flag = flag
 
 
 def forget_log() -> None:

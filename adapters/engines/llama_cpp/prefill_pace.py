@@ -12,9 +12,11 @@ __all__ = ("PrefillPace",)
 
 _STEP_GOAL_S = 0.5
 """A step that only prefills takes about this long, so that cancelling is quick."""
-_GAP_S = 0.2
-"""The time for prompts between two tokens of an answer. On a quiet machine, half of the largest piece may take longer:
-a large model would compute prompts too slowly otherwise."""
+_GAP_S = 0.25
+"""The time for prompts between two tokens of an answer. Half of the largest piece may take longer: a large model would
+compute prompts too slowly otherwise."""
+_CONTENDED_GAP_S = 0.2
+"""The same while other processes want the processors, where even a short piece may take several times as long."""
 _WORTH_TIMING = 16
 """Pieces with at least this many tokens show how fast prompts are computed."""
 _STALE_S = 1.0
@@ -54,7 +56,7 @@ class PrefillPace:
     def budget(self, *, answering: bool) -> int:
         """The largest number of prompt tokens in this step: few while an answer is being generated."""
         if self._tuner.contended:
-            goal_s, most = (_GAP_S, self._beside_answers) if answering else (_STEP_GOAL_S, self._largest)
+            goal_s, most = (_CONTENDED_GAP_S, self._beside_answers) if answering else (_STEP_GOAL_S, self._largest)
             return int(min(most, max(self._fewest, self._contended_rate * goal_s)))
         if answering:
             fewest = max(self._fewest, self._beside_answers // 2)

@@ -53,6 +53,8 @@ class Computation:
             tuner, fewest=self.fewest, beside_answers=self._max_prefill_tokens, largest=largest_chunk
         )
         self._debt = 0.0
+        # If what is in memory cannot be trimmed, an interruption would lose all of it.
+        self._decode = context.decode_interruptibly if streams.trimmable else context.decode
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -83,10 +85,7 @@ class Computation:
             rows += [(token, first + at, index) for at, token in enumerate((sequence.pending, *sequence.guess))]
         rows.sort(key=_row_order)
         self._batch.fill_rows(rows)
-        self._context.set_threads(self._tuner.next_threads())
-        watch = Stopwatch()
-        code = self._context.decode(self._batch)
-        took = watch.read()
+        code, took = self._decode_rows([*fillers, *(one.owned for one in ready)])
         for filler in fillers:
             self._context.trim(filler.index, filler.next_position)
         if code != 0:
@@ -101,6 +100,19 @@ class Computation:
         self._tuner.record(len(rows), took)
         if self._guessing is not None:
             self._guessing.learn(ready, took.wall_s)
+
+    def _decode_rows(self, streams: Sequence[CacheStream]) -> tuple[int, StepTime]:
+        """Decode the batch, which has rows of these streams; again with fewer threads if it is interrupted."""
+        while True:
+            self._context.set_threads(self._tuner.next_threads())
+            watch = Stopwatch()
+            code = self._decode(self._batch)
+            took = watch.read()
+            if code != INTERRUPTED:
+                return code, took
+            self._tuner.interrupted(took)
+            for stream in streams:
+                self._context.trim(stream.index, stream.next_position)
 
     def keep_chosen(self, sequence: LlamaSequence, rows: Sequence[int]) -> None:
         """Call when tokens have been chosen from the logits of these rows: what was computed for other guesses is
@@ -248,8 +260,7 @@ class Computation:
         self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
         self._context.set_threads(self._tuner.next_threads())
         watch = Stopwatch()
-        # What some kinds of memory had before the piece would be lost.
-        code = (self._context.decode_piece if self._streams.trimmable else self._context.decode)(self._batch)
+        code = self._decode(self._batch)
         if code == INTERRUPTED:
             self._tuner.interrupted(watch.read())
             return False
