@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
-from typing import Any
-
 import click
 
 from corral.api.cli.model_names import names_in, suggesting
@@ -17,6 +14,7 @@ from corral.core.conversion.results import converted_name
 from corral.core.errors import InvalidOption
 from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
+from corral.core.toml_values import toml_value
 from corral.plugins.assembly import CONVERTERS
 
 __all__ = ("convert",)
@@ -77,8 +75,10 @@ def convert(
     ):
         source = parse_name(model)
 
+        values = {key: toml_value(value) for key, value in parameters}
+
         def make() -> StoredModel:
-            return corral.convert(model, to, name=name, parameters=_values(parameters), on_progress=show)
+            return corral.convert(model, to, name=name, parameters=values, on_progress=show)
 
         record, before = make_from(corral, source, name, converted_name(source, to), "adding --name", make)
     if as_json:
@@ -110,14 +110,3 @@ def _list(session: Session, *, as_json: bool) -> None:
         if not converter.available:
             hint = f"; {converter.install_hint}" if converter.install_hint else ""
             echo(f"\n{converter.name}: {converter.reason}{hint}")
-
-
-def _values(assignments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """Parses values as TOML; a value that is not TOML is a string."""
-    values: dict[str, Any] = {}
-    for name, value in assignments:
-        try:
-            values[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[name] = value.strip()
-    return values

@@ -9,12 +9,12 @@ from corral.core.errors import (
     CorralError,
     EngineDied,
     EngineStalled,
-    InvalidOption,
+    MistypedOption,
     ModelNotFound,
     PromptTooLong,
-    ServerBusy,
 )
 from corral.core.scheduling.load_errors import LoadCrashed, LoadStalled
+from corral.core.scheduling.scheduler import SERVER_BUSY
 
 __all__ = ("PROMPT_TOO_LONG", "text_of")
 
@@ -41,7 +41,8 @@ _PREFIXES: Mapping[type[CorralError], str] = {
 }
 """Texts that clients know as well, and after which Ollama says what happened."""
 
-_MESSAGE_ALONE = (ModelNotFound, InvalidOption, ServerBusy)
+_OLLAMAS_ERRORS = (ModelNotFound, MistypedOption)
+_OLLAMAS_MESSAGES = frozenset({SERVER_BUSY})
 """Errors whose message is Ollama's own, so that no remedy is added to it."""
 
 
@@ -50,7 +51,7 @@ def text_of(error: CorralError) -> str:
     known = _nearest(_TEXTS, error)
     if known is not None:
         return known
-    alone = isinstance(error, _MESSAGE_ALONE) or not error.remedy
+    alone = isinstance(error, _OLLAMAS_ERRORS) or error.message in _OLLAMAS_MESSAGES or not error.remedy
     return (_nearest(_PREFIXES, error) or "") + (error.message if alone else f"{error.message}; {error.remedy}")
 
 

@@ -10,17 +10,21 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from litestar.types import Scope
 
 from corral.api.http.limit_headers import refusal_headers
+from corral.api.http.request_log import request_log
 from corral.core.access_errors import Forbidden, TooManyRequests, Unauthenticated
 from corral.core.errors import (
     Cancelled,
     Conflict,
     CorralError,
+    EngineError,
     EngineNotInstalled,
+    InvalidModelFile,
     InvalidOption,
     InvalidRequest,
     NotFound,
     ReadOnly,
     ServerBusy,
+    StorageError,
     Unsupported,
     UpstreamError,
 )
@@ -72,6 +76,9 @@ Headers = Iterable[tuple[bytes, bytes]]
 """The headers of a request, as ASGI has them: the names in lower case."""
 
 _LONGEST_TEXT = 4000
+
+_LOGGED = (InvalidOption, EngineError, InvalidModelFile, StorageError)
+"""Errors that say why a model was not loaded, or did not answer, and quote neither keys nor prompts."""
 
 
 class ApiError(Exception):
@@ -139,6 +146,8 @@ def dialects_of(request: Request[Any, Any, Any]) -> Dialects:
 
 
 def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    if isinstance(error, _LOGGED) and not isinstance(error, UpstreamError):  # which quotes another server
+        request_log(request.scope).error = error.message
     return _response(dialects_of(request).reply(*asked_of(request.scope), error), refusal_headers(error))
 
 

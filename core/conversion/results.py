@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from corral.core.choices import in_listed_case
 from corral.core.containment import contained
 from corral.core.error_translation import map_errors
 from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
@@ -39,7 +40,7 @@ def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[st
     if spec.parameters is None:
         return {}
     try:
-        typed = msgspec.convert(given, spec.parameters, strict=False)
+        typed = msgspec.convert(in_listed_case(given, spec.parameters), spec.parameters, strict=False)
     except msgspec.ValidationError as error:
         kinds = (f"{field.encode_name}: {type_name(field.type)}" for field in msgspec.structs.fields(spec.parameters))
         raise InvalidOption(f"parameters of the {spec.name} converter: {error}", "; ".join(kinds)) from error

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from corral.core.choices import choices_of, in_listed_case
 from corral.core.containment import contained
 from corral.core.errors import InvalidOption
+from corral.core.malformed import mistyped
 from corral.core.specs.engines import EngineSpec
 
 __all__ = ("fits", "ignored_load_options", "typed_load_options")
@@ -21,7 +23,8 @@ def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
     """The options as the engine's own Struct; None for an engine without options.
 
     Later layers override earlier ones, and null means "not given". Unknown names are skipped, because another engine
-    may know them. Raises `InvalidOption`.
+    may know them. Raises `InvalidOption` for a value that an option cannot have, and for options that contradict each
+    other, if the Struct says so: nothing has been loaded or unloaded then.
     """
     if spec.load_options is None:
         return None
@@ -29,9 +32,18 @@ def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
     given = (one for layer in layers for one in layer.items())
     merged = {name: value for name, value in given if value is not None and name in known}
     try:
-        return msgspec.convert(merged, spec.load_options, strict=False)
+        return msgspec.convert(in_listed_case(merged, spec.load_options), spec.load_options, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidOption(f"load options of the {spec.name} engine: {error}") from error
+        raise InvalidOption(
+            f"load options of the {spec.name} engine: {error}", _remedy(error, spec.load_options)
+        ) from error
+
+
+def _remedy(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> str | None:
+    if isinstance(error.__cause__, InvalidOption):  # of options that contradict each other
+        return error.__cause__.remedy
+    choices = choices_of(kind, mistyped(error).path.removeprefix("."))
+    return f"choose one of {', '.join(choices)}" if choices else None
 
 
 def ignored_load_options(spec: EngineSpec, wanted: Mapping[str, Any]) -> tuple[str, ...]:

@@ -30,12 +30,14 @@ from corral.core.scheduling.residents import Residents
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.scheduling.vocabularies import Vocabularies
 
-__all__ = ("ModelScheduler",)
+__all__ = ("SERVER_BUSY", "ModelScheduler")
 
 _log = logging.getLogger(__name__)
 
+SERVER_BUSY = "server busy, please try again.  maximum pending requests exceeded"
+"""Ollama's text, both spaces included."""
+
 _AUTO_MAX_LOADED = 3
-_BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's text, both spaces included
 
 
 class ModelScheduler:
@@ -113,7 +115,7 @@ class ModelScheduler:
         resident = self._residents.find(record, choice)
         owner = caller.principal.name
         if (resident is None or resident.full) and self._residents.waiting_of(owner) >= self._settings.max_queue:
-            raise ServerBusy(_BUSY, "wait for running requests to end, or raise max_queue")
+            raise ServerBusy(SERVER_BUSY, "wait for running requests to end, or raise max_queue")
         if resident is None:
             resident = self._start(record, choice, view.metadata)
             _log.debug("loading %s for %s", record.name.short, owner)

@@ -85,8 +85,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     those it allows, preferred first. `match` gets the model, its metadata, and the load options it would have: an
     instance of `load_options`, or None without. The metadata is None if there are no weights (an upstream) or no reader
     knows their format. `estimate` gets the same and returns bytes by device. `load_options` is a msgspec Struct type
-    whose fields all have defaults. `fits(loaded, wanted)` says whether a model loaded with one set of load options
-    serves another without a reload: see `options_fit`.
+    whose fields all have defaults; its ``__post_init__`` may refuse options that contradict each other with
+    `InvalidOption`, before anything is unloaded to make room. `fits(loaded, wanted)` says whether a model loaded with
+    one set of load options serves another without a reload: see `options_fit`.
 
     `vocabulary` is the import path of a function ``(LoadRequest, on_progress) -> Engine`` like `load`, for those who
     only tokenize: without reading the weights, it opens the tokenizer that the loaded model would have, with the same

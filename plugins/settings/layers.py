@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +11,14 @@ import msgspec
 from corral.core.errors import SettingsError
 from corral.plugins.settings.origins import origin_rows
 from corral.plugins.settings.schema import SECTIONS, ModelSettings, PluginsSettings, Settings, TopSettings
-from corral.plugins.settings.sections import SettingPath, decode_section, dotted, fault_of, refuse_unknown
+from corral.plugins.settings.sections import (
+    SettingPath,
+    decode_section,
+    dotted,
+    fault_of,
+    refuse_unknown,
+    section_fault,
+)
 
 __all__ = ("Layers", "Leaf")
 
@@ -90,17 +97,13 @@ class Layers:
     def _merge(
         self, engines: Mapping[str, type[msgspec.Struct] | None], kinds: Mapping[SettingPath, type[msgspec.Struct]]
     ) -> tuple[dict[str, Any], dict[SettingPath, str]]:
-        leaves: dict[SettingPath, Leaf] = {}
-        for layer in self._layers:
-            for path, leaf in layer.items():
-                for target in _expand(path, engines):
-                    if leaf.origin.startswith("OLLAMA_") and (fault := fault_of(target, leaf.value, kinds)):
-                        self._warn(f"{leaf.origin}={leaf.value!r} is ignored: {fault}")
-                        continue
-                    # A table replaces a value at its path, and a value replaces a whole table.
-                    for other in [known for known in leaves if known[: len(target)] == target]:
-                        del leaves[other]
-                    leaves[target] = leaf
+        given_up: set[SettingPath] = set()
+        leaves = self._leaves(engines, kinds, given_up)
+        while (found := _contradiction(leaves, kinds)) is not None:
+            path, fault = found
+            self._warn(f"{leaves[path].origin}={leaves[path].value!r} is ignored: {fault}")
+            given_up.add(path)
+            leaves = self._leaves(engines, kinds, given_up)
         tree: dict[str, Any] = {}
         for path, leaf in leaves.items():
             node = tree
@@ -111,6 +114,28 @@ class Layers:
             node[path[-1]] = leaf.value
         return tree, {path: leaf.origin for path, leaf in leaves.items()}
 
+    def _leaves(
+        self,
+        engines: Mapping[str, type[msgspec.Struct] | None],
+        kinds: Mapping[SettingPath, type[msgspec.Struct]],
+        given_up: Collection[SettingPath],
+    ) -> dict[SettingPath, Leaf]:
+        """The values that count, by path. What Ollama's variables say at the paths `given_up` does not."""
+        leaves: dict[SettingPath, Leaf] = {}
+        for layer in self._layers:
+            for path, leaf in layer.items():
+                for target in _expand(path, engines):
+                    if _is_ollamas(leaf) and target in given_up:
+                        continue
+                    if _is_ollamas(leaf) and (fault := fault_of(target, leaf.value, kinds)):
+                        self._warn(f"{leaf.origin}={leaf.value!r} is ignored: {fault}")
+                        continue
+                    # A table replaces a value at its path, and a value replaces a whole table.
+                    for other in [known for known in leaves if known[: len(target)] == target]:
+                        del leaves[other]
+                    leaves[target] = leaf
+        return leaves
+
     def _warn(self, message: str) -> None:
         """Logs a message once, however often the settings are decoded."""
         if message not in self._warned:
@@ -120,6 +145,30 @@ class Layers:
 
 class _NoSettings(msgspec.Struct, frozen=True):
     """The section of a spec that has no settings."""
+
+
+def _is_ollamas(leaf: Leaf) -> bool:
+    return leaf.origin.startswith("OLLAMA_")
+
+
+def _contradiction(
+    leaves: Mapping[SettingPath, Leaf], kinds: Mapping[SettingPath, type[msgspec.Struct]]
+) -> tuple[SettingPath, str] | None:
+    """A value of Ollama's variables that other settings of its section exclude, and why: as in Ollama, it gives way.
+
+    Of two such variables, that is the one which comes later in the table of variables: Ollama goes on without
+    OLLAMA_KV_CACHE_TYPE if OLLAMA_FLASH_ATTENTION excludes it.
+    """
+    for path in reversed([path for path, leaf in leaves.items() if _is_ollamas(leaf)]):
+        section, kind = path[:-1], kinds.get(path[:-1])
+        if kind is None:
+            continue
+        stated = {other[-1]: leaf.value for other, leaf in leaves.items() if other[:-1] == section}
+        rest = {name: value for name, value in stated.items() if name != path[-1]}
+        fault = section_fault(stated, kind)
+        if fault is not None and section_fault(rest, kind) is None:
+            return path, fault
+    return None
 
 
 def _expand(path: SettingPath, engines: Mapping[str, type[msgspec.Struct] | None]) -> Iterable[SettingPath]:

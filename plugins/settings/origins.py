@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 
 from corral.plugins.settings.schema import Origin
-from corral.plugins.settings.sections import SettingPath, dotted
+from corral.plugins.settings.sections import SettingPath, dotted, secret_fields
 from corral.plugins.settings.types import encode_setting_type
 
 __all__ = ("origin_rows",)
@@ -40,14 +39,4 @@ def _plain(value: Any) -> Any:
 def _shown(settings: msgspec.Struct, field: str) -> Any:
     """What ``corral config`` may print: a field with ``Meta(extra={"secret": True})`` only shows that it is set."""
     value = getattr(settings, field)
-    return "***" if value and field in _secrets(type(settings)) else value
-
-
-@cache
-def _secrets(kind: type[msgspec.Struct]) -> frozenset[str]:
-    hints = get_type_hints(kind, include_extras=True)
-    return frozenset(
-        field
-        for field in kind.__struct_fields__
-        if any((meta.extra or {}).get("secret") for meta in getattr(hints[field], "__metadata__", ()))
-    )
+    return "***" if value and field in secret_fields(type(settings)) else value

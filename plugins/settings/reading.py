@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.core.errors import SettingsError
+from corral.core.toml_values import toml_value
 from corral.plugins.settings.environment import read_environment
 from corral.plugins.settings.layers import Layers, Leaf
 from corral.plugins.settings.schema import default_config_path
@@ -50,14 +51,11 @@ def _parts(dotted: str) -> SettingPath:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """``PATH=VALUE`` of a ``--set`` flag; the value is TOML, or otherwise a text. Raises `SettingsError`."""
+    """``PATH=VALUE`` of a ``--set`` flag, the value as `toml_value` reads it. Raises `SettingsError`."""
     path, separator, value = text.partition("=")
     if not separator or not path.strip():
         raise SettingsError(f"--set {text!r} is not PATH=VALUE", "for example --set engines.llama-cpp.num_ctx=8192")
-    try:
-        return path.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return path.strip(), value.strip()
+    return path.strip(), toml_value(value)
 
 
 def _read_file(path: str, *, required: bool) -> dict[SettingPath, Leaf]:

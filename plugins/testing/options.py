@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from corral.core.choices import in_listed_case
 from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile
+from corral.core.toml_values import toml_value
 from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
 
@@ -82,7 +83,8 @@ def _load_options(spec: EngineSpec, stated: dict[str, Any]) -> dict[str, Any]:
         known = ", ".join(spec.load_options.__struct_fields__)
         raise pytest.UsageError(f"--corral-option {min(unknown)}: the load options of {spec.name} are {known}")
     try:
-        options: dict[str, Any] = msgspec.to_builtins(msgspec.convert(stated, spec.load_options))
+        listed = in_listed_case(stated, spec.load_options)
+        options: dict[str, Any] = msgspec.to_builtins(msgspec.convert(listed, spec.load_options))
     except msgspec.ValidationError as error:
         raise pytest.UsageError(f"--corral-option: {error}") from error
     return options
@@ -92,10 +94,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator:
         raise pytest.UsageError(f"--corral-option {text}: write KEY=VALUE")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
+    return key, toml_value(value)
 
 
 def _files(model: str | None) -> tuple[LocalFile, ...]:

@@ -128,6 +128,9 @@ def test_both_selectors_at_once_are_refused(typed: str) -> None:
     [
         (MistypedOption('option "top_k" must be of type integer'), 500, 'option "top_k" must be of type integer'),
         (InvalidOption('option "top_k" is out of range: 1e30'), 400, 'option "top_k" is out of range: 1e30'),
+        (InvalidOption("kv_cache_type q8_0 needs x", "use f16"), 400, "kv_cache_type q8_0 needs x; use f16"),
+        (MistypedOption("Ollama's text", "a remedy"), 500, "Ollama's text"),
+        (ServerBusy("too many breakers", "use the same"), 503, "too many breakers; use the same"),
         (ServerBusy("server busy, please try again.  maximum pending requests exceeded", "wait"), 503,
          "server busy, please try again.  maximum pending requests exceeded"),
         (Cancelled("gone"), 499, "request canceled"),

@@ -159,6 +159,21 @@ def test_one_line_is_logged_per_request_and_no_prompt(
     assert "secret" not in caplog.text
 
 
+def test_the_log_says_why_a_model_was_not_loaded(
+    start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, within: Callable[..., bool]
+) -> None:
+    """An option that is refused and a load that fails have their reason in the line, without the prompt."""
+    with caplog.at_level(logging.INFO, "corral.http"), start_server({"fail_on_load": "bad weights"}) as server:
+        body = {"model": MODEL, "prompt": "my secret"}
+        for options in ({}, {"top_k": 1 << 40}):
+            httpx.post(f"{server.url}/api/generate", json={**body, "options": options})
+        assert within(30, lambda: len(caplog.messages) == 2)
+    assert "error=" in caplog.messages[0]
+    assert "bad weights" in caplog.messages[0]
+    assert f'400 POST /api/generate model={MODEL} error=option "top_k" is out of range' in caplog.messages[1]
+    assert "secret" not in caplog.text
+
+
 def test_an_error_after_the_first_line_is_a_line(start_server: Callable[..., Any]) -> None:
     """Once the first line has been sent, an error comes as the last line, and no line says done."""
     with start_server({"answer": "a b c d e f g h", "fail_after": 4, "step_delay_s": 0.02}) as server:

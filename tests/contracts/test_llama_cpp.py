@@ -607,13 +607,11 @@ def test_the_memory_that_is_reported_counts_attention(weights: Path) -> None:
     assert reported[1] - reported[0] > 512 * 4 * 9 * (4096 - 2048)
 
 
-def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:
-    """A quantized KV cache turns flash attention on, and is refused without it."""
+def test_a_quantized_cache_turns_flash_attention_on(smollm2: Path) -> None:
+    """Nothing else computes with it."""
     engine = make(smollm2, kv_cache_type="q8_0")
     assert answer(engine, ask("The capital of France is"))[0].text.startswith(b" Paris")
     engine.close()
-    with pytest.raises(InvalidOption, match="flash attention"):
-        make(smollm2, kv_cache_type="q8_0", flash_attention=False)
 
 
 # ── Prefixes ──────────────────────────────────────────────────────────────────────────────────────────────────────

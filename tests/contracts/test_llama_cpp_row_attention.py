@@ -15,7 +15,6 @@ from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.guess_policy import GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guessing import Offer
 from corral.adapters.engines.llama_cpp.step_computation import Computation
-from corral.core.errors import InvalidOption
 from corral.core.requests.outputs import EngineEmbedded
 from corral.core.requests.prompts import TokensPart
 from corral.core.requests.requests import EmbedRequest
@@ -148,13 +147,6 @@ class AnyTokens:
 
     def close(self) -> None:
         pass
-
-
-@pytest.mark.parametrize("options", [{"flash_attention": False}, {"kv_cache_type": "f32"}])
-def test_what_excludes_it(shallow: Callable[[str], Path], options: dict[str, object]) -> None:
-    """Attention by row is flash attention with keys of at most 16 bits; anything else is refused with the remedy."""
-    with pytest.raises(InvalidOption, match="row_attention"):
-        make(shallow("Q4_1"), {"row_attention": True}, **options)
 
 
 def test_flash_attention_with_other_kernels_is_not_exact(shallow: Callable[[str], Path]) -> None:

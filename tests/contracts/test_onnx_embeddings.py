@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from corral.adapters.engines.onnx_embeddings.loader import devices, load
+from corral.adapters.engines.onnx_embeddings.spec import SPEC
 from corral.api.library import Corral
 from corral.core.errors import (
     CorralError,
@@ -27,6 +28,7 @@ from corral.core.requests.outputs import EngineEmbedded, EngineFailed
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import CompletionRequest, EmbedRequest
 from corral.core.requests.vectors import rows as rows_of
+from corral.core.scheduling.load_options import typed_load_options
 from corral.core.specs.engines import LoadRequest, LocalFile
 from tests.checkpoints.files import read_safetensors
 from tests.reference_models.bert import sentence_vectors
@@ -283,11 +285,17 @@ def test_broken_folders_are_told(changed: Callable[..., Path], files: dict[str, 
         make(changed(**files))
 
 
-@pytest.mark.parametrize("options", [{"num_ctx": 0}, {"provider": "abacus"}])
-def test_options_that_cannot_be_meant(minilm_int8: Path, options: dict[str, object]) -> None:
-    """A value out of range or an unknown provider is InvalidOption, which lists the valid ones."""
-    with pytest.raises(InvalidOption):
-        make(minilm_int8, **options)
+def test_a_provider_that_is_not_there(minilm_int8: Path) -> None:
+    """An unknown provider is InvalidOption, which lists those there are."""
+    with pytest.raises(InvalidOption) as caught:
+        make(minilm_int8, provider="abacus")
+    assert "CPU" in (caught.value.remedy or "")
+
+
+def test_a_length_that_cannot_be_meant() -> None:
+    """A context without a token is refused before anything is loaded."""
+    with pytest.raises(InvalidOption, match="num_ctx 0 is too small"):
+        typed_load_options(SPEC, {"num_ctx": 0})
 
 
 def test_pooling_and_length_are_as_the_files_say(changed: Callable[..., Path]) -> None:

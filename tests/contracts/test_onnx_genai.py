@@ -24,6 +24,7 @@ from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled
 from corral.core.requests.principal import Principal
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
+from corral.core.scheduling.load_options import typed_load_options
 from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.plugins.testing import StepEngineContract
 
@@ -641,13 +642,20 @@ def test_load_options(tiny: Path) -> None:
 
 
 def test_providers(tiny: Path) -> None:
-    """A provider that this build does not have is refused, with a list of those it has; provider options need a
-    provider."""
+    """A provider that this build does not have is refused, with a list of those it has; they are read in any case."""
     assert devices()[0].kind == "cpu"
-    for options in ({"provider": "cray"}, {"provider_options": {"device_id": "0"}}):
-        with pytest.raises(InvalidOption) as caught:
-            make(tiny, **options)
-        assert caught.value.remedy
+    with pytest.raises(InvalidOption) as caught:
+        make(tiny, provider="cray")
+    assert "cpu" in (caught.value.remedy or "")
+    make(tiny, provider="CPU").close()
+
+
+@pytest.mark.parametrize("provider", [None, "cpu", "CPU"])
+def test_provider_options_need_a_provider(provider: str | None) -> None:
+    """Without one, or for the CPU, they are refused before anything is loaded."""
+    with pytest.raises(InvalidOption, match="onnx-genai engine: provider_options") as caught:
+        typed_load_options(SPEC, {"provider": provider, "provider_options": {"device_id": "0"}})
+    assert caught.value.remedy == "set provider too"
 
 
 def test_a_config_that_names_a_missing_provider(tmp_path: Path) -> None:

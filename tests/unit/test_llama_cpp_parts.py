@@ -12,9 +12,11 @@ from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.memory_needs import compute_bytes
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
+from corral.core.errors import InvalidOption
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
+from corral.core.scheduling.load_options import typed_load_options
 
 GB = 1_000_000_000
 
@@ -142,13 +144,53 @@ def test_compute_buffers_are_estimated(
 
 
 @pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"kv_cache_type": "q8_0", "flash_attention": False}, {"kv_cache_type q8_0", "flash_attention is false"}),
+        ({"kv_cache_type": "Q4_0", "flash_attention": False}, {"kv_cache_type q4_0", "flash_attention is false"}),
+        ({"row_attention": True, "flash_attention": False}, {"row_attention", "flash_attention is false"}),
+        ({"row_attention": True, "kv_cache_type": "f32"}, {"row_attention", "kv_cache_type is f32"}),
+    ],
+)
+def test_options_that_contradict_each_other(options: dict[str, object], named: set[str]) -> None:
+    """They are refused without the weights, with both options and the remedy."""
+    with pytest.raises(InvalidOption, match="load options of the llama-cpp engine: ") as caught:
+        typed_load_options(SPEC, options)
+    assert all(one in caught.value.message for one in named)
+    assert "unset" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kv_cache_type": "q8_0"},
+        {"kv_cache_type": "q8_0", "flash_attention": True, "row_attention": True},
+        {"kv_cache_type": "f32", "flash_attention": False},
+        {"kv_cache_type": "bf16", "flash_attention": False},
+        {"row_attention": False, "flash_attention": False},
+    ],
+)
+def test_options_that_go_together(options: dict[str, object]) -> None:
+    """Only flash attention computes with a quantized cache, and row by row; without either, any combination is fine."""
+    assert typed_load_options(SPEC, options) == LlamaCppOptions(**options)  # type: ignore[arg-type]
+
+
+def test_types_are_read_in_any_case() -> None:
+    """So are those of `corral quantize`; an unknown one is refused with a list."""
+    options = typed_load_options(SPEC, {"kv_cache_type": "Q8_0", "reencode": "q4_k_m"})
+    assert options == LlamaCppOptions(kv_cache_type="q8_0", reencode="Q4_K_M")
+    with pytest.raises(InvalidOption, match=r"'q9'.*kv_cache_type") as caught:
+        typed_load_options(SPEC, {"kv_cache_type": "q9"})
+    assert caught.value.remedy == "choose one of f16, f32, bf16, q8_0, q5_1, q4_0"
+
+
+@pytest.mark.parametrize(
     ("options", "one_type", "gpu", "types", "by_row"),
     [
         ({}, False, False, ("f16", "f16"), False),
         ({"row_attention": True}, False, False, ("f16", "bf16"), True),
         ({"row_attention": True}, True, False, ("bf16", "bf16"), True),
         ({"row_attention": True}, False, True, ("f16", "f16"), False),
-        ({"row_attention": True, "flash_attention": False}, False, True, ("f16", "f16"), False),
         ({"flash_attention": True}, False, False, ("f16", "f16"), False),
         ({"flash_attention": True, "kv_cache_type": "bf16"}, False, False, ("bf16", "bf16"), True),
         ({"kv_cache_type": "q8_0"}, False, False, ("q8_0", "q8_0"), True),

@@ -32,6 +32,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     num_ctx: int = 4096
     size_bytes: int = 10
 
+    def __post_init__(self) -> None:
+        if self.num_ctx == self.size_bytes:
+            raise InvalidOption(f"num_ctx is size_bytes, {self.num_ctx}", "raise one of them")
+
 
 def spec(name: str = "toy", *, score: int = 10, module: str | None = None) -> EngineSpec:
     return EngineSpec(
@@ -296,6 +300,21 @@ def test_load_options_are_checked() -> None:
             await touch(scheduler, A, load_options={"num_ctx": "many"})
 
     scheduled(check)
+
+
+def test_load_options_that_contradict_each_other_unload_nothing() -> None:
+    """What the engine's options refuse by themselves is refused before an idle model is unloaded for a new load."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A)
+        for engine in (None, "toy"):
+            with pytest.raises(InvalidOption, match="toy engine: num_ctx is size_bytes, 9000") as caught:
+                await touch(scheduler, A, load_options={"num_ctx": 9000, "size_bytes": 9000}, engine=engine)
+            assert caught.value.remedy == "raise one of them"
+        assert runner.events == ["load a:latest"]
+        assert names(scheduler) == ["a"]
+
+    scheduled(check, memory=15)
 
 
 def test_load_options_that_the_engine_lacks() -> None:

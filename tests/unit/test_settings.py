@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from corral.core.errors import SettingsError
+from corral.core.errors import InvalidOption, SettingsError
 from corral.plugins.settings.environment import read_environment
 from corral.plugins.settings.reading import parse_assignment, read_layers
 from corral.plugins.settings.schema import Settings
@@ -27,6 +27,16 @@ class CacheOptions(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_type: Literal["f16", "q8_0"] = "f16"
 
 
+class TiedOptions(msgspec.Struct, frozen=True, kw_only=True):
+    num_ctx: int = 4096
+    flash_attention: bool | None = None
+    kv_cache_type: Literal["f16", "q4_0", "q8_0"] = "f16"
+
+    def __post_init__(self) -> None:
+        if self.flash_attention is False and self.kv_cache_type != "f16":
+            raise InvalidOption(f"kv_cache_type {self.kv_cache_type}, but flash_attention is false", "use f16")
+
+
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     root: str = "~/.ollama/models"
 
@@ -38,6 +48,7 @@ def decode(
     environment: Mapping[str, str] = {},
     flags: Mapping[str, Any] = {},
     complete: bool = True,
+    tied: bool = False,
 ) -> Settings:
     path = ""
     if folder is not None:
@@ -47,7 +58,9 @@ def decode(
     layers = read_layers(path, environment=environment, flags=flags)
     return layers.decode(
         {
-            "engines": {"llama-cpp": EngineOptions, "cached": CacheOptions, "plain": None},
+            "engines": {"llama-cpp": EngineOptions, "cached": CacheOptions, "plain": None}
+            if not tied
+            else {"llama-cpp": TiedOptions},
             "converters": {},
             "runners": {},
             "stores": {"filesystem": StoreOptions},
@@ -93,14 +106,21 @@ def test_layers_win_in_order(tmp_path: Path) -> None:
         ("[sheduler]\nmax_queue = 2", "unknown setting sheduler", "did you mean scheduler?"),
         ("[scheduler]\nqueue_max_length_of_all = 2", "unknown setting scheduler.queue_max_length_of_all", "there are"),
         ("[engines.plain]\nnum_ctx = 2", "unknown setting engines.plain.num_ctx", "this section has none"),
-        ('[engines.llama-cpp]\nnum_ctx = "2"', "engines.llama-cpp.num_ctx: Expected `int`, got `str`", None),
+        ('[engines.llama-cpp]\nnum_ctx = "2"', "engines.llama-cpp.num_ctx: Expected `int`, got `str` '2'", "a number"),
+        (
+            '[engines.llama-cpp]\nflash_attention = "yes"',
+            "engines.llama-cpp.flash_attention: Expected `bool | null`, got `str` 'yes'",
+            "write true or false, without quotes",
+        ),
+        ('[server]\norigins = "a"', "server.origins: Expected `array`, got `str` 'a'", "write a list"),
+        ("[cli]\napi_key = 5", "cli.api_key: Expected `str`, got `int`", None),
         ("[stores.filesystem]\nroot = 2", "stores.filesystem.root: Expected `str`, got `int`", None),
         ('[scheduler]\nkeep_alive = "soon"', "scheduler.keep_alive: time: invalid duration", None),
         ("[scheduler]\nkeep_alive = true", "scheduler.keep_alive: a duration must be", None),
-        ("[scheduler]\nmax_queue = -1", "scheduler.max_queue: Expected `int` >= 1", None),
+        ("[scheduler]\nmax_queue = -1", "scheduler.max_queue: Expected `int` >= 1, got -1", None),
         ('[server]\norigins = ["a", 2]', "server.origins[1]: Expected `str`, got `int`", None),
         ("[server]\nhost = 11434", "server.host: an address must be", None),
-        ('[log]\nlevel = "loud"', "log.level: Invalid enum value 'loud'", None),
+        ('[log]\nlevel = "loud"', "log.level: Invalid enum value 'loud'", "choose one of trace, debug"),
         ('[models."a:b"]\nengin = "x"', 'unknown setting models."a:b".engin', "engine"),
         ("scheduler = 3", "scheduler: Expected a table", None),
         ("store = 3", "store: Expected `str`", None),
@@ -267,6 +287,65 @@ def test_ollamas_cache_type_is_read_in_any_case() -> None:
     assert origin_of(settings, "engines.cached.kv_cache_type") == ("q8_0", "OLLAMA_KV_CACHE_TYPE")
 
 
+def test_choices_are_read_in_any_case(tmp_path: Path) -> None:
+    """Wherever they are set."""
+    settings = decode('[log]\nlevel = "Debug"', folder=tmp_path, environment={"CORRAL_KV_CACHE_TYPE": "Q8_0"})
+    assert settings.log.level == "debug"
+    assert origin_of(settings, "engines.cached.kv_cache_type") == ("q8_0", "CORRAL_KV_CACHE_TYPE")
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "options", "ignored"),
+    [
+        ("", {"OLLAMA_FLASH_ATTENTION": "0", "OLLAMA_KV_CACHE_TYPE": "q8_0"}, (False, "f16"), "OLLAMA_KV_CACHE_TYPE"),
+        ("", {"CORRAL_FLASH_ATTENTION": "0", "OLLAMA_KV_CACHE_TYPE": "q8_0"}, (False, "f16"), "OLLAMA_KV_CACHE_TYPE"),
+        ("", {"OLLAMA_FLASH_ATTENTION": "0", "CORRAL_KV_CACHE_TYPE": "q8_0"}, (None, "q8_0"), "OLLAMA_FLASH_ATTENTION"),
+        ("flash_attention = false", {"OLLAMA_KV_CACHE_TYPE": "q8_0"}, (False, "f16"), "OLLAMA_KV_CACHE_TYPE"),
+        ("kv_cache_type = 'q4_0'", {"OLLAMA_FLASH_ATTENTION": "0"}, (None, "q4_0"), "OLLAMA_FLASH_ATTENTION"),
+        ("", {"OLLAMA_FLASH_ATTENTION": "1", "OLLAMA_KV_CACHE_TYPE": "q8_0"}, (True, "q8_0"), None),
+        ("", {"OLLAMA_FLASH_ATTENTION": "0", "OLLAMA_KV_CACHE_TYPE": "f16"}, (False, "f16"), None),
+    ],
+)
+def test_ollamas_variables_give_way_to_what_excludes_them(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    file: str,
+    environment: Mapping[str, str],
+    options: tuple[bool | None, str],
+    ignored: str | None,
+) -> None:
+    """As in Ollama, a type of the KV cache that needs flash attention is ignored without it, with one warning; Corral's
+    own settings stay as they are."""
+    text = f"[engines.llama-cpp]\nnum_ctx = 5\n{file}"
+    with caplog.at_level(logging.WARNING):
+        settings = decode(text, folder=tmp_path, environment=environment, tied=True)
+    decoded = msgspec.convert(settings.engines["llama-cpp"], TiedOptions)
+    assert (decoded.flash_attention, decoded.kv_cache_type, decoded.num_ctx) == (*options, 5)
+    if ignored is None:
+        assert caplog.messages == []
+        return
+    [warning] = caplog.messages
+    assert warning.startswith(f"{ignored}=")
+    assert " is ignored: kv_cache_type " in warning
+
+
+def test_both_of_ollamas_variables_against_the_file(tmp_path: Path) -> None:
+    """What gives way leaves what the file says."""
+    environment = {"OLLAMA_FLASH_ATTENTION": "0", "OLLAMA_KV_CACHE_TYPE": "q8_0"}
+    text = "[engines.llama-cpp]\nkv_cache_type = 'q4_0'"
+    settings = decode(text, folder=tmp_path, environment=environment, tied=True)
+    assert settings.engines["llama-cpp"] == {"kv_cache_type": "q4_0"}
+
+
+def test_settings_that_contradict_each_other(tmp_path: Path) -> None:
+    """Those of Corral are refused, with where both were set and the remedy."""
+    text = "[engines.llama-cpp]\nkv_cache_type = 'q8_0'\nnum_ctx = 5"
+    with pytest.raises(SettingsError) as caught:
+        decode(text, folder=tmp_path, environment={"CORRAL_FLASH_ATTENTION": "0"}, tied=True)
+    assert caught.value.message == "engines.llama-cpp: kv_cache_type q8_0, but flash_attention is false"
+    assert caught.value.remedy == f"it was set by {tmp_path / 'config.toml'} and CORRAL_FLASH_ATTENTION; use f16"
+
+
 def test_a_wrong_value_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
     """Settings are decoded more than once when a server starts, but the warning is given once."""
     layers = read_layers("", environment={"OLLAMA_MAX_QUEUE": "0"})
@@ -317,10 +396,11 @@ def test_durations() -> None:
         ("engines.llama-cpp.num_ctx=8192", "engines.llama-cpp.num_ctx", 8192),
         ("server.origins=['a']", "server.origins", ["a"]),
         ("scheduler.keep_alive=10m", "scheduler.keep_alive", "10m"),
+        ("engines.llama-cpp.exact=True", "engines.llama-cpp.exact", True),
     ],
 )
 def test_assignments(text: str, path: str, value: object) -> None:
-    """A ``--set`` value is TOML if it is valid TOML, otherwise text."""
+    """A ``--set`` value is TOML if it is valid TOML, otherwise a truth value in another case, or text."""
     assert parse_assignment(text) == (path, value)
 
 

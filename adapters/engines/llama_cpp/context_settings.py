@@ -19,7 +19,7 @@ from corral.adapters.engines.llama_cpp.native_context import ContextParams, Cont
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
 from corral.adapters.system.memory import free_memory
-from corral.core.errors import InvalidOption, OutOfMemory
+from corral.core.errors import OutOfMemory
 
 __all__ = ("MAX_STREAMS", "ContextSettings")
 
@@ -37,7 +37,7 @@ _SHARE_OF_FREE = 4
 
 
 class ContextSettings:
-    """Raises `InvalidOption` if the options contradict each other.
+    """What follows from a model and its options, which do not contradict each other.
 
     `generates`: whether it answers requests. `most_streams`: how many may run at once. `num_ctx`: how many tokens one
     may have. `chunk`: how many tokens of a prompt are computed together. `one_rope`: the numbers do not depend on how
@@ -64,23 +64,11 @@ class ContextSettings:
 
     def _chosen_flash_attention(self) -> int:
         options = self._options
-        quantized = options.kv_cache_type not in ("f16", "f32", "bf16")
-        if quantized and options.flash_attention is False:
-            raise InvalidOption(
-                f"kv_cache_type {options.kv_cache_type} needs flash attention, which is disabled",
-                "use kv_cache_type f16, or leave flash_attention unset",
-            )
-        excluded = options.flash_attention is False or options.kv_cache_type == "f32"
-        if options.row_attention and excluded and not self._gpu:
-            raise InvalidOption(
-                "row_attention is computed by flash attention, with keys of at most 16 bits",
-                "use kv_cache_type f16, and leave flash_attention unset",
-            )
         if options.flash_attention is not None:
             return _FLASH_ON if options.flash_attention else _FLASH_OFF
         if self._gpu:
             return _FLASH_AUTO
-        return _FLASH_ON if quantized or options.row_attention else _FLASH_OFF
+        return _FLASH_ON if options.quantized_cache or options.row_attention else _FLASH_OFF
 
     @property
     def attends_by_row(self) -> bool:

@@ -16,6 +16,7 @@ from corral.adapters.engines.llama_cpp.memory_needs import (
     kv_bytes,
     projector_bytes,
 )
+from corral.core.errors import InvalidOption
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.quantization_types import QuantizationType
 from corral.core.specs.engines import EngineSpec, Match, options_fit
@@ -78,6 +79,29 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = "off"
     guess: Literal["off", "auto", "prompt", "draft"] = "auto"
 
+    def __post_init__(self) -> None:
+        """Raises `InvalidOption` for options that contradict each other, on every machine."""
+        if self.flash_attention is False and self.quantized_cache:
+            raise InvalidOption(
+                f"kv_cache_type {self.kv_cache_type} needs flash attention, but flash_attention is false",
+                "use kv_cache_type f16, or leave flash_attention unset",
+            )
+        if self.row_attention and self.flash_attention is False:
+            raise InvalidOption(
+                "row_attention needs flash attention, but flash_attention is false",
+                "leave flash_attention unset, or row_attention",
+            )
+        if self.row_attention and self.kv_cache_type == "f32":
+            raise InvalidOption(
+                "row_attention needs keys of at most 16 bits, but kv_cache_type is f32",
+                "use kv_cache_type f16, or leave row_attention unset",
+            )
+
+    @property
+    def quantized_cache(self) -> bool:
+        """Whether `kv_cache_type` is one that only flash attention computes with."""
+        return self.kv_cache_type not in ("f16", "f32", "bf16")
+
 
 def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:
     if metadata is None or model.weights is None:
@@ -111,7 +135,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
     streams = max(1, options.num_parallel or 1)
     embeds_only = metadata.pooling not in (None, "none")
     batch = max(LARGEST_BATCH, context) if embeds_only else batch_tokens(options.num_batch, streams)
-    by_row = options.row_attention or options.kv_cache_type not in ("f16", "f32", "bf16")
+    by_row = options.row_attention or options.quantized_cache
     compute = compute_bytes(
         num_ctx=context,
         batch=batch,

@@ -18,7 +18,7 @@ from corral.adapters.engines.onnx_embeddings.folder import open_folder
 from corral.adapters.engines.onnx_embeddings.session import EncoderSession
 from corral.adapters.engines.onnx_embeddings.spec import OnnxEmbeddingsOptions
 from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
-from corral.core.errors import EngineError, InvalidModelFile, InvalidOption, OutOfMemory
+from corral.core.errors import EngineError, InvalidModelFile, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.specs.engines import LoadRequest
@@ -47,8 +47,6 @@ class _Probe(Value, frozen=True, kw_only=True):
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbeddingsEngine:
     """Blocking. Raises `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`."""
     options = msgspec.convert(request.load_options, OnnxEmbeddingsOptions)
-    if options.num_ctx is not None and options.num_ctx < 1:
-        raise InvalidOption(f"num_ctx {options.num_ctx} is too small")
     folder = open_folder(request)
     tokenizer = EncoderTokenizer(folder.tokenizer, folder.vocabulary_size)
     limits = [limit for limit in (options.num_ctx, folder.max_tokens) if limit is not None]

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from corral.core.errors import InvalidOption
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
@@ -26,6 +27,11 @@ class OnnxEmbeddingsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     num_ctx: int | None = None
     num_thread: int = 0
     provider: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidOption` for a value that no model can have."""
+        if self.num_ctx is not None and self.num_ctx < 1:
+            raise InvalidOption(f"num_ctx {self.num_ctx} is too small", "use 1 or more, or leave num_ctx unset")
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: OnnxEmbeddingsOptions) -> Match:

@@ -47,13 +47,12 @@ class GenAiModel:
         self, folder: ModelFolder, *, threads: int, provider: str | None, provider_options: Mapping[str, str]
     ) -> None:
         """Raises `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`."""
+        provider = None if provider is None else provider.lower()
         if provider is not None and provider not in (found := _providers()):
             raise InvalidOption(
                 f"this ONNX Runtime has no execution provider {provider!r}",
                 f"it has {', '.join(found)}; other builds of onnxruntime-genai have others",
             )
-        if provider_options and provider in (None, "cpu"):
-            raise InvalidOption("provider_options need a provider other than cpu", "set provider too")
         try:
             config = og.Config(str(folder.path))
             if provider is not None:

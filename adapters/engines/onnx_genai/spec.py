@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.onnx.spec import CONVERTER
+from corral.core.errors import InvalidOption
 from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.engines import Derivation, EngineSpec, Match, options_fit
@@ -26,8 +27,8 @@ class OnnxGenaiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     `num_ctx`: most tokens of one request. `num_parallel`: requests worked on at once; None: the largest of 8, 4, 2, 1
     whose KV caches fit a quarter of free memory. `num_thread`: 0 is one per processor. `max_prefill_tokens`: most
     prompt tokens of a step while any answer is being generated; prompts are computed in pieces of this size.
-    `provider`: the execution provider (``cpu``, ``cuda``, ``dml``, ``webgpu``, ``openvino``, ``qnn``), None: what the
-    model's ``genai_config.json`` names. `provider_options` are handed to it as they are.
+    `provider`: the execution provider (``cpu``, ``cuda``, ``dml``, ``webgpu``, ``openvino``, ``qnn``), in
+    any case; None: what the model's ``genai_config.json`` names. `provider_options` are handed to it as they are.
     """
 
     num_ctx: int | None = None
@@ -36,6 +37,11 @@ class OnnxGenaiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_prefill_tokens: int = 64
     provider: str | None = None
     provider_options: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidOption` for options that contradict each other."""
+        if self.provider_options and (self.provider or "cpu").lower() == "cpu":
+            raise InvalidOption("provider_options need a provider other than cpu", "set provider too")
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: OnnxGenaiOptions) -> Match:
