@@ -10,6 +10,7 @@ ggml divides work by rows.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from corral.adapters.engine_kit.thread_trials import MissingShare, ThreadTrial
 from corral.adapters.system.processors import IdleProcessors, runnable_threads
 
 __all__ = ("ThreadTuner",)
+
+_log = logging.getLogger(__name__)
 
 _TRIAL_STEPS, _TRIAL_S = 3, 0.2  # what ends a trial
 _SLOWER = 1.35
@@ -163,7 +166,15 @@ class ThreadTuner:
             self._pause_trying_more()
         self._trial = None
         self._harmless = False
-        self._set(max(1, min(self.threads - 1, int(self.threads - self._missing))))
+        before = self.threads
+        self._set(max(1, min(before - 1, int(before - self._missing))))
+        _log.debug(
+            "interrupted after %.0f ms with %d threads, of which %.1f had no processor; now %d",
+            1000 * took.wall_s,
+            before,
+            self._missing,
+            self.threads,
+        )
         return self.threads
 
     @property

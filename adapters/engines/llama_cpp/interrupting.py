@@ -17,7 +17,7 @@ from typing import Any
 
 import llama_cpp as C
 
-from corral.adapters.engine_kit.step_timing import Stopwatch
+from corral.adapters.engine_kit.step_timing import StepTime, Stopwatch
 from corral.adapters.engines.llama_cpp.native_log import expect_failure
 
 if sys.platform != "win32":
@@ -30,6 +30,8 @@ INTERRUPTED = 2
 _LOOK_S = 0.03
 _MISSING_S = 0.06
 """So much processor time of others is more than what runs now and then on a quiet machine."""
+_LACKING = 0.4
+"""What must still be missing, in processors: a whole machine may have stood still for a moment."""
 
 
 class Interrupter:
@@ -104,10 +106,18 @@ class _Watched:
         self._threads = threads
         self._faults = _faults()
         self._watch = Stopwatch()
+        self._until_now = StepTime(0.0, 0.0)
+        self._lacked = False
 
     def lacks_processors(self) -> bool:
-        took = self._watch.read()
-        if took.cpu_s is None or self._threads * took.wall_s - took.cpu_s < _MISSING_S:
+        """Whether it does, and did when it was last asked."""
+        before, now = self._until_now, self._watch.read()
+        self._until_now = now
+        if before.cpu_s is None or now.cpu_s is None:
+            return False
+        lacked, wall_s = self._lacked, now.wall_s - before.wall_s
+        self._lacked = self._threads * wall_s - (now.cpu_s - before.cpu_s) > _LACKING * wall_s
+        if not (lacked and self._lacked and self._threads * now.wall_s - now.cpu_s >= _MISSING_S):
             return False
         return _faults() == self._faults  # otherwise it may have waited for the disk
 
