@@ -23,10 +23,10 @@ class Memory:
     """Stands for llama.cpp's context: `held` are the tokens of each stream, `decoded` the size and stream of each call,
     which takes `seconds` per token and a tenth of a second. The next pieces return `codes`, the last first."""
 
-    cells = 100
     batch = 64
 
     def __init__(self) -> None:
+        self.cells = dict.fromkeys(range(3), 100)
         self.held: dict[int, list[int]] = {}
         self.decoded: list[tuple[int, int]] = []
         self.seconds = 0.001
@@ -55,6 +55,9 @@ class Memory:
 
     def span(self, stream: int) -> tuple[int, int]:
         return (0, len(self.held.get(stream, [])) - 1)
+
+    def cells_of(self, stream: int) -> int:
+        return self.cells[stream]
 
     def set_threads(self, threads: int) -> None: ...
 
