@@ -1,13 +1,18 @@
-"""What a `ThreadTuner` notes: processor time that steps did not get, and the steps of a trial."""
+"""What a `ThreadTuner` notes: processor time that steps did not get, the steps of a trial, and interruptions."""
 
 from __future__ import annotations
 
+import math
 import time
 
 from corral.adapters.engine_kit.step_timing import StepTime
 
-__all__ = ("MissingShare", "ThreadTrial")
+__all__ = ("Interruptions", "MissingShare", "ThreadTrial")
 
+_RISE = 0.02
+_WORTH_IT = 0.6
+_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
+_FALSE_ALARM_S = 1.0
 _WINDOW_S = max(0.05, 16 * time.get_clock_info("process_time").resolution)
 
 
@@ -49,3 +54,31 @@ class ThreadTrial:
         self.seconds: list[float] = []
         self.wall_s = 0.0
         self.others = 0
+
+
+class Interruptions:
+    """How many processors may be missing in a step with all threads before it is begun again with fewer.
+
+    Some are always missing if processors differ in speed, or a quota halts the threads.
+    """
+
+    def __init__(self) -> None:
+        self._ordinary: float | None = None
+        self._pause_s = _PAUSE_S
+        self._next_s = -math.inf
+
+    def note(self, missing: float) -> None:
+        """Steps with all threads have ended, in which so many processors were missing."""
+        self._ordinary = missing if self._ordinary is None else min(missing, self._ordinary + _RISE)
+
+    def tolerated(self, now_s: float, refused: float) -> float | None:
+        """None: any number. `refused`: what was missing when fewer threads were slower nevertheless."""
+        if self._ordinary is None or now_s < self._next_s:
+            return None
+        return max(self._ordinary, refused) + _WORTH_IT
+
+    def interrupted(self, now_s: float) -> None:
+        """A step has been. If all threads are back at once and are interrupted again, others are not the cause."""
+        false_alarm = now_s - self._next_s < _FALSE_ALARM_S
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S) if false_alarm else _PAUSE_S
+        self._next_s = now_s + self._pause_s

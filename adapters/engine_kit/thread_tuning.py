@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 
 from corral.adapters.engine_kit.step_timing import StepTime
-from corral.adapters.engine_kit.thread_trials import MissingShare, ThreadTrial
+from corral.adapters.engine_kit.thread_trials import Interruptions, MissingShare, ThreadTrial
 from corral.adapters.system.processors import IdleProcessors, runnable_threads
 
 __all__ = ("ThreadTuner",)
@@ -90,6 +90,7 @@ class ThreadTuner:
         self._next_look = 0.0
         self._says_idle = True
         self._next_blind = 0.0
+        self._interruptions = Interruptions()
         self._harmless = False  # the crowd leaves this process its processors: its threads have a lower priority
 
     @property
@@ -156,10 +157,20 @@ class ThreadTuner:
             slow = now if expected is not None and now > expected * limit else None
         return self._record(tokens, took.wall_s, took, slow)
 
-    def interrupted(self, took: StepTime) -> int:
-        """A computation was given up after `took`, since its threads lacked processors: there are fewer now, without a
-        trial. Return their number.
+    @property
+    def tolerated(self) -> float | None:
+        """How many processors may be missing in the step that begins now, before it is better begun again with fewer
+        threads. None: it is not to be interrupted, whatever is missing.
         """
+        if not self._tunes or self.threads < 2 or not self._on_cpu or self._harmless:
+            return None
+        return self._interruptions.tolerated(self._clock(), self._refused)
+
+    def interrupted(self, took: StepTime) -> int:
+        """A computation was given up after `took`, since more than `tolerated` was missing: there are fewer threads
+        now, without a trial. Return their number.
+        """
+        self._interruptions.interrupted(self._clock())
         missing = self.threads * took.wall_s - (took.cpu_s or 0.0)
         self._missing = missing / max(took.wall_s, 1e-9)
         if self._trying_more:
@@ -198,6 +209,8 @@ class ThreadTuner:
         if missing is not None:
             self._missing = missing
             self._last.clear()
+            if self.threads == self._most:
+                self._interruptions.note(missing)
         if not self._tunes:
             return self.threads
         now = self._clock()

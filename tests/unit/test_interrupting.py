@@ -23,19 +23,16 @@ _LONG_S = 5.0
 
 
 class Processors:
-    """Each look is 30 ms after the last, and the computation has had the next of `had` meanwhile, the last again and
-    again. `faults`: how often it waited for the disk.
+    """A computation has had the next of `had` between two looks, the last again and again. `faults`: how often it
+    waited for the disk.
     """
 
     def __init__(self) -> None:
         self.had = [2.0]
         self.faults = 0
-        self._wall_s = self._cpu_s = 0.0
 
     def read(self) -> StepTime:
-        self._wall_s += 0.03
-        self._cpu_s += 0.03 * (self.had.pop(0) if len(self.had) > 1 else self.had[0])
-        return StepTime(self._wall_s, self._cpu_s)
+        return StepTime(0.05, 0.05 * (self.had.pop(0) if len(self.had) > 1 else self.had[0]))
 
 
 @pytest.fixture
@@ -77,13 +74,13 @@ def test_a_step_without_processors_is_interrupted(
     interrupter: Interrupter, processors: Processors, stops: Callable[[], bool]
 ) -> None:
     """It stops once others have had a processor for a while; what is computed after it is not interrupted by that."""
-    with interrupter.watch(2):
+    with interrupter.watch(2, 0.6):
         processors.had = [2.0] * 10 + [1.0]
         assert becomes_true(stops, _LONG_S)
         assert processors.had == [1.0]
     assert not stops()
-    processors.had = [1.9]
-    with interrupter.watch(2):
+    processors.had = [1.5]
+    with interrupter.watch(2, 0.6):
         assert not becomes_true(stops, 0.05)
 
 
@@ -92,17 +89,8 @@ def test_a_moment_without_processors_is_no_reason(
 ) -> None:
     """A machine that stood still, or other work now and then: when it is over, the step goes on."""
     processors.had = [0.0, 2.0, 2.0] * 300
-    with interrupter.watch(2):
+    with interrupter.watch(2, 0.6):
         assert not becomes_true(stops, 0.1)
-
-
-def test_a_single_thread_waits_for_nobody(
-    interrupter: Interrupter, processors: Processors, stops: Callable[[], bool]
-) -> None:
-    """With fewer than two threads, nothing is interrupted."""
-    processors.had = [0.1]
-    with interrupter.watch(1):
-        assert not becomes_true(stops, 0.05)
 
 
 def test_waiting_for_the_disk_is_no_reason(
@@ -110,14 +98,14 @@ def test_waiting_for_the_disk_is_no_reason(
 ) -> None:
     """A step that reads weights from the disk lacks processor time as well, and goes on."""
     processors.had = [2.0] * 20 + [0.1]
-    with interrupter.watch(2):
+    with interrupter.watch(2, 0.6):
         processors.faults = 1
         assert not becomes_true(stops, 0.1)
 
 
 def test_the_thread_ends_with_it(interrupter: Interrupter, processors: Processors, stops: Callable[[], bool]) -> None:
     """Closing waits for the thread, and a second time does nothing."""
-    with interrupter.watch(2):
+    with interrupter.watch(2, 0.6):
         processors.had = [0.1]
         assert becomes_true(stops, _LONG_S)
     thread = interrupter._thread

@@ -46,7 +46,7 @@ class Memory:
             self.decoded.append((count, stream))
         return self.code
 
-    def decode_interruptibly(self, batch: Batch) -> int:
+    def decode_interruptibly(self, batch: Batch, tolerated: float | None) -> int:
         return self.codes.pop() if self.codes else self.decode(batch)
 
     def trim(self, stream: int, length: int) -> bool:

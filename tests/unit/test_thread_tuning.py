@@ -353,3 +353,47 @@ def test_an_interruption_ends_a_trial() -> None:
     assert tuner.threads == 2
     assert tuner.interrupted(StepTime(0.1, 0.1)) == 1
     assert decode(machine, tuner, 2) == [1, 1]
+
+
+def test_what_is_ordinary_is_tolerated() -> None:
+    """Until steps with all threads have been seen, nothing is interrupted; then, what is missing beyond what always is:
+    a quota, or processors of different speed. A single thread is never interrupted."""
+    machine = Machine(cpus=4)
+    tuner = machine.tuner()
+    assert tuner.tolerated is None
+    for _ in range(20):
+        tuner.record(1, StepTime(0.02, 0.07))
+    assert tuner.tolerated is not None
+    assert 1.0 < tuner.tolerated < 1.2
+    assert machine.tuner(1).tolerated is None
+
+
+def test_another_device_is_not_interrupted() -> None:
+    """Threads that wait for a GPU have no processor time, which says nothing."""
+    tuner = ThreadTuner(4, on_cpu=False)
+    for _ in range(20):
+        tuner.record(1, StepTime(0.02, 0.08))
+    assert tuner.tolerated is None
+
+
+def test_false_alarms_become_rare() -> None:
+    """After an interruption there is none for two seconds, and after one that follows at once for longer each time."""
+    machine = Machine()
+    tuner = machine.tuner()
+    decode(machine, tuner, 20)
+    pauses = []
+    for _ in range(4):
+        while tuner.tolerated is None:
+            decode(machine, tuner, 1)
+        began = machine.now
+        tuner.interrupted(StepTime(0.1, 0.1))
+        while tuner.tolerated is None:
+            decode(machine, tuner, 1)
+        pauses.append(round(machine.now - began))
+    assert pauses == [2, 4, 8, 16]
+    machine.pause(60)
+    tuner.interrupted(StepTime(0.1, 0.1))
+    began = machine.now
+    while tuner.tolerated is None:
+        decode(machine, tuner, 1)
+    assert round(machine.now - began) == 2

@@ -161,8 +161,8 @@ class LlamaEmbedder:
         self._batch.fill_inputs(chosen, start)
         context.set_threads(self._tuner.next_threads())
         watch = Stopwatch()
-        # What some kinds of memory had before the piece would be lost.
-        code = context.decode(self._batch) if start else context.decode_interruptibly(self._batch)
+        # What some kinds of memory had before a later piece would be lost.
+        code = context.decode_interruptibly(self._batch, None if start else self._tuner.tolerated)
         if code == INTERRUPTED:
             self._tuner.interrupted(watch.read())
             job.computed = start

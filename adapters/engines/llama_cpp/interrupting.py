@@ -17,7 +17,7 @@ from typing import Any
 
 import llama_cpp as C
 
-from corral.adapters.engine_kit.step_timing import StepTime, Stopwatch
+from corral.adapters.engine_kit.step_timing import Stopwatch
 from corral.adapters.engines.llama_cpp.native_log import expect_failure
 
 if sys.platform != "win32":
@@ -27,11 +27,9 @@ __all__ = ("INTERRUPTED", "Interrupter")
 
 INTERRUPTED = 2
 """What `llama_decode` returns then. What it had computed is no longer in memory."""
-_LOOK_S = 0.03
-_MISSING_S = 0.06
-"""So much processor time of others is more than what runs now and then on a quiet machine."""
-_LACKING = 0.4
-"""What must still be missing, in processors: a whole machine may have stood still for a moment."""
+_LOOK_S = 0.05
+"""Processors must be missing for two looks in a row: a whole machine may stand still for a moment, and inputs are
+prepared by one thread."""
 
 
 class Interrupter:
@@ -54,16 +52,16 @@ class Interrupter:
             C.llama_set_abort_callback(context, _string_length, ctypes.addressof(self._flag))
 
     @contextmanager
-    def watch(self, threads: int) -> Iterator[None]:
-        """What is computed within, with so many threads, is interrupted if they lack processors."""
-        if threads < 2 or _string_length is None:
+    def watch(self, threads: int, tolerated: float) -> Iterator[None]:
+        """What is computed within, with so many threads, is interrupted if they lack more processors than that."""
+        if _string_length is None:
             yield
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="interrupter", daemon=True)
             self._thread.start()
         with self._lock:
-            self._watched = _Watched(threads)
+            self._watched = _Watched(threads, tolerated)
         if not self._wanted.is_set():
             self._wanted.set()
         expect_failure(self._flag)
@@ -102,24 +100,21 @@ class Interrupter:
 class _Watched:
     """A computation that begins now."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, tolerated: float) -> None:
         self._threads = threads
+        self._tolerated = tolerated
         self._faults = _faults()
         self._watch = Stopwatch()
-        self._until_now = StepTime(0.0, 0.0)
         self._lacked = False
 
     def lacks_processors(self) -> bool:
-        """Whether it does, and did when it was last asked."""
-        before, now = self._until_now, self._watch.read()
-        self._until_now = now
-        if before.cpu_s is None or now.cpu_s is None:
+        """Whether it does since this was last asked, and did before."""
+        took, self._watch = self._watch.read(), Stopwatch()
+        if took.cpu_s is None:
             return False
-        lacked, wall_s = self._lacked, now.wall_s - before.wall_s
-        self._lacked = self._threads * wall_s - (now.cpu_s - before.cpu_s) > _LACKING * wall_s
-        if not (lacked and self._lacked and self._threads * now.wall_s - now.cpu_s >= _MISSING_S):
-            return False
-        return _faults() == self._faults  # otherwise it may have waited for the disk
+        lacked, self._lacked = self._lacked, self._threads - took.cpu_s / took.wall_s > self._tolerated
+        # If it has waited for the disk, processor time says nothing.
+        return lacked and self._lacked and _faults() == self._faults
 
 
 def _faults() -> int:

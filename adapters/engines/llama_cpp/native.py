@@ -122,11 +122,13 @@ class LlamaContext:
             return self._last.decode(batch.native)
         return self._decode_parts(batch, batch.full)
 
-    def decode_interruptibly(self, batch: Batch) -> int:
-        """As `decode`, but `INTERRUPTED` if its threads lack processors. Of some streams, tokens may be in memory then:
-        they must be trimmed.
+    def decode_interruptibly(self, batch: Batch, tolerated: float | None) -> int:
+        """As `decode`, but `INTERRUPTED` if more than `tolerated` processors are missing; None: any number may be. Of
+        some streams, tokens may be in memory then: they must be trimmed.
         """
-        with self._interrupter.watch(self.threads):
+        if tolerated is None or any(native.shifting for native in filter(None, (self._native, self._next))):
+            return self.decode(batch)
+        with self._interrupter.watch(self.threads, tolerated):
             return self.decode(batch)
 
     def _decode_parts(self, batch: Batch, full: Collection[int]) -> int:

@@ -103,12 +103,16 @@ class NativeContext:
         self.memory = C.llama_get_memory(self.handle)
         self.size = ContextSize(size.streams, int(C.llama_n_ctx_seq(self.handle)))
         self.can_shift = bool(self.memory and C.llama_memory_can_shift(self.memory))
+        self.shifting = False
+        """Whether the next decode moves keys to other positions: it must not be interrupted."""
         self._vocabulary_size = vocabulary_size
         self._views: dict[int, npt.NDArray[np.float32]] = {}
 
     def decode(self, batch: Any) -> int:
         """Compute a `llama_batch`. Return llama.cpp's code: 0 done, 1 no room, 2 aborted, negative failed."""
-        return int(C.llama_decode(self.handle, batch))
+        code = int(C.llama_decode(self.handle, batch))
+        self.shifting = self.shifting and code != 0
+        return code
 
     def decode_all_seeing(self, batch: Any) -> int:
         """As `decode`, but all cells of the batch see each other."""
@@ -146,6 +150,7 @@ class NativeContext:
         """Drop positions `start` to `end` and move what follows down."""
         C.llama_memory_seq_rm(self.memory, stream, start, end)
         C.llama_memory_seq_add(self.memory, stream, end, -1, start - end)
+        self.shifting = True
 
     def span(self, stream: int) -> tuple[int, int]:
         """The first and last position in memory, (-1, -1) when empty."""

@@ -49,6 +49,11 @@ class PrefillPace:
         self._quiet_rate = float(largest)
 
     @property
+    def gap_s(self) -> float:
+        """How long other work may keep an answer waiting in a step."""
+        return _CONTENDED_GAP_S if self._tuner.contended else _GAP_S
+
+    @property
     def rate(self) -> float:
         """Tokens per second as things are now."""
         return self._contended_rate if self._tuner.contended else self._quiet_rate
@@ -56,11 +61,11 @@ class PrefillPace:
     def budget(self, *, answering: bool) -> int:
         """The largest number of prompt tokens in this step: few while an answer is being generated."""
         if self._tuner.contended:
-            goal_s, most = (_CONTENDED_GAP_S, self._beside_answers) if answering else (_STEP_GOAL_S, self._largest)
+            goal_s, most = (self.gap_s, self._beside_answers) if answering else (_STEP_GOAL_S, self._largest)
             return int(min(most, max(self._fewest, self._contended_rate * goal_s)))
         if answering:
             fewest = max(self._fewest, self._beside_answers // 2)
-            return int(min(self._beside_answers, max(fewest, self._quiet_rate * _GAP_S)))
+            return int(min(self._beside_answers, max(fewest, self._quiet_rate * self.gap_s)))
         if self._last_s is None or self._clock() - self._last_s > _STALE_S:
             return self._beside_answers
         return int(min(self._largest, max(self._beside_answers, self._quiet_rate * _STEP_GOAL_S)))

@@ -43,9 +43,10 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `flash_attention`: None is off on a CPU (texts are exact without it) and llama.cpp's choice on a GPU.
     `row_attention`: on a CPU, compute the attention of each token by itself: with weights of Q8_0, Q4_0 and their kind,
     answers are prefixes as they are, and guesses are exact; prompts of thousands of tokens take longer.
-    `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated; half of them at least,
-    whatever time they take. `exact`: the same request gives the same text whatever else runs; answers are computed once
-    more, while idle, before they are a prefix.
+    `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated; on a quiet machine at least
+    half of them, whatever time they take.
+    `exact`: the same request gives the same text whatever else runs; answers are computed once more, while idle, before
+    they are a prefix.
     `amx`: use the matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the
     process dies.
     `repack`: rearrange weights for this processor; without it, K-quants and IQ4_NL are exact as well, at another speed.

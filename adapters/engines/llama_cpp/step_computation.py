@@ -51,9 +51,7 @@ class Computation:
         self._pace = PrefillPace(
             tuner, fewest=self.fewest, beside_answers=self._max_prefill_tokens, largest=largest_chunk
         )
-        self._debt = 0.0
-        # If what is in memory cannot be trimmed, an interruption would lose all of it.
-        self._decode = context.decode_interruptibly if streams.trimmable else context.decode
+        self._debt_s = 0.0
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,13 +108,18 @@ class Computation:
         while True:
             self._context.set_threads(self._tuner.next_threads())
             watch = Stopwatch()
-            code = self._decode(self._batch)
+            code = self._decode()
             took = watch.read()
             if code != INTERRUPTED:
                 return code, took
             self._tuner.interrupted(took)
             for stream in streams:
                 self._context.trim(stream.index, stream.next_position)
+
+    def _decode(self) -> int:
+        # If what is in memory cannot be trimmed, an interruption would lose all of it.
+        tolerated = self._tuner.tolerated if self._streams.trimmable else None
+        return self._context.decode_interruptibly(self._batch, tolerated)
 
     def keep_chosen(self, sequence: LlamaSequence, rows: Sequence[int]) -> None:
         """Call when tokens have been chosen from the logits of these rows: what was computed for other guesses is
@@ -167,7 +170,7 @@ class Computation:
     def budget(self, *, answering: bool) -> int:
         """The largest number of prompt tokens in this step: few while an answer is being generated."""
         budget = self._pace.budget(answering=answering)
-        return max(0, int(budget - self._debt)) if answering else budget
+        return max(0, int(budget - self._debt_s * self._pace.rate)) if answering else budget
 
     @property
     def fixed_budget(self) -> int:
@@ -177,15 +180,17 @@ class Computation:
     @property
     def in_debt(self) -> bool:
         """Whether answers have waited for other work for as long as a step's budget takes."""
-        return self._debt >= self._pace.budget(answering=True)
+        return self._debt_s >= self._pace.gap_s
 
     def charge(self, took_s: float) -> None:
-        """Count time that states were copied for as prompt tokens of this step and, if it has too few, of the next."""
-        self._debt += took_s * self._pace.rate
+        """Count time that states were copied for as time for prompts of this step and, if it has too little, of the
+        next.
+        """
+        self._debt_s += took_s
 
     def begin_step(self) -> None:
         """Call at the beginning of a step."""
-        self._debt = max(0.0, self._debt - self._pace.budget(answering=True))
+        self._debt_s = max(0.0, self._debt_s - self._pace.gap_s)
 
     @property
     def smallest_chunk(self) -> int:
@@ -253,7 +258,7 @@ class Computation:
         self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
         self._context.set_threads(self._tuner.next_threads())
         watch = Stopwatch()
-        code = self._decode(self._batch)
+        code = self._decode()
         if code == INTERRUPTED:
             self._tuner.interrupted(watch.read())
             return False

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 
-from corral.adapters.engines.llama_cpp.interrupting import INTERRUPTED
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.core.errors import EngineError
@@ -16,14 +14,14 @@ _TOKENS = (11, 7919, 5, 3, 2)
 
 
 def time_decode(context: LlamaContext, batch: Batch, threads: int) -> float:
-    """Seconds to decode two tokens with this many threads; infinity if they lack processors."""
+    """Seconds to decode two tokens with this many threads."""
     context.set_threads(threads)
     batch.fill_chunk([0, 0], 0, 0, last=True)
     began = time.perf_counter()
-    code = context.decode_interruptibly(batch)
+    context.decode(batch)
     took = time.perf_counter() - began
     context.trim(0, 0)
-    return math.inf if code == INTERRUPTED else took
+    return took
 
 
 def can_trim(context: LlamaContext, batch: Batch) -> bool:
