@@ -34,9 +34,8 @@ def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
     try:
         return msgspec.convert(in_listed_case(merged, spec.load_options), spec.load_options, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidOption(
-            f"load options of the {spec.name} engine: {error}", _remedy(error, spec.load_options)
-        ) from error
+        message = f"load options of the {spec.name} engine: {error}"
+        raise InvalidOption(message, _remedy(error, spec.load_options), quoted=mistyped(error).quoted) from error
 
 
 def _remedy(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> str | None:
