@@ -18,10 +18,10 @@ def _tree(root: type[CorralError]) -> Iterator[type[CorralError]]:
 
 def to_error(info: ErrorInfo) -> CorralError:
     """The error with the class of ``info.code``; an unknown code gives an `EngineError` with the same text."""
-    for kind in _tree(CorralError):
-        if kind.code == info.code:
-            return kind(info.message, info.remedy)
-    return EngineError(info.message, info.remedy)
+    kind = next((kind for kind in _tree(CorralError) if kind.code == info.code), EngineError)
+    error = kind(info.message, info.remedy)
+    error.quoted = info.quoted
+    return error
 
 
 def no_unicode(error: UnicodeEncodeError) -> InvalidRequest:

@@ -266,6 +266,7 @@ def engine_chooser(
         order=settings.scheduler.engine_order,
         left_out=manager.left_out,
         settings=settings.engines,
+        yielding=settings.yielding,
     )
 
 

@@ -119,7 +119,7 @@ class AnswerResponse:
             if not started:
                 raise
             problem = form.dialect.problem(error)
-            request_log(scope).error = problem.text
+            request_log(scope).failed(error, problem.text)
             last = form.failed(problem)
         if not started:
             await self._start(send, form.stream_type)

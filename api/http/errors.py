@@ -78,7 +78,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 _LONGEST_TEXT = 4000
 
 _LOGGED = (InvalidOption, EngineError, InvalidModelFile, StorageError)
-"""Errors that say why a model was not loaded, or did not answer, and quote neither keys nor prompts."""
+"""Errors that say why a model was not loaded, or did not answer. What they quote of the request is left out."""
 
 
 class ApiError(Exception):
@@ -147,7 +147,7 @@ def dialects_of(request: Request[Any, Any, Any]) -> Dialects:
 
 def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     if isinstance(error, _LOGGED) and not isinstance(error, UpstreamError):  # which quotes another server
-        request_log(request.scope).error = error.message
+        request_log(request.scope).failed(error, error.message)
     return _response(dialects_of(request).reply(*asked_of(request.scope), error), refusal_headers(error))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from litestar.types import Scope
 
+from corral.core.errors import CorralError
 from corral.core.wording.clipping import clipped_line
 
 __all__ = ("RequestLog", "request_log")
@@ -31,6 +32,10 @@ class RequestLog:
         self.error: str | None = None
         self.request_id: str | None = None
         scope["state"][_KEY] = self
+
+    def failed(self, error: Exception, text: str) -> None:
+        """Notes why the request failed: `text`, unless the error quotes what the client wrote, which is left out."""
+        self.error = error.reason if isinstance(error, CorralError) and error.quoted else text
 
     def write(self) -> None:
         """Writes the line. The record also has the fields as `http`, for structured formatters."""

@@ -13,6 +13,7 @@ from corral.core.choices import in_listed_case
 from corral.core.containment import contained
 from corral.core.error_translation import map_errors
 from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
+from corral.core.malformed import mistyped
 from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import FileRole, Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName, split_quantization
@@ -35,7 +36,9 @@ def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[st
     for name in given:
         if name not in known:
             raise InvalidOption(
-                f"the {spec.name} converter has no parameter {name!r}", f"it has: {', '.join(known) or 'none'}"
+                f"the {spec.name} converter has no parameter {name!r}",
+                f"it has: {', '.join(known) or 'none'}",
+                quoted=repr(name),
             )
     if spec.parameters is None:
         return {}
@@ -43,7 +46,8 @@ def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[st
         typed = msgspec.convert(in_listed_case(given, spec.parameters), spec.parameters, strict=False)
     except msgspec.ValidationError as error:
         kinds = (f"{field.encode_name}: {type_name(field.type)}" for field in msgspec.structs.fields(spec.parameters))
-        raise InvalidOption(f"parameters of the {spec.name} converter: {error}", "; ".join(kinds)) from error
+        message = f"parameters of the {spec.name} converter: {error}"
+        raise InvalidOption(message, "; ".join(kinds), quoted=mistyped(error).quoted) from error
     plain = msgspec.to_builtins(typed)
     assert isinstance(plain, dict)
     return plain

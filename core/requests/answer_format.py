@@ -38,7 +38,8 @@ def read_format(value: Any) -> Constraint | None:
     if is_schema:
         return Constraint(kind="json_schema", source=source)
     quoted = json.dumps(source, ensure_ascii=False)
-    raise MistypedOption(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')
+    message = f'invalid format: {quoted}; expected "json" or a valid JSON Schema object'
+    raise MistypedOption(message, quoted=quoted)
 
 
 def _gbnf(value: Mapping[str, Any]) -> Constraint:

@@ -141,10 +141,12 @@ def _bias(name: str, value: Any) -> tuple[tuple[int | str, float], ...]:
     pairs: list[tuple[int | str, float]] = []
     for pair in value:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise InvalidOption(f'option "{name}" must be an array of [token, bias] pairs, not {pair!r}')
+            shown = repr(pair)
+            raise InvalidOption(f'option "{name}" must be an array of [token, bias] pairs, not {shown}', quoted=shown)
         token, bias = pair
         if isinstance(token, bool) or not isinstance(token, int | str) or token == "":
-            raise InvalidOption(f'option "{name}" must name a token by id or text, not {token!r}')
+            shown = repr(token)
+            raise InvalidOption(f'option "{name}" must name a token by id or text, not {shown}', quoted=shown)
         if isinstance(token, int) and not 0 <= token < 1 << 31:
             raise InvalidOption(f'option "{name}" names the token {token}, which is not in any vocabulary')
         pairs.append((token, -math.inf if bias is False else _float(name, bias)))

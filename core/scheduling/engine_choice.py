@@ -13,7 +13,12 @@ from corral.core.containment import contained, short_line
 from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, UnknownEngine
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.ports.runners import Runner
-from corral.core.scheduling.load_options import ignored_load_options, typed_load_options
+from corral.core.scheduling.load_options import (
+    YieldingOption,
+    ignored_load_options,
+    settled_load_options,
+    typed_load_options,
+)
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec, Match
 from corral.core.specs.installation import Installation
@@ -56,9 +61,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 class EngineChooser:
     """Chooses among `specs`. `order` names engines that come before others that suit a model equally well.
 
-    `settings` are load options by engine, which those of a request override. `left_out` has a sentence for each plugin
-    that was not loaded, for errors about missing engines. What is installed is looked up when it first matters; what
-    was missing is looked up again each time.
+    `settings` are load options by engine, which those of a request override; those that are `yielding` also give way to
+    others that contradict them. `left_out` has a sentence for each plugin that was not loaded, for errors about missing
+    engines. What is installed is looked up when it first matters; what was missing is looked up again each time.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class EngineChooser:
         order: Sequence[str] = (),
         left_out: Mapping[str, str] = {},
         settings: Mapping[str, Mapping[str, Any]] = {},
+        yielding: Mapping[str, Mapping[str, YieldingOption]] = {},
     ) -> None:
         ranks = {name: rank for rank, name in enumerate(order)}
         self._specs = sorted(specs, key=lambda spec: ranks.get(spec.name, len(ranks)))
@@ -78,6 +84,7 @@ class EngineChooser:
         self._installation = installation
         self._left_out = left_out
         self._settings = settings
+        self._yielding = yielding
         self._complained: set[tuple[str, str]] = set()
 
     def choose(
@@ -180,7 +187,7 @@ class EngineChooser:
         settings = self._settings.get(spec.name, {})
         fault = None
         try:
-            options = typed_load_options(spec, settings, load_options)
+            options = settled_load_options(spec, settings, load_options, self._yielding.get(spec.name, {}))
         except InvalidOption as error:
             options, fault = typed_load_options(spec, settings), error
         return Candidate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,12 +11,49 @@ import msgspec
 from corral.core.choices import choices_of, in_listed_case
 from corral.core.containment import contained
 from corral.core.errors import InvalidOption
+from corral.core.giving_way import fewest_given_up
 from corral.core.malformed import mistyped
 from corral.core.specs.engines import EngineSpec
+from corral.core.values import Value
 
-__all__ = ("fits", "ignored_load_options", "typed_load_options")
+__all__ = ("YieldingOption", "fits", "ignored_load_options", "settled_load_options", "typed_load_options")
 
 _log = logging.getLogger(__name__)
+
+
+class YieldingOption(Value, frozen=True, kw_only=True):
+    """A load option among the settings that gives way to what contradicts it: `variable` set it, and `instead` is what
+    the settings say without that; None if nothing.
+    """
+
+    variable: str
+    instead: Any = None
+
+
+def settled_load_options(
+    spec: EngineSpec,
+    settings: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    yielding: Mapping[str, YieldingOption] = {},
+) -> Any:
+    """As `typed_load_options` of both layers. Settings that are `yielding` are given up if what is asked contradicts
+    them: as few as possible, and of as many, the later ones.
+    """
+
+    def without(names: Iterable[str]) -> Mapping[str, Any]:
+        return {**settings, **{name: yielding[name].instead for name in names}}
+
+    def fault_without(names: Iterable[str]) -> InvalidOption | None:
+        try:
+            typed_load_options(spec, without(names), asked)
+        except InvalidOption as fault:
+            return fault
+        return None
+
+    given_up = fewest_given_up([name for name in yielding if asked.get(name) is None], fault_without)
+    for name, fault in given_up.items():
+        _log.info("%s is ignored: %s", yielding[name].variable, fault.reason)
+    return typed_load_options(spec, without(given_up), asked)
 
 
 def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
@@ -34,9 +71,8 @@ def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
     try:
         return msgspec.convert(in_listed_case(merged, spec.load_options), spec.load_options, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidOption(
-            f"load options of the {spec.name} engine: {error}", _remedy(error, spec.load_options)
-        ) from error
+        message = f"load options of the {spec.name} engine: {error}"
+        raise InvalidOption(message, _remedy(error, spec.load_options), quoted=mistyped(error).quoted) from error
 
 
 def _remedy(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> str | None:

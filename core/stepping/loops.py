@@ -45,7 +45,8 @@ def error_info(error: BaseException) -> ErrorInfo:
     if isinstance(error, MemoryError):
         return ErrorInfo(code=OutOfMemory.code, message=f"out of memory: {error}" if str(error) else "out of memory")
     _log.debug("the engine raised an exception", exc_info=error)  # for the author of the engine
-    return ErrorInfo(code="engine_error", message=f"the engine raised {type(error).__name__}: {error}")
+    text = str(error)  # may quote a prompt, as a KeyError does
+    return ErrorInfo(code="engine_error", message=f"the engine raised {type(error).__name__}: {text}", quoted=text)
 
 
 class EngineLoop(ABC):

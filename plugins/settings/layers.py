@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from corral.core.errors import SettingsError
+from corral.core.giving_way import fewest_given_up
+from corral.core.scheduling.load_options import YieldingOption
 from corral.plugins.settings.origins import origin_rows
 from corral.plugins.settings.schema import SECTIONS, ModelSettings, PluginsSettings, Settings, TopSettings
 from corral.plugins.settings.sections import (
@@ -47,8 +50,8 @@ class Layers:
 
     def plugins(self) -> PluginsSettings:
         """Phase one: which plugins to load. Raises `SettingsError`."""
-        tree, origins = self._merge({}, {})
-        return decode_section(tree.get("plugins", {}), PluginsSettings, ("plugins",), origins)
+        leaves = self._settled({}, {})
+        return decode_section(_tree(leaves).get("plugins", {}), PluginsSettings, ("plugins",), _origins(leaves))
 
     def decode(
         self, registered: Mapping[str, Mapping[str, type[msgspec.Struct] | None]] = {}, *, complete: bool = True
@@ -59,7 +62,9 @@ class Layers:
         `SettingsError` that names the path of an unknown key or a mistyped value. A section of a spec that is not
         registered is an error if the plugins are `complete`, and ignored if one of them was not loaded.
         """
-        tree, origins = self._merge(registered.get("engines", {}), _kinds(registered))
+        engines, kinds = registered.get("engines", {}), _kinds(registered)
+        leaves = self._settled(engines, kinds)
+        tree, origins = _tree(leaves), _origins(leaves)
         refuse_unknown(tree, [*SECTIONS, *_TOP_LEVEL, "models", *registered], (), origins)
         decoded: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
@@ -87,6 +92,7 @@ class Layers:
         return Settings(
             **decoded,
             engines=stated.get("engines", {}),
+            yielding=self._yielding(leaves, engines, kinds),
             converters=stated.get("converters", {}),
             **top,
             models=models,
@@ -94,25 +100,53 @@ class Layers:
             origins=tuple(origin_rows(decoded | top | {"models": models} | plugin_structs, origins)),
         )
 
-    def _merge(
+    def _settled(
         self, engines: Mapping[str, type[msgspec.Struct] | None], kinds: Mapping[SettingPath, type[msgspec.Struct]]
-    ) -> tuple[dict[str, Any], dict[SettingPath, str]]:
-        given_up: set[SettingPath] = set()
-        leaves = self._leaves(engines, kinds, given_up)
-        while (found := _contradiction(leaves, kinds)) is not None:
-            path, fault = found
-            self._warn(f"{leaves[path].origin}={leaves[path].value!r} is ignored: {fault}")
-            given_up.add(path)
-            leaves = self._leaves(engines, kinds, given_up)
-        tree: dict[str, Any] = {}
-        for path, leaf in leaves.items():
-            node = tree
-            for part in path[:-1]:
-                node = node.setdefault(part, {})
-                if not isinstance(node, dict):
-                    raise SettingsError(f"{dotted(path[:-1])}: Expected a table ({leaf.origin})")
-            node[path[-1]] = leaf.value
-        return tree, {path: leaf.origin for path, leaf in leaves.items()}
+    ) -> dict[SettingPath, Leaf]:
+        """The values that count. Those of Ollama's variables give way, as in Ollama, if others of their section exclude
+        them: as few as possible, and of as many, those that come later in the table of variables. Ollama goes on
+        without OLLAMA_KV_CACHE_TYPE if OLLAMA_FLASH_ATTENTION excludes it.
+        """
+        leaves = self._leaves(engines, kinds, ())
+        given_up: list[SettingPath] = []
+        for section in kinds:
+            ollamas = [path for path, leaf in leaves.items() if path[:-1] == section and _is_ollamas(leaf)]
+            if not ollamas:
+                continue
+            found = fewest_given_up(ollamas, partial(self._fault_without, engines, kinds, section))
+            for path, fault in found.items():
+                self._warn(f"{leaves[path].origin}={leaves[path].value!r} is ignored: {fault}")
+            given_up += found
+        return self._leaves(engines, kinds, given_up) if given_up else leaves
+
+    def _fault_without(
+        self,
+        engines: Mapping[str, type[msgspec.Struct] | None],
+        kinds: Mapping[SettingPath, type[msgspec.Struct]],
+        section: SettingPath,
+        given_up: Collection[SettingPath],
+    ) -> str | None:
+        """What is wrong with a section if Ollama's variables do not say what they do at the paths `given_up`."""
+        table: Any = _tree(self._leaves(engines, kinds, given_up))
+        for part in section:
+            table = table.get(part, {})
+        return section_fault(table, kinds[section])
+
+    def _yielding(
+        self,
+        leaves: Mapping[SettingPath, Leaf],
+        engines: Mapping[str, type[msgspec.Struct] | None],
+        kinds: Mapping[SettingPath, type[msgspec.Struct]],
+    ) -> dict[str, dict[str, YieldingOption]]:
+        """The load options that are what Ollama's variables say, by engine and name."""
+        ollamas = {path: leaf for path, leaf in leaves.items() if path[0] == "engines" and _is_ollamas(leaf)}
+        beneath = self._leaves(engines, kinds, ollamas)
+        found: dict[str, dict[str, YieldingOption]] = {}
+        for (_, engine, name), leaf in ollamas.items():
+            below = beneath.get(("engines", engine, name))
+            option = YieldingOption(variable=leaf.origin, instead=None if below is None else below.value)
+            found.setdefault(engine, {})[name] = option
+        return found
 
     def _leaves(
         self,
@@ -151,24 +185,21 @@ def _is_ollamas(leaf: Leaf) -> bool:
     return leaf.origin.startswith("OLLAMA_")
 
 
-def _contradiction(
-    leaves: Mapping[SettingPath, Leaf], kinds: Mapping[SettingPath, type[msgspec.Struct]]
-) -> tuple[SettingPath, str] | None:
-    """A value of Ollama's variables that other settings of its section exclude, and why: as in Ollama, it gives way.
+def _tree(leaves: Mapping[SettingPath, Leaf]) -> dict[str, Any]:
+    """The values as nested tables. Raises `SettingsError` for a value where a table belongs."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        node = tree
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise SettingsError(f"{dotted(path[:-1])}: Expected a table ({leaf.origin})")
+        node[path[-1]] = leaf.value
+    return tree
 
-    Of two such variables, that is the one which comes later in the table of variables: Ollama goes on without
-    OLLAMA_KV_CACHE_TYPE if OLLAMA_FLASH_ATTENTION excludes it.
-    """
-    for path in reversed([path for path, leaf in leaves.items() if _is_ollamas(leaf)]):
-        section, kind = path[:-1], kinds.get(path[:-1])
-        if kind is None:
-            continue
-        stated = {other[-1]: leaf.value for other, leaf in leaves.items() if other[:-1] == section}
-        rest = {name: value for name, value in stated.items() if name != path[-1]}
-        fault = section_fault(stated, kind)
-        if fault is not None and section_fault(rest, kind) is None:
-            return path, fault
-    return None
+
+def _origins(leaves: Mapping[SettingPath, Leaf]) -> dict[SettingPath, str]:
+    return {path: leaf.origin for path, leaf in leaves.items()}
 
 
 def _expand(path: SettingPath, engines: Mapping[str, type[msgspec.Struct] | None]) -> Iterable[SettingPath]:

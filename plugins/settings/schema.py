@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from corral.adapters.web.settings import WebSettings
+from corral.core.scheduling.load_options import YieldingOption
 from corral.plugins.settings.responses import ResponsesSettings
 from corral.plugins.settings.types import Address, Duration
 
@@ -204,8 +205,9 @@ class Settings(TopSettings, frozen=True, kw_only=True):
     """All effective settings.
 
     `engines` and `converters` hold what was stated in their sections, by name; their defaults are added when a model is
-    loaded or converted. `parts` holds the decoded sections of everything else that plugins register, by section and
-    name (``parts["stores"]["filesystem"]``). `origins` has a row for every setting.
+    loaded or converted. `yielding` has the options of `engines` that Ollama's variables set, by engine and name.
+    `parts` holds the decoded sections of everything else that plugins register, by section and name
+    (``parts["stores"]["filesystem"]``). `origins` has a row for every setting.
     """
 
     server: ServerSettings = ServerSettings()
@@ -217,6 +219,7 @@ class Settings(TopSettings, frozen=True, kw_only=True):
     plugins: PluginsSettings = PluginsSettings()
     models: Mapping[str, ModelSettings] = {}
     engines: Mapping[str, Mapping[str, Any]] = {}
+    yielding: Mapping[str, Mapping[str, YieldingOption]] = {}
     converters: Mapping[str, Mapping[str, Any]] = {}
     parts: Mapping[str, Mapping[str, msgspec.Struct]] = {}
     origins: tuple[Origin, ...] = ()

@@ -90,14 +90,23 @@ def _remedies(fault: msgspec.ValidationError, found: Mistyped, choices: tuple[st
 
 
 def fault_of(path: SettingPath, value: Any, kinds: Mapping[SettingPath, type[msgspec.Struct]]) -> str | None:
-    """What is wrong with a value for the setting at `path`; None if nothing is, or if the setting is unknown."""
+    """What is wrong with a value for the setting at `path`, whatever else is set; None if nothing is, or if the setting
+    is unknown.
+    """
     kind = kinds.get(path[:-1])
-    name = path[-1]
-    if kind is None or name not in kind.__struct_encode_fields__:
+    if kind is None:
         return None
-    fault = section_fault({name: value}, kind)
-    choices = choices_of(kind, name)
-    return f"{fault}; choose one of {', '.join(choices)}" if fault and choices else fault
+    name = path[-1]
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name == name:
+            try:
+                msgspec.convert(in_listed_case({name: value}, kind)[name], field.type, dec_hook=decode_setting_type)
+            except msgspec.ValidationError as fault:
+                choices = choices_of(kind, name)
+                return "; ".join(
+                    [mistyped(fault).message, *([f"choose one of {', '.join(choices)}"] if choices else [])]
+                )
+    return None
 
 
 def section_fault(table: Mapping[str, Any], kind: type[msgspec.Struct]) -> str | None:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 from unittest.mock import Mock
 
 import httpx
+import msgspec
 import pytest
 from litestar import Router, get
 
+from corral.adapters.engines.fake import SPEC as FAKE
+from corral.adapters.engines.fake import FakeLoadOptions
 from corral.api.http import openapi
 from corral.api.http.app import create_app
 
 MODEL = "smol:q4"
+
+
+class CachedOptions(FakeLoadOptions, frozen=True, kw_only=True):
+    kv_cache_type: Literal["f16"] = "f16"
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere"), ("POST", "/api"), ("GET", "/api/tags/x")])
@@ -172,6 +179,45 @@ def test_the_log_says_why_a_model_was_not_loaded(
     assert "bad weights" in caplog.messages[0]
     assert f'400 POST /api/generate model={MODEL} error=option "top_k" is out of range' in caplog.messages[1]
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"format": "my secret"}, 'invalid format: …; expected "json" or a valid JSON Schema object'),
+        ({"format": ["my secret" * 500]}, 'invalid format: …; expected "json" or a valid JSON Schema object'),
+        ({"options": {"logit_bias": ["my secret"]}}, "must be an array of [token, bias] pairs, not …"),
+        ({"options": {"logit_bias": [[["my secret"], 1]]}}, "must name a token by id or text, not …"),
+        ({"options": {"kv_cache_type": "my secret"}}, "load options of the fake engine: Invalid enum value …"),
+        ({"options": {"stop": {"my secret": 1}}}, 'option "stop" must be of type array'),
+    ],
+)
+def test_the_log_does_not_repeat_what_was_refused(
+    start_server: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    within: Callable[..., bool],
+    body: Mapping[str, Any],
+    reason: str,
+) -> None:
+    """The line has the reason without the texts that the client wrote; the client gets it with them."""
+    engines = [msgspec.structs.replace(FAKE, load_options=CachedOptions)]
+    with caplog.at_level(logging.INFO, "corral.http"), start_server(engines=engines) as server:
+        response = httpx.post(f"{server.url}/api/generate", json={"model": MODEL, "prompt": "my secret", **body})
+        assert within(30, lambda: len(caplog.messages) == 1)
+    assert response.status_code in (400, 500)
+    assert f"error={reason}" in caplog.messages[0] or f"{reason} ms=" in caplog.messages[0]
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_log_does_not_repeat_what_an_engine_raised(
+    start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, within: Callable[..., bool], stream: bool
+) -> None:
+    """The exception of a faulty engine may quote a prompt: the line has its class, the client its text."""
+    with caplog.at_level(logging.INFO, "corral.http"), start_server({"raise_after": 2}) as server:
+        response = httpx.post(f"{server.url}/api/generate", json={"model": MODEL, "prompt": "x", "stream": stream})
+        assert within(30, lambda: "error=the engine raised RuntimeError: … ms=" in caplog.text)
+    assert "the engine raised RuntimeError: the fake engine is configured to raise" in response.text
 
 
 def test_an_error_after_the_first_line_is_a_line(start_server: Callable[..., Any]) -> None:

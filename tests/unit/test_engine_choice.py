@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,12 +19,16 @@ from corral.core.models.digests import digest_of
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.scheduling.engine_choice import EngineChooser
+from corral.core.scheduling.load_options import YieldingOption
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Derivation, EngineSpec, Match
 from corral.core.wording.pip_lines import pip_line
 from corral.plugins import builtin
+from corral.plugins.assembly import engine_chooser
 from corral.plugins.hooks import ENGINES
+from corral.plugins.loading import decode_settings
 from corral.plugins.manager import PluginManager
+from corral.plugins.settings.reading import read_layers
 
 ABSENT = "corral_no_such_module"
 
@@ -216,6 +222,94 @@ def test_a_match_knows_the_load_options() -> None:
     chosen = chooser.choose(TOY, None, load_options={"bits": 4, "num_gpu": 1})
     assert chosen.match.derive == Derivation(converter="press", parameters={"bits": 4})
     assert (chosen.options, chosen.ignored) == (Squeeze(bits=4), ("num_gpu",))
+
+
+class Tied(msgspec.Struct, frozen=True, kw_only=True):
+    flash_attention: bool | None = None
+    kv_cache_type: str = "f16"
+
+    def __post_init__(self) -> None:
+        if self.flash_attention is False and self.kv_cache_type != "f16":
+            raise InvalidOption(f"{self.kv_cache_type} needs flash attention", "leave flash_attention unset")
+
+
+@pytest.mark.parametrize(
+    ("asked", "options", "ignored"),
+    [
+        ({}, Tied(kv_cache_type="q8_0"), []),
+        ({"flash_attention": True}, Tied(flash_attention=True, kv_cache_type="q8_0"), []),
+        ({"flash_attention": False}, Tied(flash_attention=False), ["OLLAMA_KV_CACHE_TYPE"]),
+        ({"flash_attention": False, "kv_cache_type": "f16"}, Tied(flash_attention=False), []),
+        ({"flash_attention": False, "kv_cache_type": "q4_0"}, None, []),
+    ],
+)
+def test_ollamas_variables_give_way_to_a_request(
+    caplog: pytest.LogCaptureFixture, asked: Mapping[str, Any], options: Tied | None, ignored: Sequence[str]
+) -> None:
+    """A setting of Ollama's variables that excludes what a model or a request asks for is left out, and the log has it;
+    what they ask for themselves is not."""
+    chooser = choosing(
+        [engine("a", load_options=Tied)],
+        settings={"a": {"kv_cache_type": "q8_0"}},
+        yielding={"a": {"kv_cache_type": YieldingOption(variable="OLLAMA_KV_CACHE_TYPE")}},
+    )
+    with caplog.at_level(logging.INFO):
+        if options is None:
+            with pytest.raises(InvalidOption, match="q4_0 needs flash attention"):
+                chooser.choose(TOY, None, load_options=asked)
+        else:
+            assert chooser.choose(TOY, None, load_options=asked).options == options
+    assert [message.split(" ")[0] for message in caplog.messages] == ignored
+
+
+def test_settings_of_corral_do_not_give_way_to_a_request() -> None:
+    """The request that contradicts them is refused."""
+    chooser = choosing([engine("a", load_options=Tied)], settings={"a": {"kv_cache_type": "q8_0"}})
+    with pytest.raises(InvalidOption, match="q8_0 needs flash attention"):
+        chooser.choose(TOY, None, load_options={"flash_attention": False})
+
+
+def test_what_gives_way_leaves_the_setting_beneath() -> None:
+    """It is as if the variable were not set."""
+    chooser = choosing(
+        [engine("a", load_options=Tied)],
+        settings={"a": {"flash_attention": False}},
+        yielding={"a": {"flash_attention": YieldingOption(variable="OLLAMA_FLASH_ATTENTION", instead=True)}},
+    )
+    chosen = chooser.choose(TOY, None, load_options={"kv_cache_type": "q8_0"})
+    assert chosen.options == Tied(flash_attention=True, kv_cache_type="q8_0")
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "asked", "options"),
+    [
+        ("", {"OLLAMA_KV_CACHE_TYPE": "q8_0"}, {"flash_attention": False}, (False, "f16")),
+        ("", {"OLLAMA_FLASH_ATTENTION": "0"}, {"row_attention": True}, (None, "f16")),
+        ("kv_cache_type = 'bf16'", {"OLLAMA_KV_CACHE_TYPE": "q4_0"}, {"flash_attention": False}, (False, "bf16")),
+        ("", {"CORRAL_KV_CACHE_TYPE": "q8_0"}, {"flash_attention": False}, None),
+    ],
+)
+def test_what_the_environment_sets_and_a_request_excludes(
+    tmp_path: Path,
+    file: str,
+    variables: Mapping[str, str],
+    asked: Mapping[str, Any],
+    options: tuple[bool | None, str] | None,
+) -> None:
+    """Ollama's variables give way, to what the file says; those of Corral do not."""
+    manager = PluginManager()
+    manager.register(builtin, "builtin")
+    config = tmp_path / "config.toml"
+    config.write_text(f"[engines.llama-cpp]\n{file}")
+    settings = decode_settings(read_layers(str(config), environment=variables), manager)
+    spec = engine("llama-cpp", load_options=LLAMA_CPP.load_options)
+    chooser = engine_chooser(settings, manager, [spec])
+    if options is None:
+        with pytest.raises(InvalidOption, match="kv_cache_type q8_0 needs flash attention"):
+            chooser.choose(TOY, None, load_options=asked)
+        return
+    found = chooser.choose(TOY, None, load_options=asked).options
+    assert (found.flash_attention, found.kv_cache_type) == options
 
 
 def test_load_options_of_another_engine() -> None:

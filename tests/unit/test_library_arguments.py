@@ -14,7 +14,7 @@ import pytest
 from corral import AsyncCorral, Corral
 from corral.api.library import Stream
 from corral.core.error_translation import to_error
-from corral.core.errors import CorralError, InvalidOption, InvalidRequest, ModelNotFound
+from corral.core.errors import CorralError, InvalidOption, InvalidRequest, MistypedOption, ModelNotFound
 from corral.core.requests.messages import Message
 from corral.plugins.testing.gguf import gguf_bytes
 
@@ -168,6 +168,15 @@ def test_remedies_show_in_tracebacks(client: Any) -> None:
     for same in (error, to_error(error.info), pickle.loads(pickle.dumps(error))):
         assert "".join(traceback.format_exception_only(same)).endswith("it broke\nmend it\n")
     assert not hasattr(CorralError("it broke"), "__notes__")
+
+
+def test_what_errors_quote_is_not_their_reason() -> None:
+    """An error knows which part of its message a client wrote, in another process too."""
+    error = MistypedOption("top_k is 'my secret', not 1", quoted="'my secret'")
+    for same in (error, to_error(error.info), pickle.loads(pickle.dumps(error))):
+        assert isinstance(same, MistypedOption)
+        assert (same.message, same.reason) == ("top_k is 'my secret', not 1", "top_k is …, not 1")
+    assert CorralError("it broke").reason == "it broke"
 
 
 def test_an_answer_goes_into_the_conversation(client: Corral) -> None:

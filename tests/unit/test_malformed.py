@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ class Inner(msgspec.Struct, frozen=True):
 
 class Outer(msgspec.Struct, frozen=True):
     flag: bool = False
+    kind: Literal["a", "b"] = "a"
     inner: Inner = Inner()
 
 
@@ -34,4 +35,14 @@ def test_what_msgspec_says(value: Any, message: str, path: str, given: str | Non
     """The message, the path and the type that was given, as msgspec words them."""
     with pytest.raises(msgspec.ValidationError) as raised:
         msgspec.convert(value, Outer)
-    assert mistyped(raised.value) == Mistyped(message=message, path=path, given=given)
+    assert mistyped(raised.value) == Mistyped(message=message, path=path, given=given, quoted=None)
+
+
+@pytest.mark.parametrize("text", ["c", "", "it's", "two\nlines - at `$.flag`", "a \"b\" 'c'"])
+def test_the_text_that_msgspec_repeats(text: str) -> None:
+    """A text that is none of those allowed is in the message as Python writes it, and named."""
+    with pytest.raises(msgspec.ValidationError) as raised:
+        msgspec.convert({"kind": text}, Outer)
+    found = mistyped(raised.value)
+    assert (found.path, found.quoted) == (".kind", repr(text))
+    assert found.message.endswith(repr(text))

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from corral.core.errors import InvalidOption, SettingsError
+from corral.core.scheduling.load_options import YieldingOption
 from corral.plugins.settings.environment import read_environment
 from corral.plugins.settings.reading import parse_assignment, read_layers
 from corral.plugins.settings.schema import Settings
@@ -37,6 +38,28 @@ class TiedOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidOption(f"kv_cache_type {self.kv_cache_type}, but flash_attention is false", "use f16")
 
 
+class RowOptions(msgspec.Struct, frozen=True, kw_only=True):
+    num_ctx: int = 4096
+    flash_attention: bool | None = None
+    kv_cache_type: Literal["f16", "f32", "q8_0"] = "f16"
+    row_attention: bool = False
+
+    def __post_init__(self) -> None:
+        if self.row_attention and self.flash_attention is False:
+            raise InvalidOption("row_attention needs flash attention")
+        if self.row_attention and self.kv_cache_type == "f32":
+            raise InvalidOption("row_attention needs 16 bits")
+
+
+class PairedOptions(msgspec.Struct, frozen=True, kw_only=True):
+    pages: int
+    num_ctx: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.pages * 512 != self.num_ctx:
+            raise InvalidOption("num_ctx is no multiple of pages")
+
+
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     root: str = "~/.ollama/models"
 
@@ -48,7 +71,7 @@ def decode(
     environment: Mapping[str, str] = {},
     flags: Mapping[str, Any] = {},
     complete: bool = True,
-    tied: bool = False,
+    options: type[msgspec.Struct] | None = None,
 ) -> Settings:
     path = ""
     if folder is not None:
@@ -59,8 +82,8 @@ def decode(
     return layers.decode(
         {
             "engines": {"llama-cpp": EngineOptions, "cached": CacheOptions, "plain": None}
-            if not tied
-            else {"llama-cpp": TiedOptions},
+            if options is None
+            else {"llama-cpp": options},
             "converters": {},
             "runners": {},
             "stores": {"filesystem": StoreOptions},
@@ -318,7 +341,7 @@ def test_ollamas_variables_give_way_to_what_excludes_them(
     own settings stay as they are."""
     text = f"[engines.llama-cpp]\nnum_ctx = 5\n{file}"
     with caplog.at_level(logging.WARNING):
-        settings = decode(text, folder=tmp_path, environment=environment, tied=True)
+        settings = decode(text, folder=tmp_path, environment=environment, options=TiedOptions)
     decoded = msgspec.convert(settings.engines["llama-cpp"], TiedOptions)
     assert (decoded.flash_attention, decoded.kv_cache_type, decoded.num_ctx) == (*options, 5)
     if ignored is None:
@@ -329,19 +352,86 @@ def test_ollamas_variables_give_way_to_what_excludes_them(
     assert " is ignored: kv_cache_type " in warning
 
 
-def test_both_of_ollamas_variables_against_the_file(tmp_path: Path) -> None:
-    """What gives way leaves what the file says."""
-    environment = {"OLLAMA_FLASH_ATTENTION": "0", "OLLAMA_KV_CACHE_TYPE": "q8_0"}
+@pytest.mark.parametrize(
+    ("environment", "options", "ignored"),
+    [
+        (
+            {"OLLAMA_FLASH_ATTENTION": "0", "OLLAMA_KV_CACHE_TYPE": "f32"},
+            {},
+            {
+                "OLLAMA_KV_CACHE_TYPE='f32' is ignored: row_attention needs 16 bits",
+                "OLLAMA_FLASH_ATTENTION=False is ignored: row_attention needs flash attention",
+            },
+        ),
+        (
+            {"OLLAMA_FLASH_ATTENTION": "1", "OLLAMA_KV_CACHE_TYPE": "f32"},
+            {"flash_attention": True},
+            {"OLLAMA_KV_CACHE_TYPE='f32' is ignored: row_attention needs 16 bits"},
+        ),
+        (
+            {"OLLAMA_FLASH_ATTENTION": "0", "OLLAMA_KV_CACHE_TYPE": "q8_0"},
+            {"kv_cache_type": "q8_0"},
+            {"OLLAMA_FLASH_ATTENTION=False is ignored: row_attention needs flash attention"},
+        ),
+    ],
+)
+def test_as_few_of_ollamas_variables_as_possible_give_way(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    environment: Mapping[str, str],
+    options: Mapping[str, Any],
+    ignored: set[str],
+) -> None:
+    """All that a section excludes, each with its own reason, and no other."""
+    text = "[engines.llama-cpp]\nrow_attention = true"
+    environment = {**environment, "OLLAMA_CONTEXT_LENGTH": "7"}
+    with caplog.at_level(logging.WARNING):
+        settings = decode(text, folder=tmp_path, environment=environment, options=RowOptions)
+    assert settings.engines["llama-cpp"] == {"row_attention": True, "num_ctx": 7, **options}
+    assert set(caplog.messages) == ignored
+
+
+def test_what_a_variable_uncovers_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A variable whose value hides one of the file that is excluded as well stays."""
     text = "[engines.llama-cpp]\nkv_cache_type = 'q4_0'"
-    settings = decode(text, folder=tmp_path, environment=environment, tied=True)
-    assert settings.engines["llama-cpp"] == {"kv_cache_type": "q4_0"}
+    environment = {"OLLAMA_FLASH_ATTENTION": "0", "OLLAMA_KV_CACHE_TYPE": "q8_0"}
+    with caplog.at_level(logging.WARNING):
+        settings = decode(text, folder=tmp_path, environment=environment, options=TiedOptions)
+    assert settings.engines["llama-cpp"] == {"kv_cache_type": "q8_0"}
+    [warning] = caplog.messages
+    assert warning.startswith("OLLAMA_FLASH_ATTENTION=False is ignored: ")
+
+
+@pytest.mark.parametrize(("pages", "num_ctx"), [(2, 1024), (8, 4096)])
+def test_options_that_are_valid_together(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, pages: int, num_ctx: int
+) -> None:
+    """A variable whose value is only valid with what the file says counts; if it is not even then, it gives way."""
+    text = f"[engines.llama-cpp]\npages = {pages}"
+    with caplog.at_level(logging.WARNING):
+        settings = decode(text, folder=tmp_path, environment={"OLLAMA_CONTEXT_LENGTH": "1024"}, options=PairedOptions)
+    assert msgspec.convert(settings.engines["llama-cpp"], PairedOptions) == PairedOptions(pages=pages, num_ctx=num_ctx)
+    assert len(caplog.messages) == (num_ctx == 4096)
+
+
+def test_what_gives_way_to_a_request(tmp_path: Path) -> None:
+    """The options that Ollama's variables set are known, with what the file says; not those that are set otherwise."""
+    text = "[engines.llama-cpp]\nkv_cache_type = 'q4_0'\nflash_attention = true"
+    environment = {"OLLAMA_KV_CACHE_TYPE": "q8_0", "CORRAL_FLASH_ATTENTION": "1", "OLLAMA_CONTEXT_LENGTH": "7"}
+    settings = decode(text, folder=tmp_path, environment=environment, options=TiedOptions)
+    assert settings.yielding == {
+        "llama-cpp": {
+            "num_ctx": YieldingOption(variable="OLLAMA_CONTEXT_LENGTH"),
+            "kv_cache_type": YieldingOption(variable="OLLAMA_KV_CACHE_TYPE", instead="q4_0"),
+        }
+    }
 
 
 def test_settings_that_contradict_each_other(tmp_path: Path) -> None:
     """Those of Corral are refused, with where both were set and the remedy."""
     text = "[engines.llama-cpp]\nkv_cache_type = 'q8_0'\nnum_ctx = 5"
     with pytest.raises(SettingsError) as caught:
-        decode(text, folder=tmp_path, environment={"CORRAL_FLASH_ATTENTION": "0"}, tied=True)
+        decode(text, folder=tmp_path, environment={"CORRAL_FLASH_ATTENTION": "0"}, options=TiedOptions)
     assert caught.value.message == "engines.llama-cpp: kv_cache_type q8_0, but flash_attention is false"
     assert caught.value.remedy == f"it was set by {tmp_path / 'config.toml'} and CORRAL_FLASH_ATTENTION; use f16"
 

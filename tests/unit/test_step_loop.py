@@ -161,7 +161,9 @@ def test_generator_that_raises() -> None:
     loop.add(1, request())
     loop.add(2, request(num_predict=1))
     outcomes = finish(loop)
-    assert outcomes[1][-1] == ErrorInfo(code="engine_error", message="the engine raised ValueError: a bad word")
+    text = "a bad word"
+    raised = ErrorInfo(code="engine_error", message=f"the engine raised ValueError: {text}", quoted=text)
+    assert outcomes[1][-1] == raised
     assert isinstance(outcomes[2][-1], Finished)
 
 

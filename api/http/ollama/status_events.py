@@ -59,7 +59,7 @@ class StatusEvents:
             if not lines.begun:
                 raise
             problem = OLLAMA.problem(error)
-            request_log(scope).error = problem.text
+            request_log(scope).failed(error, problem.text)
             last = OLLAMA.body(problem)
         await lines.send_last(last)
 
