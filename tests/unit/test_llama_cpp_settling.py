@@ -200,3 +200,12 @@ def test_a_failure_gives_the_answer_up(engine: Engine) -> None:
         engine.settling.piece()
     assert (stream.tokens, stream.reusable) == (list(range(100, 105)), 5)
     assert engine.settling.piece() is None
+
+
+def test_an_answer_is_settled_that_has_more_cells_than_others() -> None:
+    """While streams are moved, what counts is the room of its own stream; the last cell stays free."""
+    engine = Engine()
+    engine.memory.cells[0] = 200
+    stream = engine.ended(120, 100)
+    engine.settle()
+    assert (stream.index, len(stream.tokens)) == (0, 199)
