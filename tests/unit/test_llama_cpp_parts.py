@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from corral.adapters.engines.llama_cpp.context_settings import ContextSettings
-from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
+from corral.adapters.engines.llama_cpp.filler_rows import filler_rows, lone_rows
 from corral.adapters.engines.llama_cpp.memory_needs import compute_bytes
 from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
@@ -59,6 +59,25 @@ def metadata(**fields: object) -> ModelMetadata:
 def test_idle_rows(busy: list[int], pair_rows: bool, fillers: list[int]) -> None:
     """Gaps of one are filled; if rows are computed in pairs, a lone one gets a neighbour."""
     assert filler_rows(busy, 8, pair_rows=pair_rows) == fillers
+
+
+@pytest.mark.parametrize(
+    ("busy", "full", "pair_rows", "fillers", "lone"),
+    [
+        ([0, 2], [1], False, [], [0, 2]),
+        ([0, 2], [1], True, [3], [0]),
+        ([2, 5], [1, 3], True, [6], [2]),
+        ([2], [3], True, [1], []),
+        ([0, 1], [2], True, [], []),
+        ([7], [6], True, [], [7]),
+    ],
+)
+def test_full_streams_are_not_idle_rows(
+    busy: list[int], full: list[int], pair_rows: bool, fillers: list[int], lone: list[int]
+) -> None:
+    """A stream without room fills no gap, and another neighbour is taken; rows that have none are told."""
+    assert filler_rows(busy, 8, pair_rows=pair_rows, full=full) == fillers
+    assert lone_rows(busy, fillers) == lone
 
 
 def test_a_single_stream_has_no_neighbour() -> None:

@@ -23,10 +23,10 @@ class Memory:
     """Stands for llama.cpp's context: `held` are the tokens of each stream, `decoded` the size and stream of each call,
     which takes `seconds` per token and a tenth of a second. The next pieces return `codes`, the last first."""
 
-    cells = 100
     batch = 64
 
     def __init__(self) -> None:
+        self.cells = dict.fromkeys(range(3), 100)
         self.held: dict[int, list[int]] = {}
         self.decoded: list[tuple[int, int]] = []
         self.seconds = 0.001
@@ -55,6 +55,9 @@ class Memory:
 
     def span(self, stream: int) -> tuple[int, int]:
         return (0, len(self.held.get(stream, [])) - 1)
+
+    def cells_of(self, stream: int) -> int:
+        return self.cells[stream]
 
     def set_threads(self, threads: int) -> None: ...
 
@@ -197,3 +200,12 @@ def test_a_failure_gives_the_answer_up(engine: Engine) -> None:
         engine.settling.piece()
     assert (stream.tokens, stream.reusable) == (list(range(100, 105)), 5)
     assert engine.settling.piece() is None
+
+
+def test_an_answer_is_settled_that_has_more_cells_than_others() -> None:
+    """While streams are moved, what counts is the room of its own stream; the last cell stays free."""
+    engine = Engine()
+    engine.memory.cells[0] = 200
+    stream = engine.ended(120, 100)
+    engine.settle()
+    assert (stream.index, len(stream.tokens)) == (0, 199)

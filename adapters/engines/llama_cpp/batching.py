@@ -85,7 +85,12 @@ class Completions:
 
     def step(self, outputs: Outputs) -> None:
         self._computation.begin_step()
-        self._computation.charge(self._growing.step((*self._prefilling, *self._generating), self._waiting))
+        moves = self._growing.step((*self._prefilling, *self._generating), self._waiting)
+        self._computation.charge(moves.took_s)
+        for sequence in moves.lost:
+            self._fail(
+                sequence, EngineError("llama.cpp could not move it to another context", "send it again"), outputs
+            )
         self._admission.admit(answering=bool(self._generating))
         told = len(outputs)
         if self._generating:
@@ -95,10 +100,11 @@ class Completions:
             if not self._generating and all(one.held_up for one in self._prefilling):
                 self._tiers.wait(_READING_S)
         elif self.busy and len(outputs) == told:  # all wait for more cells
-            blocked = self._generating[0] if self._generating else self._waiting.first()
-            error = self._growing.wait(blocked.cells_next)
-            if error is not None:
-                self._fail(blocked, error, outputs)
+            needy = max(self._generating, key=lambda one: one.cells_next, default=None)
+            blocked = needy or self._waiting.first()
+            refused = self._growing.wait(blocked.cells_next)
+            if refused is not None:
+                self._fail(blocked, refused, outputs)
 
     def idle(self) -> float | None:
         """As `IdlingEngine.idle`."""
@@ -216,10 +222,9 @@ class Completions:
 
     def _fail(self, sequence: LlamaSequence, error: CorralError, outputs: Outputs) -> None:
         outputs.append((sequence.request_id, EngineFailed(error=error.info)))
-        if sequence in self._generating:
-            self._generating.remove(sequence)
-        elif sequence in self._waiting:
-            self._waiting.remove(sequence)
+        for sequences in (self._generating, self._waiting, self._prefilling):
+            if sequence in sequences:
+                sequences.remove(sequence)
         self._release(sequence)
 
     def _end(self, sequence: LlamaSequence) -> None:

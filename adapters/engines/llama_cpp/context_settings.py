@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import llama_cpp as C
 
-from corral.adapters.engines.llama_cpp.growing import FIRST_CELLS, cell_levels, stream_levels
+from corral.adapters.engines.llama_cpp.context_levels import FIRST_CELLS, cell_levels, stream_levels
 from corral.adapters.engines.llama_cpp.memory_needs import (
     KV_BYTES_PER_VALUE,
     LARGEST_BATCH,

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from corral.adapters.engines.llama_cpp.context_creation import ContextCreation, close_soon
 from corral.adapters.engines.llama_cpp.native import LlamaContext
@@ -24,11 +25,10 @@ from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.core.errors import OutOfMemory
 from corral.core.stepping.fair_queue import FairQueue
 
-__all__ = ("FIRST_CELLS", "KEPT_S", "ContextGrowth", "cell_levels", "stream_levels")
+__all__ = ("KEPT_S", "ContextGrowth", "Moves")
 
 _log = logging.getLogger(__name__)
 
-FIRST_CELLS = 512
 KEPT_S = 60.0
 """What has not been needed for this long is given up."""
 _RETRY_S = 1.0
@@ -37,19 +37,13 @@ _WORTH_MOVING = 32
 """Idle streams with fewer tokens are emptied rather than moved."""
 
 
-def stream_levels(fewest: int, most: int) -> list[int]:
-    """`fewest`, and every power of two above it, up to `most`."""
-    powers = (1 << exponent for exponent in range(most.bit_length()))
-    return sorted({fewest, most} | {power for power in powers if fewest < power < most})
+class Moves(NamedTuple):
+    """What was moved in a step: states were copied for so many seconds, and `lost` are the sequences that have no
+    cells any more, since theirs could not be moved.
+    """
 
-
-def cell_levels(first: int, most: int) -> list[int]:
-    """`first`, doubled again and again, up to `most`."""
-    levels = []
-    while first < most:
-        levels.append(first)
-        first *= 2
-    return [*levels, most]
+    took_s: float = 0.0
+    lost: Sequence[LlamaSequence] = ()
 
 
 class ContextGrowth:
@@ -102,10 +96,8 @@ class ContextGrowth:
 
     # ── While requests run ────────────────────────────────────────────────────────────────────────────────────────
 
-    def step(self, running: Sequence[LlamaSequence], waiting: FairQueue[LlamaSequence]) -> float:
-        """Call before each step. They may get less than they need, or get it later. Returns for how many seconds states
-        were copied.
-        """
+    def step(self, running: Sequence[LlamaSequence], waiting: FairQueue[LlamaSequence]) -> Moves:
+        """Call before each step. They may get less than they need, or get it later."""
         first = islice(waiting, self._stream_needs.most)
         cells = max((sequence.cells_soon for sequence in (*running, *first)), default=1)
         needs = ContextSize(len(running) + len(waiting), cells)
@@ -115,14 +107,14 @@ class ContextGrowth:
             if not self._creating.done:
                 self._creating.wait(self._hurry_s(running))
             if self._creating.done:
-                self._begin_moving()
+                self._begin_moving(needs.cells)
         elif self._target is None and self._clock_s() >= self._retry_at_s:
             self._grow(needs)
         if self._target is None:
-            return 0.0
+            return Moves()
         began_s = self._clock_s()
-        self._move_next(running)
-        return self._clock_s() - began_s
+        lost = self._move_next(running)
+        return Moves(self._clock_s() - began_s, [one for one in running if one.stream in lost])
 
     def wait(self, cells: int) -> OutOfMemory | None:
         """Call if no request can go on before a stream has so many cells. Waits a little, and returns None, or why
@@ -165,7 +157,8 @@ class ContextGrowth:
     def _create(self, targets: Sequence[ContextSize]) -> None:
         self._creating = ContextCreation(self._context, targets, self._allowed)
 
-    def _begin_moving(self) -> None:
+    def _begin_moving(self, cells: int = 1) -> None:
+        """`cells` are what requests need now."""
         assert self._creating is not None
         native, target, asked = self._creating.native, self._creating.size, self._creating.targets
         self._creating = None
@@ -173,7 +166,8 @@ class ContextGrowth:
             self._refused_cells = asked[-1].cells if asked[-1].cells > self._size.cells else sys.maxsize
             self._retry_at_s = self._clock_s() + _RETRY_S
             return
-        if any(stream.busy for stream in self._streams if stream.index >= target.streams):
+        too_few = target.cells < min(cells, self._size.cells)
+        if too_few or any(stream.busy for stream in self._streams if stream.index >= target.streams):
             self._free(native)  # requests came meanwhile
             return
         self._refused_cells, self._insists = sys.maxsize, False
@@ -187,23 +181,30 @@ class ContextGrowth:
         self._to_move = sorted(moving, key=lambda stream: (not stream.busy, -stream.last_used), reverse=True)
         self._target = target
 
-    def _move_next(self, running: Sequence[LlamaSequence] = ()) -> None:
+    def _move_next(self, running: Sequence[LlamaSequence] = ()) -> list[CacheStream]:
         """Move a stream that holds something, and all empty ones up to the next. An answer that cannot go on where it
-        is comes first.
+        is comes first. Return the busy streams that have lost their content.
         """
         stuck = [one.owned for one in running if not one.has_room(self._size.cells)]
         self._to_move.sort(key=stuck.__contains__)
-        moved = 0
-        while self._to_move and not moved:
-            moved += self._move(self._to_move.pop())
+        lost = []
+        while self._to_move:
+            stream = self._to_move.pop()
+            held = bool(stream.tokens)
+            took = self._move(stream)
+            if held and not stream.tokens and stream.busy:
+                lost.append(stream)
+            if took:
+                break
         if not self._to_move:
             self._end_moving()
+        return lost
 
     def _move(self, stream: CacheStream) -> bool:
-        """Move a stream; return whether this took time."""
+        """Move a stream, empty if that is impossible; return whether this took time."""
         assert self._target is not None
         room = self._target.cells - len(stream.tokens) - len(stream.unsettled)
-        worth = stream.busy or (stream.reusable >= _WORTH_MOVING and room >= 0)
+        worth = stream.busy or (stream.reusable >= _WORTH_MOVING and room > 0)
         content = worth and bool(stream.tokens)
         if not content and stream.tokens:
             self._lose(stream)

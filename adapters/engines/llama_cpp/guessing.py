@@ -91,14 +91,15 @@ class Guessing:
         right = f"; {self._accepted} of {self._given} were right" if self._given else ""
         return f"{self._source}, where they win{right}"
 
-    def plan(self, ready: Sequence[LlamaSequence], cells: int, most_rows: int) -> None:
-        """Set the guesses of those for whom they are expected to win. A stream has so many cells, the step at most so
-        many rows.
+    def plan(self, ready: Sequence[LlamaSequence], cells_of: Callable[[int], int], most_rows: int) -> None:
+        """Set the guesses of those for whom they are expected to win. `cells_of` says how many cells a stream has; the
+        step has at most so many rows.
         """
         requests = [self._request(sequence) for sequence in ready]
         candidates = []
         for sequence, request in zip(ready, requests, strict=True):
-            room = min(sequence.num_ctx, cells) - len(sequence.owned.tokens) - 1
+            stream = sequence.owned
+            room = min(sequence.num_ctx, cells_of(stream.index)) - len(stream.tokens) - 1
             wanted = room if request.left is None else min(room, request.left - 1)
             offer = request.guesser.offer(max(0, min(wanted, LENGTHS[-1])))
             request.evidence = offer.evidence

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
-from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
+from corral.adapters.engines.llama_cpp.filler_rows import filler_rows, lone_rows
 from corral.adapters.engines.llama_cpp.interrupting import Interrupter
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
 from corral.adapters.engines.llama_cpp.native_context import ContextParams, ContextSize, NativeContext
@@ -17,7 +17,25 @@ from corral.adapters.engines.llama_cpp.native_model import LlamaModel
 from corral.adapters.engines.llama_cpp.stream_states import SPARE_BYTES, fit_state, portable_state
 from corral.core.errors import EngineError
 
-__all__ = ("LlamaContext",)
+__all__ = ("Company", "LlamaContext")
+
+
+class Company(NamedTuple):
+    """With which rows those of some streams are computed. `fillers`: streams of which the batch must have a row too;
+    `rows`: how many there are together, at most. Streams of `alone` must not be computed now: a row would be alone.
+    """
+
+    fillers: list[int]
+    rows: int
+    alone: set[int]
+
+
+class _Part(NamedTuple):
+    """The streams that one of the contexts has, and those that it computes as well."""
+
+    native: NativeContext
+    streams: list[int]
+    fillers: list[int]
 
 
 class LlamaContext:
@@ -78,16 +96,31 @@ class LlamaContext:
 
     # ── Decode ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def company(self, streams: Collection[int], full: Collection[int]) -> Company:
+        """For rows of answers in these streams; those that are `full` have no room for another row."""
+        parts = self._parts(streams, full)
+        fillers = parts[0].fillers if self._next is None else []  # while streams are moved, `decode` adds them
+        alone = {one for part in parts if self.pair_rows for one in lone_rows(part.streams, part.fillers)}
+        return Company(fillers, max(len(part.streams) + len(part.fillers) for part in parts), alone)
+
+    def _parts(self, streams: Collection[int], full: Collection[int]) -> list[_Part]:
+        parts = []
+        for native in filter(None, (self._native, self._next)):
+            mine = [stream for stream in streams if self._place(stream) is native]
+            if mine:
+                here = [stream for stream in full if self._place(stream) is native]
+                fillers = filler_rows(mine, native.size.streams, pair_rows=self.pair_rows, full=here)
+                parts.append(_Part(native, mine, fillers))
+        return parts
+
     def decode(self, batch: Batch) -> int:
         """Return llama.cpp's code: 0 done, 1 no room, 2 aborted, negative failed."""
         if self._next is None:
             return self._native.decode(batch.native)
-        streams = batch.sequences[: batch.native.n_tokens].tolist()
-        moved = [self._place(stream) is self._next for stream in streams]
-        if all(moved) or not any(moved):
-            self._last, self._rows = self._place(streams[0]), {}
+        if batch.full is None:
+            self._last, self._rows = self._place(int(batch.sequences[0])), {}
             return self._last.decode(batch.native)
-        return self._decode_both(batch, streams, moved)
+        return self._decode_parts(batch, batch.full)
 
     def decode_interruptibly(self, batch: Batch, tolerated: float | None) -> int:
         """As `decode`, but `INTERRUPTED` if more than `tolerated` processors are missing; None: any number may be. Of
@@ -98,22 +131,22 @@ class LlamaContext:
         with self._interrupter.watch(self.threads, tolerated):
             return self.decode(batch)
 
-    def _decode_both(self, batch: Batch, streams: Sequence[int], moved: Sequence[bool]) -> int:
+    def _decode_parts(self, batch: Batch, full: Collection[int]) -> int:
         self._rows = {}
-        for native in (self._native, self._next):
-            assert native is not None
-            mine = [row for row, there in enumerate(moved) if there is (native is self._next)]
-            self._rows |= {row: (native, at) for at, row in enumerate(mine)}
-            rows = [(int(batch.tokens[row]), int(batch.positions[row]), streams[row]) for row in mine]
-            fillers = filler_rows([streams[row] for row in mine], native.size.streams, pair_rows=self.pair_rows)
-            for stream in fillers:
-                if native.span(stream)[1] + 1 >= native.size.cells:
-                    native.trim(stream, 0)
-            positions = {stream: native.span(stream)[1] + 1 for stream in fillers}
-            part = Batch(len(rows) + len(fillers))
-            part.fill_rows(rows + [(0, positions[stream], stream) for stream in fillers])
+        streams = batch.sequences[: batch.native.n_tokens].tolist()
+        for native, mine, fillers in self._parts(dict.fromkeys(streams), full):
+            added = [(stream, native.span(stream)[1] + 1, 0, -1) for stream in fillers]
+            rows = added + [
+                (stream, int(batch.positions[row]), int(batch.tokens[row]), row)
+                for row, stream in enumerate(streams)
+                if stream in mine
+            ]
+            rows.sort()  # llama.cpp computes together what comes in the order of streams
+            self._rows |= {row: (native, at) for at, (*_, row) in enumerate(rows) if row >= 0}
+            part = Batch(len(rows))
+            part.fill_rows([(token, position, stream) for stream, position, token, _ in rows])
             code = native.decode(part.native)
-            for stream, position in positions.items():
+            for stream, position, *_ in added:
                 native.trim(stream, position)
             if code != 0:
                 return code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import llama_cpp as C
 import numpy as np
@@ -14,9 +14,13 @@ __all__ = ("Batch", "VectorBatch")
 
 
 class Batch:
-    """One `llama_batch` over numpy arrays: tokens of several sequences for one call of decode."""
+    """One `llama_batch` over numpy arrays: tokens of several sequences for one call of decode.
+
+    If they are rows of answers, `full` are the sequences that have no room for a row that is dropped afterwards.
+    """
 
     def __init__(self, capacity: int) -> None:
+        self.full: Collection[int] | None = None
         self.tokens = np.zeros(capacity, np.int32)
         self.positions = np.zeros(capacity, np.int32)
         self.sequences = np.zeros(capacity, np.int32)
@@ -45,8 +49,9 @@ class Batch:
         self.wanted[:count] = 0
         self.wanted[count - 1] = 1 if last else 0
         self.native.n_tokens = count
+        self.full = None
 
-    def fill_rows(self, rows: Sequence[tuple[int, int, int]]) -> None:
+    def fill_rows(self, rows: Sequence[tuple[int, int, int]], full: Collection[int] = ()) -> None:
         """Fill in one (token, position, sequence) per row, with logits of every row."""
         for index, (token, position, sequence) in enumerate(rows):
             self.tokens[index] = token
@@ -54,6 +59,7 @@ class Batch:
             self.sequences[index] = sequence
             self.wanted[index] = 1
         self.native.n_tokens = len(rows)
+        self.full = full
 
     def fill_inputs(self, inputs: Sequence[Sequence[int]], position: int = 0) -> None:
         """Fill in inputs, one sequence each, from `position` on; every token is an output for pooling."""
@@ -66,6 +72,7 @@ class Batch:
             at = end
         self.wanted[:at] = 1
         self.native.n_tokens = at
+        self.full = None
 
 
 class VectorBatch:

@@ -44,7 +44,8 @@ class Settling:
         if sequence.pending < 0 or sequence.shifted:
             return
         tail = [*stream.tokens[stream.reusable :], sequence.pending]
-        del tail[max(0, self._streams.capacity - 1 - stream.reusable) :]  # an idle row may need the last cell
+        room = self._streams.room(stream) + len(stream.tokens) - stream.reusable
+        del tail[max(0, room - 1) :]  # an idle row may need the last cell
         if len(tail) >= self._computation.smallest_chunk > 1 and self._streams.cut(stream, stream.reusable) > 0:
             stream.unsettled = tail
 

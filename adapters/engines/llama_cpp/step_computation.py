@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from corral.adapters.engine_kit.step_timing import StepTime, Stopwatch
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.exactness import Exactness
-from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.guessing import Guessing
 from corral.adapters.engines.llama_cpp.interrupting import INTERRUPTED
-from corral.adapters.engines.llama_cpp.native import LlamaContext
+from corral.adapters.engines.llama_cpp.native import Company, LlamaContext
 from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
 from corral.adapters.engines.llama_cpp.prefill_pace import PrefillPace
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
@@ -61,14 +60,15 @@ class Computation:
         its error.
 
         Logits must be read, and `keep_chosen` called, before the next is requested. If a batch fails, each sequence is
-        computed alone, so that only the cause of the failure fails.
+        computed alone, so that only the cause of the failure fails. Those that would be computed alone although none
+        may be are left out: they must wait until a stream beside theirs has room.
         """
         ready = sorted(sequences, key=_stream_index)
         if self._guessing is not None:
             idle_rows = len(self._streams) - len(ready)
-            self._guessing.plan(ready, self._streams.capacity, self._context.most_outputs - idle_rows)
+            self._guessing.plan(ready, self._context.cells_of, self._context.most_outputs - idle_rows)
         most = self._exactness.most_rows
-        if most is None or len(ready) + len(self._filler_rows(ready)) <= most:
+        if most is None or self._company(ready).rows <= most:
             yield from self._together(ready)
             return
         count = most // 2 if self._exactness.pair_rows else (most + 1) // 2  # so that there is room for idle rows
@@ -76,13 +76,17 @@ class Computation:
             yield from self._together(ready[start : start + count])
 
     def _together(self, ready: list[LlamaSequence]) -> Iterator[_Computed]:
-        fillers = self._fillers(ready)
+        company = self._company(ready)
+        ready = [sequence for sequence in ready if sequence.owned.index not in company.alone]
+        if not ready:
+            return
+        fillers = [self._streams[index] for index in company.fillers]
         rows = [(0, filler.next_position, filler.index) for filler in fillers]
         for sequence in ready:
             first, index = sequence.owned.next_position, sequence.owned.index
             rows += [(token, first + at, index) for at, token in enumerate((sequence.pending, *sequence.guess))]
         rows.sort(key=_row_order)
-        self._batch.fill_rows(rows)
+        self._batch.fill_rows(rows, self._streams.full)
         code, took = self._decode_rows([*fillers, *(one.owned for one in ready)])
         for filler in fillers:
             self._context.trim(filler.index, filler.next_position)
@@ -126,22 +130,11 @@ class Computation:
             self._context.trim(stream.index, stream.next_position)
             self._note_reusable(sequence)
 
-    def _filler_rows(self, ready: list[LlamaSequence]) -> list[int]:
-        if not self._streams.trimmable:
-            return []
+    def _company(self, ready: list[LlamaSequence]) -> Company:
         busy = [sequence.owned.index for sequence in ready]
-        return filler_rows(busy, len(self._streams), pair_rows=self._exactness.pair_rows)
-
-    def _fillers(self, ready: list[LlamaSequence]) -> list[CacheStream]:
-        """Streams to compute as well, with room for a token that is dropped afterwards."""
-        fillers = []
-        for filler in (self._streams[index] for index in self._filler_rows(ready)):
-            if len(filler.tokens) >= self._streams.capacity:
-                if filler.busy:  # an answer that was computed in this step already
-                    continue
-                self._streams.cut(filler, 0)
-            fillers.append(filler)
-        return fillers
+        if not self._streams.trimmable:
+            return Company([], len(busy), set())
+        return self._context.company(busy, self._streams.full)
 
     def _one_by_one(self, ready: list[LlamaSequence], code: int) -> Iterator[_Computed]:
         self._streams.resync()
@@ -149,7 +142,7 @@ class Computation:
             sequence.guess = []
             if len(ready) > 1 or self._guessing is not None:
                 stream = sequence.owned
-                self._batch.fill_rows([(sequence.pending, stream.next_position, stream.index)])
+                self._batch.fill_rows([(sequence.pending, stream.next_position, stream.index)], self._streams.full)
                 code = self._context.decode(self._batch)
             if code == 0:
                 self._computed(sequence)

@@ -101,10 +101,14 @@ class Streams:
         """Whether a restored state can be cut anywhere."""
         return self.trimmable and not self._window
 
+    def room(self, stream: CacheStream) -> int:
+        """How many more tokens the stream can have, as things are."""
+        return self._context.cells_of(stream.index) - len(stream.tokens)
+
     @property
-    def capacity(self) -> int:
-        """The largest number of tokens in one stream, as things are."""
-        return self._context.cells
+    def full(self) -> list[int]:
+        """The streams that have no room for another token. None of them is idle if memory can be truncated."""
+        return [stream.index for stream in self._all if self.room(stream) <= 0]
 
     def resize(self, count: int) -> None:
         """Have this many streams, as the context has now. Those that go are empty and idle."""
@@ -214,7 +218,9 @@ class Streams:
         return length
 
     def release(self, stream: CacheStream) -> None:
-        """Return a stream; its content stays as cache."""
+        """Return a stream; its content stays as cache, except what a row that is computed beside others may need."""
+        if self.trimmable and self.room(stream) <= 0:
+            self.cut(stream, len(stream.tokens) - 1)
         self._clock += 1
         stream.busy = False
         stream.last_used = self._clock
