@@ -11,6 +11,7 @@ __all__ = ("Interruptions", "MissingShare", "ThreadTrial")
 
 _RISE = 0.02
 _WORTH_IT = 0.6
+_UNKNOWN = 0.1
 _PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
 _FALSE_ALARM_S = 1.0
 _WINDOW_S = max(0.05, 16 * time.get_clock_info("process_time").resolution)
@@ -76,6 +77,11 @@ class Interruptions:
         if self._ordinary is None or now_s < self._next_s:
             return None
         return max(self._ordinary, refused) + _WORTH_IT
+
+    def tolerated_in_trial(self, threads: int) -> float:
+        """The same while more threads are only being tried, which may be interrupted at any time."""
+        ordinary = _UNKNOWN * threads if self._ordinary is None else self._ordinary
+        return ordinary + _WORTH_IT
 
     def interrupted(self, now_s: float) -> None:
         """A step has been. If all threads are back at once and are interrupted again, others are not the cause."""

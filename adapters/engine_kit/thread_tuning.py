@@ -164,28 +164,25 @@ class ThreadTuner:
         """
         if not self._tunes or self.threads < 2 or not self._on_cpu or self._harmless:
             return None
+        if self._trying_more:
+            return self._interruptions.tolerated_in_trial(self.threads)
         return self._interruptions.tolerated(self._clock(), self._refused)
 
     def interrupted(self, took: StepTime) -> int:
         """A computation was given up after `took`, since more than `tolerated` was missing: there are fewer threads
         now, without a trial. Return their number.
         """
-        self._interruptions.interrupted(self._clock())
         missing = self.threads * took.wall_s - (took.cpu_s or 0.0)
         self._missing = missing / max(took.wall_s, 1e-9)
         if self._trying_more:
             self._pause_trying_more()
+        else:
+            self._interruptions.interrupted(self._clock())
         self._trial = None
         self._harmless = False
         before = self.threads
+        _log.debug("%.1f of %d threads had no processor: interrupted", self._missing, before)
         self._set(max(1, min(before - 1, int(before - self._missing))))
-        _log.debug(
-            "interrupted after %.0f ms with %d threads, of which %.1f had no processor; now %d",
-            1000 * took.wall_s,
-            before,
-            self._missing,
-            self.threads,
-        )
         return self.threads
 
     @property
@@ -254,6 +251,8 @@ class ThreadTuner:
             self._idle()  # the time until now was with more threads
             self._next_look = self._clock() + _FIRST_LOOK_S
         self._next_blind = self._clock() + _BLIND_S
+        if threads != self.threads:
+            _log.debug("%d of %d threads compute now", threads, self._most)
         self.threads = threads
         self._share.forget()
         self._recent.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -30,6 +30,8 @@ __all__ = ("chat_request", "generate_request", "of_choice", "resolved_options")
 
 _IMAGE_PLACE = re.compile(r"\[img-([0-9]{1,9})\]")
 
+_OPTION_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,39}", re.IGNORECASE)
+_MOST_NAMES = 8
 _SEEDS = 1 << 63
 
 _log = logging.getLogger(__name__)
@@ -41,9 +43,15 @@ def resolved_options(view: ModelView, options: Mapping[str, Any]) -> ResolvedOpt
     least = LEAST_NUM_CTX_WITH_IMAGES if "vision" in view.capabilities else LEAST_NUM_CTX
     resolved = resolve_options(record.parameters, options, least_num_ctx=least)
     if resolved.unknown:
-        names = ", ".join(repr(name[:40]) for name in resolved.unknown[:8])
-        _log.warning("%s: ignored options: %s", record.name.short, names)
+        _log.warning("%s: ignored options: %s", record.name.short, _told(resolved.unknown))
     return resolved
+
+
+def _told(names: Sequence[str]) -> str:
+    """The names for the log, except what is no name: it may be a text that a client has put into the wrong place."""
+    told = [repr(name) for name in names if _OPTION_NAME.fullmatch(name)][:_MOST_NAMES]
+    others = len(names) - len(told)
+    return ", ".join([*told, f"others: {others}"] if others else told)
 
 
 def of_choice(options: ResolvedOptions, choice: int) -> ResolvedOptions:

@@ -38,6 +38,8 @@ def make(shallow: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Ite
     """An engine of so many threads, which does not look at what else this machine does."""
     monkeypatch.setattr(ThreadTuner, "begin", lambda self, time_decode: self.threads)
     monkeypatch.setattr(ThreadTuner, "tolerated", property(lambda self: 0.0 if self.threads > 1 else None))
+    for record in ("record", "record_prefill"):
+        monkeypatch.setattr(ThreadTuner, record, lambda self, tokens, took: self.threads)
     monkeypatch.setattr(thread_tuning, "_CROWD", 1_000_000)
     made: list[LlamaCppEngine] = []
 

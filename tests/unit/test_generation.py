@@ -655,9 +655,10 @@ def test_load_and_unload_go_to_the_scheduler() -> None:
 
 
 def test_an_option_that_nobody_knows_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """It is accepted, as in Ollama; the log has its name but not its value."""
-    asyncio.run(Bench().service.load(LoadCall(model="tiny", options={"temprature": "secret"})))
-    assert "tiny:latest: ignored options: 'temprature'" in caplog.text
+    """It is accepted, as in Ollama; the log has its name but not its value, and no texts that are no names."""
+    options = {"temprature": "secret", "my secret": 1, "secret\nline": 1}
+    asyncio.run(Bench().service.load(LoadCall(model="tiny", options=options)))
+    assert "tiny:latest: ignored options: 'temprature', others: 2" in caplog.text
     assert "secret" not in caplog.text
 
 

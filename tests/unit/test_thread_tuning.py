@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from corral.adapters.engine_kit.step_timing import StepTime
+from corral.adapters.engine_kit.thread_trials import Interruptions
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 
 
@@ -378,22 +379,34 @@ def test_another_device_is_not_interrupted() -> None:
 
 def test_false_alarms_become_rare() -> None:
     """After an interruption there is none for two seconds, and after one that follows at once for longer each time."""
-    machine = Machine()
-    tuner = machine.tuner()
-    decode(machine, tuner, 20)
+    one = Interruptions()
+    one.note(0.0)
+    now = 100.0
     pauses = []
-    for _ in range(4):
-        while tuner.tolerated is None:
-            decode(machine, tuner, 1)
-        began = machine.now
-        tuner.interrupted(StepTime(0.1, 0.1))
-        while tuner.tolerated is None:
-            decode(machine, tuner, 1)
-        pauses.append(round(machine.now - began))
-    assert pauses == [2, 4, 8, 16]
-    machine.pause(60)
-    tuner.interrupted(StepTime(0.1, 0.1))
-    began = machine.now
-    while tuner.tolerated is None:
+    for later in (0.0, 0.0, 0.0, 0.0, 60.0):
+        now += later
+        one.interrupted(now)
+        began = now
+        while one.tolerated(now, 0.0) is None:
+            now += 0.1
+        pauses.append(round(now - began))
+    assert pauses == [2, 4, 8, 16, 2]
+
+
+def test_a_trial_of_more_threads_may_be_interrupted() -> None:
+    """Also when no step with all threads has ended yet, or one was interrupted a moment ago: a trial that fails costs a
+    moment, not seconds."""
+    machine = Machine()
+    machine.others = 1
+    tuner = machine.tuner()
+    assert tuner.begin(lambda threads: seconds(machine, threads)) == 1
+    machine.others = 0
+    while decode(machine, tuner, 1) == [1]:
+        pass
+    assert tuner.threads == 2
+    assert tuner.tolerated is not None
+    assert 0.6 <= tuner.tolerated < 0.9
+    assert tuner.interrupted(StepTime(0.1, 0.1)) == 1
+    while tuner.threads == 1:
         decode(machine, tuner, 1)
-    assert round(machine.now - began) == 2
+    assert tuner.tolerated is not None

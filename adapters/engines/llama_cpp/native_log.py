@@ -27,11 +27,12 @@ def _on_log(level: int, text: bytes, _: Any) -> None:
     line = text.decode("utf-8", "replace").rstrip()
     if line and line.strip("."):
         stopped = getattr(_expected, "flag", None)
-        told_to = stopped is not None and bool(stopped[0])
-        if _last_level >= logging.WARNING and not told_to:
+        if stopped is not None and stopped[0]:
+            return
+        if _last_level >= logging.WARNING:
             _recent.append(line)
         # What llama.cpp calls information and warnings is for its developers; a failure is reported by its error.
-        _log.log(logging.DEBUG if told_to or _last_level <= logging.WARNING else _last_level, "%s", line)
+        _log.log(logging.DEBUG if _last_level <= logging.WARNING else _last_level, "%s", line)
 
 
 def collect_log() -> None:
@@ -47,7 +48,7 @@ def collect_image_log() -> None:
 
 
 def expect_failure(flag: ctypes.Array[ctypes.c_ubyte] | None) -> None:
-    """From now on, what fails in this thread while `flag[0]` is set is no error: it was told to stop. None: nothing."""
+    """From now on, this thread logs nothing while `flag[0]` is set: it was told to stop, which is no failure."""
     _expected.flag = flag
 
 
