@@ -40,4 +40,4 @@ def test_a_text_that_a_setting_does_not_take() -> None:
     """The remedy says where it was set, and lists the allowed values."""
     with pytest.raises(SettingsError, match=r"log\.level") as caught:
         read_layers("", environment={"CORRAL_LOG_LEVEL": "loud"}).decode()
-    assert caught.value.remedy == "it was set by CORRAL_LOG_LEVEL; choose one of debug, error, info, trace, warning"
+    assert caught.value.remedy == "it was set by CORRAL_LOG_LEVEL; choose one of trace, debug, info, warning, error"

@@ -389,7 +389,7 @@ def test_vectors_of_too_many_values(values: bytes) -> None:
 
 # ── Servers that repeat what they were sent ───────────────────────────────────────────────────────────────────────
 
-KEY = 'sk-"quoted"-0123456789'
+KEY = 'sk-"inmost"-0123456789'
 
 
 @pytest.mark.parametrize("api", ["openai", "ollama"])
@@ -415,7 +415,7 @@ def test_secrets_in_errors(ask: Any, upstream: ScriptedServer, caplog: Any, api:
         ask(reply, api, hosts=hosts)
     logged = "".join([record.getMessage() for record in caplog.records if record.name.startswith("corral")])
     shown = "".join(traceback.format_exception(caught.value)) + str(caught.value.info) + logged
-    for secret in ("0123456789", "quoted", "team-4711"):
+    for secret in ("0123456789", "inmost", "team-4711"):
         assert secret not in shown
 
 
