@@ -105,21 +105,24 @@ class Computation:
 
     def _decode_rows(self, streams: Sequence[CacheStream]) -> tuple[int, StepTime]:
         """Decode the batch, which has rows of these streams; again with fewer threads if it is interrupted."""
-        while True:
-            self._context.set_threads(self._tuner.next_threads())
-            watch = Stopwatch()
-            code = self._decode()
-            took = watch.read()
-            if code != INTERRUPTED:
-                return code, took
-            self._tuner.interrupted(took)
+        code, took = self._decode()
+        while code == INTERRUPTED:
             for stream in streams:
                 self._context.trim(stream.index, stream.next_position)
+            code, took = self._decode()
+        return code, took
 
-    def _decode(self) -> int:
+    def _decode(self) -> tuple[int, StepTime]:
+        """Decode the batch. If it is interrupted, there are fewer threads the next time."""
+        self._context.set_threads(self._tuner.next_threads())
         # If what is in memory cannot be trimmed, an interruption would lose all of it.
         tolerated = self._tuner.tolerated if self._streams.trimmable else None
-        return self._context.decode_interruptibly(self._batch, tolerated)
+        watch = Stopwatch()
+        code = self._context.decode_interruptibly(self._batch, tolerated)
+        took = watch.read()
+        if code == INTERRUPTED:
+            self._tuner.interrupted(took)
+        return code, took
 
     def keep_chosen(self, sequence: LlamaSequence, rows: Sequence[int]) -> None:
         """Call when tokens have been chosen from the logits of these rows: what was computed for other guesses is
@@ -256,13 +259,10 @@ class Computation:
 
     def _text(self, stream: CacheStream, tokens: list[int], keys: list[int], *, last: bool) -> bool:
         self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
-        self._context.set_threads(self._tuner.next_threads())
-        watch = Stopwatch()
-        code = self._decode()
+        code, took = self._decode()
         if code == INTERRUPTED:
-            self._tuner.interrupted(watch.read())
             return False
-        self._prefilled(stream, keys, code, watch.read())
+        self._prefilled(stream, keys, code, took)
         return True
 
     def _prefilled(self, stream: CacheStream, keys: list[int], code: int, took: StepTime) -> None:
