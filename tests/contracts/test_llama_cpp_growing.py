@@ -127,39 +127,6 @@ def test_a_step_moves_one_stream(weights: Path, monkeypatch: pytest.MonkeyPatch)
     engine.close()
 
 
-def test_an_answer_without_cells_moves_first_and_goes_on_at_once(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It does not wait for the other streams: it has a token in the step in which its state has moved."""
-    moved: list[int] = []
-    move = LlamaContext.move
-
-    def noted(context: LlamaContext, stream: int, *, content: bool) -> bool:
-        moved.append(stream)
-        return move(context, stream, content=content)
-
-    engine = make(weights, num_parallel=4)
-    monkeypatch.setattr(LlamaContext, "move", noted)
-    run = Run(engine, 300)
-    with monkeypatch.context() as never:
-        never.setattr(ContextCreation, "done", property(lambda self: False))
-        run.add(ask("and then " * 150))
-        run.until(lambda: bool(run.numbers[0]))
-        for word in WORDS[:3]:
-            run.add(ask(f"The {word} " * 10))
-        run.until(lambda: sum(map(len, run.numbers.values())) > 3)
-        stalled = -1
-        while len(run.numbers[0]) > stalled:
-            stalled = len(run.numbers[0])
-            run.step()
-    assert size(engine) == (4, 512)
-    run.until(lambda: bool(moved))
-    assert size(engine) == (4, 512)
-    assert len(run.numbers[0]) == stalled + 1
-    assert all(len(numbers) == 300 for numbers in run.finish())
-    engine.close()
-
-
 def test_steps_leave_time_to_the_creating_thread_when_cells_run_short(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from corral.adapters.engines.llama_cpp import build, context_settings, guess_opening
 from corral.adapters.engines.llama_cpp.context_creation import ContextCreation
+from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
 from corral.adapters.engines.llama_cpp.growing import ContextGrowth
 from corral.adapters.engines.llama_cpp.guess_policy import GuessCandidate, GuessPolicy
 from corral.adapters.engines.llama_cpp.guessing import Offer
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.core.errors import EngineError, OutOfMemory
-from tests.contracts.llama_runs import Numbers, Run, ask, make, size
+from tests.contracts.llama_runs import WORDS, Numbers, Run, ask, make, size
 
 pytestmark = pytest.mark.native
 
@@ -56,6 +57,13 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ContextCreation, "done", property(lambda self: self.wait(None) is None))
 
 
+def asked(engine: LlamaCppEngine, texts: Sequence[str], *, limit: int = LIMIT) -> Run:
+    run = Run(engine, limit)
+    for text in texts:
+        run.add(ask(text))
+    return run
+
+
 def until_stuck(run: Run, requests: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no larger context be there until these answers have no cells any more; then the next step begins to move."""
     with monkeypatch.context() as held:
@@ -82,6 +90,22 @@ def alone(path: Path, texts: Sequence[str], monkeypatch: pytest.MonkeyPatch, **o
     return list(run.numbers.values())
 
 
+def test_an_answer_without_cells_moves_first_and_goes_on_at_once(
+    shallow: Callable[[str], Path], moved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for the other streams: it has a token in the step in which its state has moved."""
+    engine = make(shallow("Q4_1"), num_parallel=4)
+    run = asked(engine, ["and then " * 150, *(f"The {word} " * 10 for word in WORDS[:3])], limit=300)
+    until_stuck(run, [0], monkeypatch)
+    assert size(engine) == (4, 512)
+    stalled = len(run.numbers[0])
+    run.until(lambda: bool(moved))
+    assert size(engine) == (4, 512)
+    assert len(run.numbers[0]) == stalled + 1
+    assert all(len(numbers) == 300 for numbers in run.finish())
+    engine.close()
+
+
 @pytest.mark.parametrize("kind", ["Q4_1", "F16"])
 def test_answers_without_cells_keep_what_they_have(
     kind: str, shallow: Callable[[str], Path], moved: list[int], monkeypatch: pytest.MonkeyPatch
@@ -91,9 +115,7 @@ def test_answers_without_cells_keep_what_they_have(
     texts = [SHORT, LONG, OTHER_SHORT, OTHER_LONG]
     expected = alone(shallow(kind), texts, monkeypatch, num_parallel=4)
     engine = make(shallow(kind), num_parallel=4)
-    run = Run(engine, LIMIT)
-    for text in texts:
-        run.add(ask(text))
+    run = asked(engine, texts)
     until_stuck(run, [1, 3], monkeypatch)
     assert not moved
     run.limit = max(LIMIT, *map(len, run.numbers.values()))  # so that the short ones are there while all move
@@ -113,18 +135,14 @@ def test_no_row_is_computed_alone_beside_an_answer_without_cells(
     texts = [SHORT, LONG]
     expected = alone(shallow("F16"), texts, monkeypatch, num_parallel=2)
     engine = make(shallow("F16"), num_parallel=2)
-    run = Run(engine, LIMIT)
-    for text in texts:
-        run.add(ask(text))
+    run = asked(engine, texts)
     until_stuck(run, [0, 1], monkeypatch)
     assert run.finish() == expected
     engine.close()
 
     engine = make(shallow("F16"), num_parallel=2)
     monkeypatch.setattr(context_settings, "free_memory", lambda: {"cpu": 1000})
-    run = Run(engine, LIMIT)
-    for text in texts:
-        run.add(ask(text))
+    run = asked(engine, texts)
     assert run.finish()[0] == expected[0]
     assert run.errors == {1: OutOfMemory.code}
     engine.close()
@@ -144,9 +162,7 @@ def test_parts_of_a_step_are_computed_in_pairs(
     texts = [LONG, OTHER_LONG, SHORT, OTHER_SHORT]
     expected = alone(shallow("F16"), texts, monkeypatch, num_parallel=4)
     engine = make(shallow("F16"), num_parallel=4)
-    run = Run(engine, LIMIT)
-    for text in texts:
-        run.add(ask(text))
+    run = asked(engine, texts)
     until_stuck(run, [0, 1], monkeypatch)
     told = [len(run.numbers[request]) for request in (0, 1)]
     run.limit = LIMIT
@@ -163,9 +179,7 @@ def test_a_prefix_in_the_larger_context_stays(
     """An answer that has moved ends with more tokens than fit where others still are: its stream serves as a prefix
     after they have moved."""
     engine = make(shallow("Q4_1"), num_parallel=4, exact=False, guess="off")
-    run = Run(engine, 300)
-    for text in (SHORT, LONG, OTHER_SHORT):
-        run.add(ask(text))
+    run = asked(engine, [SHORT, LONG, OTHER_SHORT], limit=300)
     until_stuck(run, [1], monkeypatch)
     run.until(lambda: bool(moved))
     engine.abort_request(1)
